@@ -1,0 +1,100 @@
+//! What can go wrong with proof parameters.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use super::circuit::CircuitId;
+use super::generate::GenerateError;
+
+/// Why a set of parameters is not there.
+#[derive(Debug, thiserror::Error)]
+pub enum ParamsError {
+    /// There are no such sectors.
+    #[error("no parameters exist for the circuit {circuit}: unknown sector size of {} bytes", circuit.sector_size)]
+    UnknownSectorSize {
+        /// What was asked for.
+        circuit: CircuitId,
+    },
+    /// A set of the trusted set-up is needed and is not there, or not whole.
+    #[error("the parameters of {circuit} are not complete at {}", path.display())]
+    TrustedSetUpMissing {
+        /// What was asked for.
+        circuit: CircuitId,
+        /// The missing or broken file.
+        path: PathBuf,
+    },
+    /// The generator was asked for a circuit whose trapdoor must be secret.
+    #[error("the parameters of {circuit} come from the trusted set-up only")]
+    TrustedSetUpOnly {
+        /// What was asked for.
+        circuit: CircuitId,
+    },
+    /// The cache holds a part of a set that we did not make, and making ours would replace it.
+    #[error("a part of another set of parameters for {circuit} is in the way at {}", path.display())]
+    PartOfAnotherSet {
+        /// What was asked for.
+        circuit: CircuitId,
+        /// The file of the other set.
+        path: PathBuf,
+    },
+    /// A file operation failed.
+    #[error("cannot {action} {}", path.display())]
+    File {
+        /// What was tried.
+        action: &'static str,
+        /// On which file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The generator failed.
+    #[error("cannot make the parameters of {circuit}")]
+    Generate {
+        /// What was being made.
+        circuit: CircuitId,
+        /// Why it failed.
+        source: GenerateError,
+    },
+    /// The proofs library refused the circuit's configuration.
+    #[error("the proofs library has no circuit {circuit}")]
+    Library {
+        /// What was asked for.
+        circuit: CircuitId,
+        /// What the library said.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// The caller cancelled.
+    #[error("the preparation of proof parameters was cancelled")]
+    Cancelled,
+}
+
+impl ParamsError {
+    pub(crate) fn file(action: &'static str, path: &Path, source: io::Error) -> Self {
+        Self::File { action, path: path.to_owned(), source }
+    }
+
+    /// What the operator can do about it.
+    pub fn hint(&self) -> Option<&'static str> {
+        match self {
+            Self::TrustedSetUpMissing { .. } | Self::TrustedSetUpOnly { .. } => Some(
+                "fetch the files of Filecoin's trusted set-up for this sector size (for example with `lotus fetch-params` or \
+                 `curio fetch-params`) into this directory, or name the directory that has them in FIL_PROOFS_PARAMETER_CACHE",
+            ),
+            Self::PartOfAnotherSet { .. } => Some(
+                "complete that set, or move its files away, or name another directory in FIL_PROOFS_PARAMETER_CACHE; a set is \
+                 never mixed with one of another origin",
+            ),
+            Self::UnknownSectorSize { .. } => Some("sector sizes are 2 KiB, 8 MiB, 512 MiB, 32 GiB and 64 GiB"),
+            Self::File { source, .. } => match source.kind() {
+                io::ErrorKind::StorageFull => {
+                    Some("free some space: a set for small sectors takes up to 2 GB; what was written is removed again")
+                }
+                io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
+                    Some("make the directory writable for this user, or name another one in FIL_PROOFS_PARAMETER_CACHE")
+                }
+                _ => None,
+            },
+            Self::Generate { .. } | Self::Library { .. } | Self::Cancelled => None,
+        }
+    }
+}
