@@ -1,0 +1,14 @@
+#![doc = include_str!("../README.md")]
+
+pub mod allocator;
+pub mod journal;
+#[cfg(feature = "proofs")]
+pub mod params;
+pub mod pool;
+pub mod processor;
+pub mod rpc;
+pub mod service;
+pub mod stage;
+pub mod store;
+pub mod task;
+pub mod worker;

@@ -1,0 +1,1 @@
+//! Sealing stores and persist stores.

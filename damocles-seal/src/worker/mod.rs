@@ -1,0 +1,1 @@
+//! The loops that carry sectors through their plan.
