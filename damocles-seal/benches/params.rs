@@ -2,8 +2,8 @@
 //!
 //! `cargo bench -p damocles-seal --bench params --profile dev`: the profile in which the workspace is built anyway.
 //! One run of each is enough, since both take seconds, so this is a plain program; it also checks that both write the
-//! same bytes for the same trapdoor. With arguments (`PoRep`, `WindowPoSt`, `WinningPoSt`, `SectorUpdate`) it makes those
-//! sets with our generator only, in a temporary directory, and says what they took.
+//! same bytes for the same trapdoor. With arguments (`PoRep`, `WindowPoSt`, `WinningPoSt`, `SectorUpdate`, and a sector
+//! size in bytes) it makes those sets with our generator only, in a temporary directory, and says what they took.
 #![expect(clippy::print_stdout, reason = "a bench reports on standard output")]
 #![expect(clippy::unwrap_used, reason = "a bench has nobody to hand an error to")]
 #![expect(clippy::disallowed_methods, reason = "a bench measures time")]
@@ -26,7 +26,11 @@ const SECTOR_SIZE: u64 = 2048;
 fn main() {
     let wanted: Vec<CircuitKind> =
         CircuitKind::ALL.into_iter().filter(|kind| std::env::args().any(|arg| arg == kind.to_string())).collect();
-    if wanted.is_empty() { compare() } else { wanted.into_iter().for_each(make) }
+    let size = std::env::args().find_map(|arg| arg.parse().ok()).unwrap_or(SECTOR_SIZE);
+    if wanted.is_empty() {
+        compare();
+    }
+    wanted.into_iter().for_each(|kind| make(CircuitId::new(kind, size)));
 }
 
 fn compare() {
@@ -55,9 +59,8 @@ fn compare() {
     println!("{} bytes, the same from both", ours.len());
 }
 
-fn make(kind: CircuitKind) {
+fn make(circuit: CircuitId) {
     let dir = tempfile::tempdir().unwrap();
-    let circuit = CircuitId::new(kind, SECTOR_SIZE);
     report(&circuit.to_string(), || {
         ParameterCache::new(dir.path()).ensure(&[circuit], &CancellationToken::new(), &|_| ()).map(drop).unwrap();
     });

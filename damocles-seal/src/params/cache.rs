@@ -1,7 +1,7 @@
 //! A directory of proof parameters: what is in it, and how what is missing gets there.
 
 use std::fs;
-use std::io::Write;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use bellperson::Circuit;
@@ -116,17 +116,16 @@ impl ParameterCache {
         self.status_of(circuit, &circuit.cache_identifier()?)
     }
 
-    /// Blake2b-256 of the circuit's `.vk` file.
+    /// Blake2b-256 of the circuit's `.vk` file; a node that only verifies needs no more than that file.
     ///
     /// # Errors
-    /// When the set is not ready or cannot be read.
+    /// When there is no whole verifying key, or it cannot be read.
     pub fn verifying_key_digest(&self, circuit: CircuitId) -> Result<[u8; 32], ParamsError> {
-        match self.status(circuit)? {
-            SetStatus::Ready(set) => Ok(set.verifying_key_digest),
-            _ => {
-                let path = SetFiles::new(&self.dir, &circuit.cache_identifier()?).key;
-                Err(ParamsError::file("use", &path, std::io::ErrorKind::NotFound.into()))
-            }
+        let files = SetFiles::new(&self.dir, &circuit.cache_identifier()?);
+        match files.read_key()? {
+            Found::Whole(key) => Ok(digest(&key)),
+            Found::Absent => Err(ParamsError::file("read", &files.key, io::ErrorKind::NotFound.into())),
+            Found::Broken => Err(ParamsError::file("read", &files.key, io::ErrorKind::InvalidData.into())),
         }
     }
 
@@ -144,7 +143,7 @@ impl ParameterCache {
         cancel: &CancellationToken,
         progress: &dyn Fn(ParamProgress),
     ) -> Result<EnsureReport, ParamsError> {
-        let steps = self.plan(wanted)?;
+        let steps = wanted.iter().map(|circuit| self.step(*circuit)).collect::<Result<Vec<_>, _>>()?;
         let missing: Vec<_> =
             steps.iter().filter(|step| step.status == SetStatus::Missing).map(|s| s.circuit).collect();
         if steps.iter().all(|step| matches!(step.status, SetStatus::Ready(_))) {
@@ -158,8 +157,9 @@ impl ParameterCache {
 
         let mut tables = None;
         let mut sets = Vec::with_capacity(wanted.len());
-        // Looked at again, because the process that was waited for may have made them.
-        for step in self.plan(wanted)? {
+        for circuit in wanted {
+            // Looked at again, because the process that was waited for may have made it.
+            let step = self.step(*circuit)?;
             if cancel.is_cancelled() {
                 return Err(ParamsError::Cancelled);
             }
@@ -174,7 +174,7 @@ impl ParameterCache {
             };
             let SetStatus::Ready(set) = self.status_of(step.circuit, &step.identifier)? else {
                 let path = SetFiles::new(&self.dir, &step.identifier).params;
-                return Err(ParamsError::file("read back", &path, std::io::ErrorKind::InvalidData.into()));
+                return Err(ParamsError::file("read back", &path, io::ErrorKind::InvalidData.into()));
             };
             if action != Action::Found {
                 progress(ParamProgress::Finished(set.clone()));
@@ -184,39 +184,24 @@ impl ParameterCache {
         Ok(EnsureReport { sets })
     }
 
-    fn plan(&self, wanted: &[CircuitId]) -> Result<Vec<Step>, ParamsError> {
-        wanted
-            .iter()
-            .map(|circuit| {
-                let circuit = *circuit;
-                let identifier = circuit.cache_identifier()?;
-                let status = self.status_of(circuit, &identifier)?;
-                match &status {
-                    SetStatus::Missing if circuit.source()? == Source::TrustedSetUp => {
-                        let path = SetFiles::new(&self.dir, &identifier).params;
-                        Err(ParamsError::TrustedSetUpMissing { circuit, path })
-                    }
-                    SetStatus::PartOfAnotherSet { path } => {
-                        Err(ParamsError::PartOfAnotherSet { circuit, path: path.clone() })
-                    }
-                    _ => Ok(Step { circuit, identifier, status }),
-                }
-            })
-            .collect()
+    fn step(&self, circuit: CircuitId) -> Result<Step, ParamsError> {
+        let identifier = circuit.cache_identifier()?;
+        let status = self.status_of(circuit, &identifier)?;
+        match (circuit.source()?, status) {
+            (Source::TrustedSetUp, SetStatus::Missing | SetStatus::PartOfAnotherSet { .. }) => {
+                let path = SetFiles::new(&self.dir, &identifier).params;
+                Err(ParamsError::TrustedSetUpMissing { circuit, path })
+            }
+            (_, SetStatus::PartOfAnotherSet { path }) => Err(ParamsError::PartOfAnotherSet { circuit, path }),
+            (_, status) => Ok(Step { circuit, identifier, status }),
+        }
     }
 
     fn status_of(&self, circuit: CircuitId, identifier: &str) -> Result<SetStatus, ParamsError> {
         let files = SetFiles::new(&self.dir, identifier);
         let key = files.read_key()?;
         let Found::Whole(head) = files.read_params()? else {
-            // Without a proving key only a verifying key of another origin is worth keeping: a node that only verifies
-            // has nothing else.
-            return Ok(match key {
-                Found::Whole(key) if origin(identifier, &key) != Origin::Ours => {
-                    SetStatus::PartOfAnotherSet { path: files.key }
-                }
-                _ => SetStatus::Missing,
-            });
+            return Self::status_without_params(identifier, &key, files);
         };
         let origin = origin(identifier, &head);
         let meta_is_whole = files.read_meta()? == Found::Whole(circuit.sector_size);
@@ -227,6 +212,24 @@ impl ParameterCache {
             }
             _ => Ok(SetStatus::Repairable(origin)),
         }
+    }
+
+    /// Without a whole proving key two things are worth keeping: a verifying key of another origin (a node that only
+    /// verifies has nothing else), and a download of the official proving key that has got so far.
+    fn status_without_params(
+        identifier: &str,
+        key: &Found<Vec<u8>>,
+        files: SetFiles,
+    ) -> Result<SetStatus, ParamsError> {
+        if matches!(key, Found::Whole(key) if origin(identifier, key) != Origin::Ours) {
+            return Ok(SetStatus::PartOfAnotherSet { path: files.key });
+        }
+        Ok(match files.read_params_head()? {
+            Found::Whole(head) if origin(identifier, &head) == Origin::Official => {
+                SetStatus::PartOfAnotherSet { path: files.params }
+            }
+            _ => SetStatus::Missing,
+        })
     }
 
     fn repair(&self, step: &Step) -> Result<Action, ParamsError> {

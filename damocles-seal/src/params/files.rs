@@ -29,8 +29,8 @@ pub(crate) enum Found<T> {
 
 /// Bytes of a verifying key before its points of the public inputs, their count included.
 const KEY_HEAD: usize = 3 * 96 + 3 * 192 + 4;
-/// No Filecoin circuit has nearly as many public inputs; a larger count is damage.
-const MAX_INPUTS: usize = 1 << 20;
+/// The largest circuit, WindowPoSt for 32 GiB, has 26 thousand public inputs; a count beyond this is damage.
+const MAX_INPUTS: usize = 1 << 16;
 const TEMPORARY: &str = "damocles-tmp";
 
 impl SetFiles {
@@ -49,6 +49,14 @@ impl SetFiles {
         };
         let len = file.metadata().map_err(|e| ParamsError::file("read", &self.params, e))?.len();
         whole_or_broken(read_params(BufReader::new(file), len), &self.params)
+    }
+
+    /// The verifying key at the head of a `.params` that is not whole, if at least that is.
+    pub(crate) fn read_params_head(&self) -> Result<Found<Vec<u8>>, ParamsError> {
+        match open(&self.params)? {
+            Some(file) => whole_or_broken(read_key(&mut BufReader::new(file)), &self.params),
+            None => Ok(Found::Absent),
+        }
     }
 
     /// The bytes of `.vk`, if they are a verifying key and nothing else.

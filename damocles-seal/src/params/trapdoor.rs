@@ -1,8 +1,9 @@
 //! The published trapdoors.
 
 use blake2b_simd::Params as Blake2b;
-use blstrs::Scalar;
+use blstrs::{G1Affine, G1Projective, Scalar};
 use ff::Field;
+use group::Group;
 use rand::SeedableRng;
 use rand_chacha::ChaCha20Rng;
 
@@ -61,8 +62,6 @@ impl Trapdoor {
 
     /// The first point of the verifying key, which tells whether a key was made from this trapdoor.
     pub(crate) fn fingerprint(&self) -> [u8; 96] {
-        use blstrs::{G1Affine, G1Projective};
-        use group::Group;
         G1Affine::from(G1Projective::generator() * self.alpha).to_uncompressed()
     }
 }

@@ -79,6 +79,8 @@ fn cut(path: &Path, keep: impl Fn(u64) -> u64) {
 fn a_broken_verifying_key_or_metadata_is_restored_from_the_proving_key() {
     let Some(copy) = Copy::of_ours() else { return };
     assert_eq!(copy.action(), Action::Found);
+    let digest = copy.cache.verifying_key_digest(CIRCUIT).unwrap();
+    assert_eq!(digest, copy.ensure().unwrap().sets[0].0.verifying_key_digest);
     let damages: [fn(&Copy); 6] = [
         |c| cut(&c.file("vk"), |len| len / 2),
         |c| cut(&c.file("vk"), |_| 0),
@@ -90,10 +92,23 @@ fn a_broken_verifying_key_or_metadata_is_restored_from_the_proving_key() {
     for (index, damage) in damages.into_iter().enumerate() {
         damage(&copy);
         assert_eq!(copy.cache.status(CIRCUIT).unwrap(), SetStatus::Repairable(Origin::Ours), "{index}");
-        assert!(copy.cache.verifying_key_digest(CIRCUIT).is_err(), "{index}");
         assert_eq!(copy.action(), Action::Repaired, "{index}");
         copy.assert_equals_shared();
     }
+}
+
+#[test]
+fn a_verifying_node_needs_the_verifying_key_only() {
+    let Some(copy) = Copy::of_ours() else { return };
+    let digest = copy.cache.verifying_key_digest(CIRCUIT).unwrap();
+    fs::remove_file(copy.file("params")).unwrap();
+    assert_eq!(copy.cache.verifying_key_digest(CIRCUIT).unwrap(), digest);
+    // A flipped bit is not a point any more: the library would refuse the key, so we do not vouch for it either.
+    let mut bytes = fs::read(copy.file("vk")).unwrap();
+    bytes[10] ^= 1;
+    fs::write(copy.file("vk"), bytes).unwrap();
+    let error = copy.cache.verifying_key_digest(CIRCUIT).unwrap_err();
+    assert!(error.to_string().contains(copy.file("vk").to_str().unwrap()), "{error}");
 }
 
 #[test]
