@@ -2,7 +2,9 @@
 
 use std::cell::RefCell;
 use std::fs::{self, File};
+use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 
 use damocles_seal::params::{
     Action, CircuitId, CircuitKind, EnsureReport, Origin, ParamProgress, ParameterCache, ParamsError, SetStatus,
@@ -16,6 +18,10 @@ use crate::sector::SECTOR_SIZE;
 
 /// The smallest circuit.
 const CIRCUIT: CircuitId = CircuitId::new(CircuitKind::WindowPoSt, SECTOR_SIZE);
+
+/// How the parent tells the child that it will kill where to generate.
+const KILLED_DIR: &str = "DAMOCLES_TEST_KILLED_GENERATION";
+const HALF_WAY: &str = "half way";
 
 struct Copy {
     dir: TempDir,
@@ -137,6 +143,47 @@ fn a_killed_generation_is_taken_up_by_exactly_one_and_gives_the_same_bytes() {
     assert_eq!(started, 1);
     assert!(!leftover.exists());
     copy.assert_equals_shared();
+}
+
+#[test]
+fn a_process_killed_while_it_generates_holds_nobody_up() {
+    let Some(_) = Copy::of_ours() else { return };
+    let copy = Copy::empty();
+    let mut child = Command::new(std::env::current_exe().unwrap())
+        .args(["states::generates_until_killed", "--exact", "--ignored", "--nocapture"])
+        .env(KILLED_DIR, copy.dir.path())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    assert!(lines.any(|line| line.unwrap().contains(HALF_WAY)), "the child never got half way");
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert!(copy.file("params.damocles-tmp").exists());
+    assert!(!copy.file("params").exists() && !copy.file("vk").exists());
+
+    assert_eq!(copy.action(), Action::Generated);
+    assert!(!copy.file("params.damocles-tmp").exists());
+    copy.assert_equals_shared();
+}
+
+/// The child of the test above.
+#[test]
+#[ignore = "run by a_process_killed_while_it_generates_holds_nobody_up"]
+fn generates_until_killed() {
+    // Run by hand with all other ignored tests, it has no directory and nothing to do.
+    #[expect(clippy::disallowed_methods, reason = "the parent has no other way to name the directory")]
+    let Ok(dir) = std::env::var(KILLED_DIR) else { return };
+    let progress = |progress| {
+        if let ParamProgress::Advanced { fraction, .. } = progress
+            && fraction > 0.5
+        {
+            println!("{HALF_WAY}");
+            // Until the parent kills this process.
+            std::thread::park();
+        }
+    };
+    drop(ParameterCache::new(dir).ensure(&[CIRCUIT], &CancellationToken::new(), &progress));
 }
 
 #[test]
