@@ -1,0 +1,103 @@
+//! Skipping idle time, without skipping a proof that is due.
+
+use super::{
+    actors::{Actors, code},
+    error::DevnetError,
+    node::{Devnet, state_error},
+};
+use damocles_core::chain::TipsetRef;
+use fil_actor_miner_state::v18::{Deadline, Partition, State, new_deadline_info};
+use fil_actors_shared::{actor_error_v18, v18::ActorError};
+use fvm_shared::{ActorID, clock::ChainEpoch};
+
+/// Where skipping has to stop.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Stop {
+    /// A deadline that is challenged already still waits for a proof.
+    Now,
+    /// The next challenge of a deadline with live sectors.
+    At(ChainEpoch),
+    /// No miner has live sectors.
+    Nowhere,
+}
+
+impl Devnet {
+    /// Mines null rounds, with cron in each, up to `limit` or up to the first epoch at which a deadline with live sectors
+    /// is challenged, whichever comes first. Messages that wait are mined before; while a challenged deadline still waits
+    /// for a proof, nothing more is skipped. Returns the head that was reached.
+    ///
+    /// # Errors
+    ///
+    /// If the tipsets cannot be recorded.
+    pub fn advance_to(&self, limit: ChainEpoch) -> Result<TipsetRef, DevnetError> {
+        let _growing = self.growing.lock();
+        let head = self.chain.read().head().height;
+        let waiting = {
+            let chain = self.chain.read();
+            !chain.pool.select(|id| chain.actors.get(&id).map(|a| (a.sequence, a.balance.clone()))).is_empty()
+        };
+        if waiting && head < limit {
+            self.grow(head + 1)?;
+        }
+        let (head, actors) = self.tip();
+        let target = match self.next_stop(&actors, head.height).map_err(state_error)? {
+            Stop::Now => head.height,
+            Stop::At(epoch) => epoch.min(limit),
+            Stop::Nowhere => limit,
+        };
+        self.grow(target)?;
+        Ok(self.head())
+    }
+
+    fn next_stop(&self, actors: &Actors, epoch: ChainEpoch) -> Result<Stop, ActorError> {
+        let miner = code::of(code::MINER);
+        let mut stop = Stop::Nowhere;
+        for (id, actor) in actors.iter().filter(|(_, a)| a.code == miner) {
+            let state: State = super::actors::load(&self.store, &actor.state)?;
+            stop = stop.min(self.next_stop_of(*id, &state, epoch)?);
+        }
+        Ok(stop)
+    }
+
+    fn next_stop_of(&self, id: ActorID, state: &State, epoch: ChainEpoch) -> Result<Stop, ActorError> {
+        let mut stop = Stop::Nowhere;
+        // Sectors that were just committed are proven only while the miner's cron runs.
+        if !state.deadline_cron_active {
+            return Ok(stop);
+        }
+        let deadlines = state.load_deadlines(&self.store)?;
+        let period = state.current_proving_period_start(&self.policy, epoch);
+        for index in 0..self.policy.wpost_period_deadlines {
+            let deadline = deadlines.load_deadline(&self.store, index)?;
+            if deadline.live_sectors == 0 {
+                continue;
+            }
+            // The next epoch's messages are the first that can still be about this deadline.
+            let next = new_deadline_info(&self.policy, period, index, epoch + 1).next_not_elapsed();
+            let found = if next.challenge > epoch {
+                Stop::At(next.challenge)
+            } else if self
+                .waits_for_proof(&deadline)
+                .map_err(|e| actor_error_v18!(illegal_state, "miner {}: {}", id, e))?
+            {
+                Stop::Now
+            } else {
+                Stop::At(next.challenge + self.policy.wpost_proving_period)
+            };
+            stop = stop.min(found);
+        }
+        Ok(stop)
+    }
+
+    /// Whether something in a deadline can be proven and was not in this window.
+    fn waits_for_proof(&self, deadline: &Deadline) -> Result<bool, anyhow::Error> {
+        let mut waits = false;
+        deadline.for_each(&self.store, |index, partition: &Partition| {
+            let good = &partition.live_sectors() - &partition.faults;
+            let provable = &good | &partition.recoveries;
+            waits |= !provable.is_empty() && !deadline.partitions_posted.get(index);
+            Ok(())
+        })?;
+        Ok(waits)
+    }
+}

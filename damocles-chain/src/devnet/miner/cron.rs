@@ -1,0 +1,102 @@
+//! What happens at the end of a deadline.
+
+use super::{
+    invocation::{Invocation, illegal_array, illegal_state},
+    monies,
+};
+use crate::devnet::power::{self, Economy};
+use fil_actor_miner_state::v18::{
+    CRON_EVENT_PROCESS_EARLY_TERMINATIONS, CRON_EVENT_PROVING_DEADLINE, CronEvent, Sectors,
+};
+use fil_actors_shared::v18::ActorError;
+use fvm_shared::econ::TokenAmount;
+
+/// A callback that the miner asked for.
+pub(in crate::devnet) fn on_deferred_cron(call: &mut Invocation<'_, '_>, event: CronEvent) -> Result<(), ActorError> {
+    match event {
+        CRON_EVENT_PROVING_DEADLINE => proving_deadline(call)?,
+        CRON_EVENT_PROCESS_EARLY_TERMINATIONS => early_terminations(call)?,
+        _ => {}
+    }
+    let state = call.state()?;
+    call.check_balance(&state)
+}
+
+fn proving_deadline(call: &mut Invocation<'_, '_>) -> Result<(), ActorError> {
+    let (policy, epoch, store) = (call.world.policy, call.world.epoch, call.world.store);
+    let economy = Economy::of(call.world)?;
+    let mut state = call.state()?;
+    let mut pledge_delta = TokenAmount::default();
+
+    // Vested funds come first, so that penalties are taken from what is still locked before they take free funds.
+    pledge_delta -= state.unlock_vested_funds(store, epoch).map_err(illegal_state("failed to vest funds"))?;
+    let expired = state
+        .cleanup_expired_pre_commits(policy, store, epoch)
+        .map_err(illegal_state("failed to expire pre-committed sectors"))?;
+    state.apply_penalty(&expired).map_err(illegal_state("failed to apply penalty"))?;
+
+    let had_early_terminations = !state.early_terminations.is_empty();
+    let result = state.advance_deadline(policy, store, epoch).map_err(illegal_state("failed to advance deadline"))?;
+    pledge_delta += &result.pledge_delta;
+
+    // Faults that this deadline found are free; sectors that were faulty before and still are pay.
+    let mut penalty = monies::continued_fault(&economy, &result.previously_faulty_power.qa);
+    if result.daily_fee.is_positive() {
+        penalty += monies::daily_fee(policy, &economy, &result.daily_fee, &result.live_power.qa);
+    }
+    state.apply_penalty(&penalty).map_err(illegal_state("failed to apply penalty"))?;
+    let (burn, unlocked) = state
+        .repay_partial_debt_in_priority_order(store, epoch, &call.balance())
+        .map_err(illegal_state("failed to unlock penalty"))?;
+    pledge_delta -= unlocked;
+
+    let goes_on = state.continue_deadline_cron();
+    if !goes_on {
+        state.deadline_cron_active = false;
+    }
+    call.save(&state)?;
+    power::update_claim(call.world, call.miner, &result.power_delta)?;
+    call.burn(&burn)?;
+    power::update_pledge(call.world, &pledge_delta)?;
+    if goes_on {
+        let last = state.deadline_info(policy, epoch + 1).last();
+        power::enroll(call.world, call.miner, last, CRON_EVENT_PROVING_DEADLINE)?;
+    }
+    if !had_early_terminations && !state.early_terminations.is_empty() {
+        early_terminations(call)?;
+    }
+    Ok(())
+}
+
+fn early_terminations(call: &mut Invocation<'_, '_>) -> Result<(), ActorError> {
+    let (policy, epoch, store) = (call.world.policy, call.world.epoch, call.world.store);
+    let economy = Economy::of(call.world)?;
+    let mut state = call.state()?;
+    let (result, more) = state
+        .pop_early_terminations(policy, store, policy.addressed_partitions_max, policy.addressed_sectors_max)
+        .map_err(illegal_state("failed to pop early terminations"))?;
+    if result.is_empty() {
+        return Ok(());
+    }
+    let info = call.info(&state)?;
+    let sectors = Sectors::load(store, &state.sectors).map_err(illegal_array("failed to load sectors array"))?;
+    let mut pledge = TokenAmount::default();
+    let mut penalty = TokenAmount::default();
+    for (ended, numbers) in result.iter() {
+        let infos = sectors.load_sectors(numbers)?;
+        pledge += infos.iter().map(|s| &s.initial_pledge).sum::<TokenAmount>();
+        penalty += monies::termination(info.sector_size, ended, &economy, &infos);
+    }
+    state.apply_penalty(&penalty).map_err(illegal_state("failed to apply penalty"))?;
+    state.add_initial_pledge(&-&pledge).map_err(illegal_state("failed to release initial pledge"))?;
+    let (burn, unlocked) = state
+        .repay_partial_debt_in_priority_order(store, epoch, &call.balance())
+        .map_err(illegal_state("failed to repay penalty"))?;
+    call.save(&state)?;
+    call.burn(&burn)?;
+    power::update_pledge(call.world, &-(pledge + unlocked))?;
+    if more {
+        power::enroll(call.world, call.miner, epoch + 1, CRON_EVENT_PROCESS_EARLY_TERMINATIONS)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,33 @@
+//! The embedded devnet: a Filecoin network in one process, for development and tests.
+//!
+//! Miner state is the real actors' (`fil_actor_miner_state` v18), so deadlines, partitions, expirations, pledge and faults
+//! are what a public network has; the methods' bodies follow builtin-actors. Every seal proof and every PoSt is verified
+//! when its message lands. Accounts, nonces, balances, receipts, tipsets, null rounds and randomness behave as on a
+//! public network; the gas model is simple, the power actor's estimates and the reward actor stand still, and there are no
+//! block rewards. The protocol's policy is kept except for the pre-commit challenge delay (10), the proof types (2 KiB,
+//! 8 MiB and 512 MiB are added) and the minimum power (2 KiB).
+
+mod actors;
+mod admission;
+mod block;
+mod chain;
+mod challenge;
+mod clock;
+mod config;
+mod error;
+mod gas;
+mod genesis;
+mod mempool;
+mod miner;
+mod node;
+mod power;
+mod randomness;
+mod signed;
+mod store;
+mod vm;
+
+pub use config::{DevnetConfig, FIRST_HEIGHT, NETWORK_VERSION};
+pub use error::{DevnetError, DevnetErrorKind};
+pub use node::{Devnet, LandedMessage, PushError};
+pub use signed::{SignedMessage, message_cid};
+pub use store::DevnetStore;

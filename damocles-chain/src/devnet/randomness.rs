@@ -1,0 +1,109 @@
+//! Tickets, beacon entries, and what is drawn from them, exactly as the FVM draws.
+
+use fvm_ipld_encoding::to_vec;
+use fvm_shared::{address::Address, clock::ChainEpoch};
+
+/// The domain tags of randomness that the devnet draws itself.
+pub(super) mod tag {
+    pub(in crate::devnet) const WINDOW_POST: i64 = 4;
+    pub(in crate::devnet) const SEAL_TICKET: i64 = 5;
+    pub(in crate::devnet) const INTERACTIVE_SEED: i64 = 6;
+    pub(in crate::devnet) const CHAIN_COMMIT: i64 = 9;
+}
+
+/// Makes tickets and beacon entries from the genesis seed: a height's ticket never depends on what happened before it.
+#[derive(Clone, Debug)]
+pub(super) struct Oracle {
+    seed: [u8; 32],
+}
+
+impl Oracle {
+    pub(super) const fn new(seed: [u8; 32]) -> Self {
+        Self { seed }
+    }
+
+    /// The VRF proof in the ticket of the block at `height`: the length of a BLS signature.
+    pub(super) fn ticket(&self, height: ChainEpoch) -> Vec<u8> {
+        self.bytes(b"ticket", height, 96)
+    }
+
+    /// The data of the beacon entry of an epoch; there is one round per epoch. The length of a quicknet signature.
+    pub(super) fn beacon(&self, epoch: ChainEpoch) -> Vec<u8> {
+        self.bytes(b"beacon", epoch, 48)
+    }
+
+    /// The digest that ticket randomness is drawn from.
+    pub(super) fn ticket_digest(&self, height: ChainEpoch) -> [u8; 32] {
+        blake2b(&self.ticket(height))
+    }
+
+    /// The digest that beacon randomness is drawn from.
+    pub(super) fn beacon_digest(&self, epoch: ChainEpoch) -> [u8; 32] {
+        blake2b(&self.beacon(epoch))
+    }
+
+    fn bytes(&self, domain: &[u8], height: ChainEpoch, len: usize) -> Vec<u8> {
+        let mut out = Vec::with_capacity(len + 64);
+        let mut part = 0_u8;
+        while out.len() < len {
+            let hash = blake2b_simd::Params::new()
+                .hash_length(64)
+                .key(&self.seed)
+                .to_state()
+                .update(domain)
+                .update(&height.to_be_bytes())
+                .update(&[part])
+                .finalize();
+            out.extend_from_slice(hash.as_bytes());
+            part += 1;
+        }
+        out.truncate(len);
+        out
+    }
+}
+
+/// BLAKE2b-256.
+pub(super) fn blake2b(bytes: &[u8]) -> [u8; 32] {
+    let mut out = [0; 32];
+    out.copy_from_slice(blake2b_simd::Params::new().hash_length(32).hash(bytes).as_bytes());
+    out
+}
+
+/// Draws randomness from a digest.
+pub(super) fn draw(digest: &[u8; 32], tag: i64, epoch: ChainEpoch, entropy: &[u8]) -> [u8; 32] {
+    let mut data = Vec::with_capacity(48 + entropy.len());
+    data.extend_from_slice(&tag.to_be_bytes());
+    data.extend_from_slice(digest);
+    data.extend_from_slice(&epoch.to_be_bytes());
+    data.extend_from_slice(entropy);
+    blake2b(&data)
+}
+
+/// The entropy of a miner: the CBOR of its ID address.
+pub(super) fn entropy(miner: u64) -> Vec<u8> {
+    to_vec(&Address::new_id(miner)).expect("an address encodes")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use fil_actors_shared::v18::runtime::randomness::{DomainSeparationTag, draw_randomness};
+
+    #[test]
+    fn draws_as_the_fvm_draws() {
+        let digest = Oracle::new([7; 32]).ticket_digest(1000);
+        let ours = draw(&digest, tag::SEAL_TICKET, 1234, &entropy(1001));
+        let theirs = draw_randomness(blake2b, &digest, DomainSeparationTag::SealRandomness, 1234, &entropy(1001));
+        assert_eq!(ours, theirs);
+        assert_ne!(ours, draw(&digest, tag::SEAL_TICKET, 1235, &entropy(1001)));
+    }
+
+    #[test]
+    fn each_height_has_a_ticket_of_its_own() {
+        let oracle = Oracle::new([7; 32]);
+        assert_ne!(oracle.ticket(1), oracle.ticket(2));
+        assert_ne!(oracle.ticket(1), Oracle::new([8; 32]).ticket(1));
+        assert_eq!((oracle.ticket(1).len(), oracle.beacon(1).len()), (96, 48));
+        assert_ne!(oracle.ticket(1)[..48], oracle.beacon(1)[..]);
+    }
+}
