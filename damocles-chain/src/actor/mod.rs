@@ -1,0 +1,9 @@
+//! Domain calls as actor messages.
+//!
+//! The parameters are those of builtin-actors v18, the actors of network version 28.
+
+mod decode;
+mod encode;
+
+pub(crate) use decode::created_miner;
+pub(crate) use encode::{ActorCall, EncodeError, encode};

@@ -1,0 +1,181 @@
+//! Where a node is, and the token that it wants.
+
+use multiaddr::{Multiaddr, Protocol};
+use reqwest::Url;
+use std::{fmt, str::FromStr};
+use zeroize::Zeroizing;
+
+/// The path of the v1 API, for endpoints that name none.
+const DEFAULT_PATH: &str = "/rpc/v1";
+
+/// A node's address and token.
+///
+/// Text forms: a URL (`http`, `https`, `ws`, `wss`; without a path it means `/rpc/v1`) or a multiaddr
+/// (`/ip4/127.0.0.1/tcp/1234/http`), either of them after `TOKEN:`. Neither `Debug` nor `Display` shows the token.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Endpoint {
+    http: Url,
+    ws: Url,
+    token: Option<Zeroizing<String>>,
+}
+
+impl Endpoint {
+    /// Sets the token, instead of one in the text.
+    #[must_use]
+    pub fn with_token(mut self, token: impl Into<String>) -> Self {
+        self.token = Some(Zeroizing::new(token.into()));
+        self
+    }
+
+    /// Where requests are posted to.
+    pub(super) fn http(&self) -> &Url {
+        &self.http
+    }
+
+    /// Where channels are opened.
+    pub(super) fn ws(&self) -> &Url {
+        &self.ws
+    }
+
+    /// The value of the `Authorization` header.
+    pub(super) fn authorization(&self) -> Option<Zeroizing<String>> {
+        self.token.as_ref().map(|token| Zeroizing::new(format!("Bearer {}", token.as_str())))
+    }
+}
+
+impl fmt::Display for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.http.fmt(f)
+    }
+}
+
+impl fmt::Debug for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let token = self.token.as_ref().map(|_| "..");
+        f.debug_struct("Endpoint").field("url", &self.http.as_str()).field("token", &token).finish()
+    }
+}
+
+/// A text that names no node. It never holds the text, which may hold a token.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum EndpointError {
+    /// Neither URL nor multiaddr.
+    #[error("the endpoint is neither a URL nor a multiaddr ({0})")]
+    Form(String),
+    /// No host or port in it.
+    #[error("the endpoint names no host and port")]
+    NoHost,
+    /// A scheme that is not spoken here.
+    #[error("the endpoint's scheme `{0}` is none of http, https, ws, wss")]
+    Scheme(String),
+    /// The token cannot be sent in a header.
+    #[error("the endpoint's token has characters that no token has")]
+    Token,
+}
+
+/// Lotus' rule: what stands before the first colon is a token, unless the text is a multiaddr or that colon is a
+/// URL's.
+fn split_token(text: &str) -> (Option<&str>, &str) {
+    match text.split_once(':') {
+        Some((token, rest)) if !text.starts_with('/') && !rest.starts_with("//") => (Some(token), rest),
+        _ => (None, text),
+    }
+}
+
+fn url_of_multiaddr(text: &str) -> Result<Url, EndpointError> {
+    let form = |e: &dyn fmt::Display| EndpointError::Form(e.to_string());
+    let address: Multiaddr = text.parse().map_err(|e| form(&e))?;
+    let (mut host, mut port, mut scheme) = (None, None, "http");
+    for part in &address {
+        match part {
+            Protocol::Ip4(ip) => host = Some(ip.to_string()),
+            Protocol::Ip6(ip) => host = Some(format!("[{ip}]")),
+            Protocol::Dns(name) | Protocol::Dns4(name) | Protocol::Dns6(name) => host = Some(name.into_owned()),
+            Protocol::Tcp(number) => port = Some(number),
+            Protocol::Http | Protocol::Ws(_) => {}
+            Protocol::Https | Protocol::Wss(_) | Protocol::Tls => scheme = "https",
+            other => return Err(EndpointError::Scheme(other.tag().to_owned())),
+        }
+    }
+    let (Some(host), Some(port)) = (host, port) else {
+        return Err(EndpointError::NoHost);
+    };
+    Url::parse(&format!("{scheme}://{host}:{port}")).map_err(|e| form(&e))
+}
+
+impl FromStr for Endpoint {
+    type Err = EndpointError;
+
+    fn from_str(text: &str) -> Result<Self, EndpointError> {
+        let (token, place) = split_token(text.trim());
+        let mut url = if place.starts_with('/') {
+            url_of_multiaddr(place)?
+        } else {
+            Url::parse(place).map_err(|e| EndpointError::Form(e.to_string()))?
+        };
+        let (http_scheme, ws_scheme) = match url.scheme() {
+            "http" | "ws" => ("http", "ws"),
+            "https" | "wss" => ("https", "wss"),
+            other => return Err(EndpointError::Scheme(other.to_owned())),
+        };
+        if url.host_str().is_none_or(str::is_empty) {
+            return Err(EndpointError::NoHost);
+        }
+        if url.path() == "/" {
+            url.set_path(DEFAULT_PATH);
+        }
+        // A password in the URL would be printed with it.
+        if !url.username().is_empty() || url.password().is_some() {
+            return Err(EndpointError::Token);
+        }
+        if token.is_some_and(|t| t.is_empty() || !t.chars().all(|c| c.is_ascii_graphic())) {
+            return Err(EndpointError::Token);
+        }
+        let with = |scheme: &str| {
+            let rest = url.as_str().split_once(':').map_or("", |(_, rest)| rest);
+            Url::parse(&format!("{scheme}:{rest}")).map_err(|e| EndpointError::Form(e.to_string()))
+        };
+        Ok(Self { http: with(http_scheme)?, ws: with(ws_scheme)?, token: token.map(|t| Zeroizing::new(t.to_owned())) })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn texts() {
+        for (text, http, ws, token) in [
+            ("http://127.0.0.1:1234", "http://127.0.0.1:1234/rpc/v1", "ws://127.0.0.1:1234/rpc/v1", None),
+            ("https://node.example/rpc/v0", "https://node.example/rpc/v0", "wss://node.example/rpc/v0", None),
+            ("/ip4/127.0.0.1/tcp/1234/http", "http://127.0.0.1:1234/rpc/v1", "ws://127.0.0.1:1234/rpc/v1", None),
+            ("abc.def:/ip6/::1/tcp/80/https", "https://[::1]:80/rpc/v1", "wss://[::1]:80/rpc/v1", Some("abc.def")),
+            ("abc:ws://h:1/", "http://h:1/rpc/v1", "ws://h:1/rpc/v1", Some("abc")),
+            ("/dns4/h/tcp/443/wss", "https://h/rpc/v1", "wss://h/rpc/v1", None),
+        ] {
+            let endpoint: Endpoint = text.parse().unwrap();
+            assert_eq!((endpoint.http.as_str(), endpoint.ws.as_str()), (http, ws), "{text}");
+            assert_eq!(endpoint.token.as_ref().map(|t| t.as_str()), token, "{text}");
+        }
+    }
+
+    #[test]
+    fn bad_texts_and_tokens_are_not_shown() {
+        for bad in [
+            "",
+            "node",
+            "ftp://h",
+            "/ip4/1.2.3.4",
+            "/ip4/1.2.3.4/udp/1",
+            "se\ncret:http://h",
+            "http://u:p@h",
+            ":http://h",
+        ] {
+            assert!(bad.parse::<Endpoint>().is_err(), "{bad}");
+        }
+        let endpoint: Endpoint = "secret:http://h:1".parse().unwrap();
+        assert!(!format!("{endpoint:?} {endpoint}").contains("secret"));
+        let error = "secret:/ip4/1.2.3".parse::<Endpoint>().unwrap_err();
+        assert!(!format!("{error:?} {error}").contains("secret"));
+    }
+}

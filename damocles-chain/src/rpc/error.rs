@@ -1,0 +1,75 @@
+//! What a node answers when it does not answer.
+
+use damocles_core::{
+    Recovery,
+    chain::{ChainError, ChainErrorKind},
+};
+use serde_json::Value;
+
+const ACTOR_NOT_FOUND: i64 = 11;
+const NULL_ROUND: i64 = 12;
+const INVALID_REQUEST: i64 = -32600;
+const METHOD_NOT_FOUND: i64 = -32601;
+const INVALID_PARAMS: i64 = -32602;
+const MAX_MESSAGE: usize = 2000;
+
+/// A JSON-RPC error; the source of a [`ChainError`] that a node answered.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{message} (code {code})")]
+pub struct RpcError {
+    /// The code: 1 for most of Lotus' errors.
+    pub code: i64,
+    /// What the node said.
+    pub message: String,
+}
+
+impl RpcError {
+    pub(super) fn from_value(value: &Value) -> Self {
+        let text = value.get("message").unwrap_or(value);
+        let message = text.as_str().map_or_else(|| text.to_string(), ToOwned::to_owned);
+        let code = value.get("code").and_then(Value::as_i64).unwrap_or_default();
+        Self { code, message: message.chars().take(MAX_MESSAGE).collect() }
+    }
+
+    /// Whether the node does not know the method.
+    pub(crate) fn is_unknown_method(&self) -> bool {
+        self.code == METHOD_NOT_FOUND
+    }
+
+    /// Lotus gives nearly every error code 1, so that only its text tells them apart. The kind decides whether a
+    /// caller gives up: where the text leaves room for doubt, the error is retried.
+    pub(super) fn into_chain_error(self, op: &'static str) -> ChainError {
+        let text = self.message.to_lowercase();
+        let has = |parts: &[&str]| parts.iter().any(|p| text.contains(p));
+        let error = match self.code {
+            ACTOR_NOT_FOUND | NULL_ROUND => ChainError::new(ChainErrorKind::NotFound, op),
+            INVALID_REQUEST | METHOD_NOT_FOUND | INVALID_PARAMS => ChainError::new(ChainErrorKind::Rejected, op),
+            _ if has(&["not found", "no such", "does not exist"]) => ChainError::new(ChainErrorKind::NotFound, op),
+            _ if has(&["syncing", "not synced", "shutting down", "starting"]) => {
+                ChainError::new(ChainErrorKind::Unavailable, op)
+            }
+            _ => ChainError::new(ChainErrorKind::Rejected, op).recover_by(Recovery::RETRY),
+        };
+        error.because(self)
+    }
+
+    /// The node's error inside a [`ChainError`].
+    pub fn of(error: &ChainError) -> Option<&Self> {
+        std::error::Error::source(error)?.downcast_ref()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kinds() {
+        let kind = |code, message: &str| RpcError { code, message: message.into() }.into_chain_error("x").kind();
+        assert_eq!(kind(11, ""), ChainErrorKind::NotFound);
+        assert_eq!(kind(1, "ipld: could not find: block Not Found"), ChainErrorKind::NotFound);
+        assert_eq!(kind(-32601, "method 'x' not found"), ChainErrorKind::Rejected);
+        assert_eq!(kind(1, "cannot draw randomness from the future"), ChainErrorKind::Rejected);
+        assert_eq!(kind(1, "node is syncing"), ChainErrorKind::Unavailable);
+    }
+}

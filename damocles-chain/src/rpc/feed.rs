@@ -1,0 +1,182 @@
+//! `ChainNotify` over go-jsonrpc's channels.
+
+use super::{
+    Endpoint, RpcError,
+    envelope::{result_of, start_of},
+};
+use crate::lotus_json::HeadChange;
+use damocles_core::chain::{ChainError, ChainErrorKind};
+use futures::{SinkExt as _, StreamExt as _};
+use serde_json::Value;
+use std::{sync::Arc, time::Duration};
+use tokio::net::TcpStream;
+use tokio_tungstenite::{
+    Connector, MaybeTlsStream, WebSocketStream, connect_async_tls_with_config,
+    tungstenite::{
+        self, Message,
+        client::IntoClientRequest as _,
+        http::{HeaderValue, header::AUTHORIZATION},
+        protocol::WebSocketConfig,
+    },
+};
+
+/// After this much silence the other side is asked whether it is there.
+const PING_AFTER: Duration = Duration::from_secs(20);
+/// So many unanswered questions mean that it is not.
+const SILENT_PINGS: u32 = 3;
+const MAX_MESSAGE: usize = 64 << 20;
+
+/// Why there is no feed, or no more.
+#[derive(Debug)]
+pub(crate) enum FeedError {
+    /// The node is there and does not offer channels at this endpoint.
+    Unsupported(ChainError),
+    /// The connection could not be made or was lost.
+    Lost(ChainError),
+}
+
+/// An open subscription to head changes.
+#[derive(Debug)]
+pub(crate) struct Feed {
+    endpoint: Endpoint,
+    socket: WebSocketStream<MaybeTlsStream<TcpStream>>,
+    channel: Option<Value>,
+}
+
+impl Feed {
+    pub(super) async fn open(endpoint: &Endpoint, tls: Arc<rustls::ClientConfig>) -> Result<Self, FeedError> {
+        let lost = || ChainError::new(ChainErrorKind::Unavailable, "subscribe").with("endpoint", endpoint);
+        let broken = |e: tungstenite::Error| FeedError::Lost(lost().because(e));
+        let mut request = endpoint.ws().as_str().into_client_request().map_err(broken)?;
+        if let Some(token) = endpoint.authorization() {
+            let value = HeaderValue::from_str(&token).map_err(|e| FeedError::Lost(lost().because(e)))?;
+            request.headers_mut().insert(AUTHORIZATION, value);
+        }
+        let config = WebSocketConfig::default().max_message_size(Some(MAX_MESSAGE)).max_frame_size(Some(MAX_MESSAGE));
+        let connected = connect_async_tls_with_config(request, Some(config), true, Some(Connector::Rustls(tls))).await;
+        let mut socket = match connected {
+            Ok((socket, _)) => socket,
+            // An answer that is no upgrade comes from a server that speaks HTTP only.
+            Err(tungstenite::Error::Http(answer)) if is_refusal(answer.status().as_u16()) => {
+                return Err(FeedError::Unsupported(lost().with("status", answer.status().as_u16())));
+            }
+            Err(e) => return Err(broken(e)),
+        };
+        let subscribe = r#"{"jsonrpc":"2.0","id":1,"method":"Filecoin.ChainNotify","params":[]}"#;
+        socket.send(Message::text(subscribe)).await.map_err(broken)?;
+        Ok(Self { endpoint: endpoint.clone(), socket, channel: None })
+    }
+
+    /// The next notification.
+    pub(crate) async fn next(&mut self) -> Result<Vec<HeadChange>, FeedError> {
+        let mut silent = 0;
+        loop {
+            let message = match tokio::time::timeout(PING_AFTER, self.socket.next()).await {
+                Err(_) if silent >= SILENT_PINGS => return Err(self.lost("no sign of life")),
+                Err(_) => {
+                    silent += 1;
+                    self.socket.send(Message::Ping("damocles".into())).await.map_err(|e| self.lost(e))?;
+                    continue;
+                }
+                Ok(None) => return Err(self.lost("the connection was closed")),
+                Ok(Some(Err(e))) => return Err(self.lost(e)),
+                Ok(Some(Ok(message))) => message,
+            };
+            silent = 0;
+            let body = match &message {
+                Message::Text(text) => text.as_bytes(),
+                Message::Binary(bytes) => bytes.as_ref(),
+                Message::Close(_) => return Err(self.lost("the connection was closed")),
+                Message::Ping(_) | Message::Pong(_) | Message::Frame(_) => continue,
+            };
+            if let Some(changes) = read(&mut self.channel, body).map_err(|e| self.refused(e))? {
+                return Ok(changes);
+            }
+        }
+    }
+
+    fn error(&self, kind: ChainErrorKind) -> ChainError {
+        ChainError::new(kind, "follow heads").with("endpoint", &self.endpoint)
+    }
+
+    fn lost(&self, source: impl Into<damocles_core::BoxError>) -> FeedError {
+        FeedError::Lost(self.error(ChainErrorKind::Unavailable).because(source))
+    }
+
+    fn refused(&self, rejection: Rejection) -> FeedError {
+        match rejection {
+            Rejection::Node(e) if e.is_unknown_method() => {
+                FeedError::Unsupported(self.error(ChainErrorKind::Rejected).because(e))
+            }
+            Rejection::Node(e) => FeedError::Lost(e.into_chain_error("follow heads").with("endpoint", &self.endpoint)),
+            Rejection::Malformed(start) => {
+                FeedError::Lost(self.error(ChainErrorKind::Malformed).with("notification", start))
+            }
+            Rejection::Closed => self.lost("the node closed the channel"),
+        }
+    }
+}
+
+const fn is_refusal(status: u16) -> bool {
+    matches!(status, 200 | 400 | 404 | 405 | 426 | 501)
+}
+
+#[derive(Debug)]
+enum Rejection {
+    Node(RpcError),
+    Malformed(String),
+    Closed,
+}
+
+/// Reads one message: the answer to the subscription, or a notification on its channel.
+fn read(channel: &mut Option<Value>, body: &[u8]) -> Result<Option<Vec<HeadChange>>, Rejection> {
+    let malformed = || Rejection::Malformed(start_of(body));
+    let Ok(Value::Object(mut object)) = serde_json::from_slice::<Value>(body) else {
+        return Err(malformed());
+    };
+    let Some(Value::String(method)) = object.remove("method") else {
+        *channel = Some(result_of(object).ok_or_else(malformed)?.map_err(Rejection::Node)?);
+        return Ok(None);
+    };
+    let params = match object.remove("params") {
+        Some(Value::Array(params)) => params,
+        _ => return Err(malformed()),
+    };
+    let mut params = params.into_iter();
+    let ours = match (&*channel, params.next()) {
+        // Some servers notify before they answer; this connection has one channel.
+        (None, Some(_)) => true,
+        (Some(ours), Some(theirs)) => *ours == theirs,
+        (_, None) => return Err(malformed()),
+    };
+    match (method.as_str(), params.next()) {
+        _ if !ours => Ok(None),
+        ("xrpc.ch.close", _) => Err(Rejection::Closed),
+        ("xrpc.ch.val", Some(changes)) => serde_json::from_value(changes).map(Some).map_err(|_| malformed()),
+        ("xrpc.ch.val", None) => Err(malformed()),
+        _ => Ok(None),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn messages() {
+        let mut channel = None;
+        assert!(matches!(read(&mut channel, br#"{"jsonrpc":"2.0","result":5,"id":1}"#), Ok(None)));
+        let val =
+            br#"{"method":"xrpc.ch.val","params":[5,[{"Type":"current","Val":{"Cids":[],"Blocks":[],"Height":3}}]]}"#;
+        assert_eq!(read(&mut channel, val).unwrap().unwrap()[0].val.height, 3);
+        let other = br#"{"method":"xrpc.ch.val","params":[6,[]]}"#;
+        assert!(matches!(read(&mut channel, other), Ok(None)));
+        assert!(matches!(read(&mut channel, br#"{"method":"xrpc.ch.close","params":[5]}"#), Err(Rejection::Closed)));
+        assert!(matches!(read(&mut None, br#"{"error":{"code":1,"message":"no"},"id":1}"#), Err(Rejection::Node(_))));
+        for rubbish in
+            ["<html>", "[]", "{}", r#"{"method":"xrpc.ch.val","params":[5,7]}"#, r#"{"method":"xrpc.ch.val"}"#]
+        {
+            assert!(matches!(read(&mut channel, rubbish.as_bytes()), Err(Rejection::Malformed(_))), "{rubbish}");
+        }
+    }
+}

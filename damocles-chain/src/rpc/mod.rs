@@ -1,0 +1,14 @@
+//! Lotus' JSON-RPC over HTTP, and its channels over WebSocket.
+
+mod client;
+mod endpoint;
+mod envelope;
+mod error;
+mod feed;
+mod tls;
+
+pub use client::RpcClient;
+pub(crate) use client::is_unknown_method;
+pub use endpoint::{Endpoint, EndpointError};
+pub use error::RpcError;
+pub(crate) use feed::{Feed, FeedError};
