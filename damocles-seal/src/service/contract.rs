@@ -1,7 +1,8 @@
 //! The trait between stages and managers.
 
 use super::{
-    CommitState, DealPiece, Hello, PreCommitRequest, Report, ReportAnswer, SeedAnswer, StoreChoice, SubmitAnswer, Ticket,
+    CommitState, DealPiece, Hello, PreCommitRequest, Report, ReportAnswer, SeedAnswer, StoreChoice, SubmitAnswer,
+    Ticket,
 };
 use async_trait::async_trait;
 use damocles_core::{Error, Kind, Recovery, allocator::SectorLease};

@@ -1,9 +1,20 @@
 //! What stages ask of a manager.
 
+mod comm_d;
 mod contract;
+mod manager;
 mod types;
 
+#[cfg(feature = "testing")]
+pub mod conformance;
+#[cfg(feature = "testing")]
+mod memory;
+
+pub use comm_d::{CommDError, comm_d_of};
 pub use contract::{SealingService, ServiceError, ServiceErrorKind};
+pub use manager::{ManagerConfig, ManagerParts, ManagerService, QueuedPiece, ReplicaStores};
+#[cfg(feature = "testing")]
+pub use memory::{InMemoryService, ServiceCall};
 pub use types::{
     CommitState, DealPiece, Hello, PreCommitRequest, Report, ReportAnswer, Seed, SeedAnswer, StoreChoice, SubmitAnswer,
     Ticket,

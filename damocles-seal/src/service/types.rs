@@ -1,7 +1,8 @@
 //! What crosses between a worker and a manager.
 
 use damocles_core::{
-    CommD, CommR, Epoch, PieceInfo, Recovery, pipeline::StageId, pipeline::Wake, verify::Randomness, verify::VerifyingKeys,
+    CommD, CommR, Epoch, PieceInfo, Recovery, pipeline::StageId, pipeline::Wake, verify::Randomness,
+    verify::VerifyingKeys,
 };
 use serde::{Deserialize, Serialize};
 

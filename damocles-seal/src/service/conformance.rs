@@ -1,0 +1,199 @@
+//! The contract of [`SealingService`].
+
+use super::{
+    CommitState, PreCommitRequest, Report, SealingService, Seed, SeedAnswer, ServiceErrorKind, SubmitAnswer, comm_d_of,
+};
+use async_trait::async_trait;
+use damocles_core::{
+    CommD, CommR, Fence, PieceInfo, allocator::SectorLease, pipeline::StageId, testing::fake_proof,
+    verify::SealStatement,
+};
+use std::{fmt, time::Duration};
+
+/// What surrounds a service under test: its chain, its stores, its leases. Fake proofs count as proofs.
+#[async_trait]
+pub trait World: fmt::Debug + Send + Sync {
+    /// Leases a new sector under a fence of at least 1.
+    async fn lease(&self) -> SectorLease;
+
+    /// Leases the sector again, under a higher fence.
+    async fn lease_again(&self, lease: &SectorLease) -> SectorLease;
+
+    /// Lets the chain move on by some epochs.
+    async fn tick(&self);
+
+    /// A persist store that the service knows.
+    fn store(&self) -> String;
+
+    /// From now on replicas are found in that store, or not.
+    fn show_replicas(&self, shown: bool);
+}
+
+/// More ticks than anything needs to land.
+const PATIENCE: usize = 200;
+
+/// Runs the whole contract against a service that has not been used.
+///
+/// # Panics
+///
+/// A clause of the contract is broken.
+pub async fn all(service: &dyn SealingService, world: &dyn World) {
+    service.hello().await.expect("hello");
+    a_sector_goes_through(service, world).await;
+    pieces_stay(service, world).await;
+    a_wrong_commitment_is_not_accepted(service, world).await;
+    an_old_fence_changes_nothing(service, world).await;
+    waiting_ends(service, world).await;
+}
+
+async fn request(service: &dyn SealingService, lease: &SectorLease) -> PreCommitRequest {
+    let pieces: Vec<PieceInfo> = service.pieces(lease).await.expect("pieces").iter().map(|p| p.piece).collect();
+    let ticket = service.ticket(lease).await.expect("ticket");
+    let comm_d = comm_d_of(&pieces, lease.proof_type.sector_size()).expect("the pieces fit");
+    PreCommitRequest { comm_r: CommR([lease.sector.number.0.to_le_bytes()[0]; 32]), comm_d, ticket }
+}
+
+fn prove(lease: &SectorLease, request: &PreCommitRequest, seed: Seed) -> Vec<u8> {
+    fake_proof::seal(&SealStatement {
+        sector: lease.sector,
+        proof_type: lease.proof_type,
+        comm_r: request.comm_r,
+        comm_d: request.comm_d,
+        ticket: request.ticket.randomness,
+        seed: seed.randomness,
+    })
+}
+
+async fn landed(service: &dyn SealingService, world: &dyn World, lease: &SectorLease, proof: bool) {
+    for _ in 0..PATIENCE {
+        let state = if proof { service.proof_state(lease).await } else { service.pre_commit_state(lease).await };
+        match state.expect("state") {
+            CommitState::Landed { .. } => return,
+            CommitState::Pending { .. } => world.tick().await,
+            other => panic!("it should land: {other:?}"),
+        }
+    }
+    panic!("it never landed");
+}
+
+async fn seed(service: &dyn SealingService, world: &dyn World, lease: &SectorLease) -> Seed {
+    for _ in 0..PATIENCE {
+        match service.seed(lease).await.expect("seed") {
+            SeedAnswer::Ready(seed) => return seed,
+            SeedAnswer::Wait(_) => world.tick().await,
+        }
+    }
+    panic!("the seed was never drawn");
+}
+
+async fn a_sector_goes_through(service: &dyn SealingService, world: &dyn World) {
+    let lease = world.lease().await;
+    assert_eq!(service.pre_commit_state(&lease).await.expect("state"), CommitState::NotFound);
+    assert_eq!(service.proof_state(&lease).await.expect("state"), CommitState::NotFound);
+    let moved = Report::Moved { done: Some(StageId::new("pc2")), next: Some(StageId::new("pre_commit")) };
+    assert!(!service.report(&lease, &moved).await.expect("report").finalized);
+
+    let request = request(service, &lease).await;
+    for what in ["a submission", "its repeat"] {
+        let answer = service.submit_pre_commit(&lease, &request).await.expect("submit");
+        assert_eq!(answer, SubmitAnswer::Accepted, "{what} is accepted");
+    }
+    let other = PreCommitRequest { comm_r: CommR([0xee; 32]), ..request.clone() };
+    let answer = service.submit_pre_commit(&lease, &other).await.expect("submit");
+    assert!(matches!(answer, SubmitAnswer::Mismatched { .. }), "another content is not accepted: {answer:?}");
+    landed(service, world, &lease, false).await;
+    landed(service, world, &lease, false).await;
+    let answer = service.submit_pre_commit(&lease, &request).await.expect("submit");
+    assert_eq!(answer, SubmitAnswer::Accepted, "a repeat after landing is accepted");
+
+    let store = world.store();
+    let choice = service.reserve(&lease, 2048, std::slice::from_ref(&store)).await.expect("reserve");
+    assert_eq!(choice.map(|c| c.name), Some(store.clone()), "the only candidate has room");
+    let again = service.reserve(&lease, 2048, std::slice::from_ref(&store)).await.expect("reserve");
+    assert_eq!(again.map(|c| c.name), Some(store.clone()), "the same sector gets the same store again");
+
+    let seed = seed(service, world, &lease).await;
+    assert_eq!(service.seed(&lease).await.expect("seed"), SeedAnswer::Ready(seed), "a seed does not change");
+    let proof = prove(&lease, &request, seed);
+    let answer = service.submit_proof(&lease, &proof).await.expect("submit");
+    assert_ne!(answer, SubmitAnswer::Accepted, "no proof before the replica is in a store");
+    world.show_replicas(false);
+    assert!(!service.persisted(&lease, &store).await.expect("persisted"), "missing files are seen");
+    assert!(!service.persisted(&lease, "no-such-store").await.expect("persisted"), "an unknown store holds nothing");
+    world.show_replicas(true);
+    assert!(service.persisted(&lease, &store).await.expect("persisted"));
+    assert!(service.persisted(&lease, &store).await.expect("a repeat"));
+
+    let mut wrong = proof.clone();
+    wrong.iter_mut().take(1).for_each(|b| *b ^= 1);
+    let answer = service.submit_proof(&lease, &wrong).await.expect("submit");
+    assert!(matches!(answer, SubmitAnswer::Rejected { .. }), "a wrong proof is rejected: {answer:?}");
+    assert_eq!(service.proof_state(&lease).await.expect("state"), CommitState::NotFound, "and not recorded");
+    for what in ["a proof", "its repeat"] {
+        let answer = service.submit_proof(&lease, &proof).await.expect("submit");
+        assert_eq!(answer, SubmitAnswer::Accepted, "{what} is accepted");
+    }
+    landed(service, world, &lease, true).await;
+    let answer = service.submit_proof(&lease, &proof).await.expect("submit");
+    assert_eq!(answer, SubmitAnswer::Accepted, "a repeat after landing is accepted");
+    for _ in 0..2 {
+        assert!(service.report(&lease, &Report::Finalized).await.expect("report").finalized);
+    }
+}
+
+async fn pieces_stay(service: &dyn SealingService, world: &dyn World) {
+    let lease = world.lease().await;
+    let first = service.pieces(&lease).await.expect("pieces");
+    assert_eq!(service.pieces(&lease).await.expect("pieces"), first, "pieces never change");
+}
+
+async fn a_wrong_commitment_is_not_accepted(service: &dyn SealingService, world: &dyn World) {
+    let lease = world.lease().await;
+    let wrong = PreCommitRequest { comm_d: CommD([1; 32]), ..request(service, &lease).await };
+    let answer = service.submit_pre_commit(&lease, &wrong).await.expect("submit");
+    assert_ne!(answer, SubmitAnswer::Accepted, "a commitment to other data is not accepted");
+    assert_eq!(service.pre_commit_state(&lease).await.expect("state"), CommitState::NotFound);
+}
+
+async fn an_old_fence_changes_nothing(service: &dyn SealingService, world: &dyn World) {
+    let old = world.lease().await;
+    let request = request(service, &old).await;
+    let new = world.lease_again(&old).await;
+    assert!(new.fence > old.fence && old.fence > Fence(0));
+    service.pieces(&new).await.expect("the new holder may ask");
+    let store = world.store();
+    let failed = Report::Aborted { reason: "by an old process".to_owned() };
+    let errors = [
+        ("pieces", service.pieces(&old).await.err()),
+        ("ticket", service.ticket(&old).await.err()),
+        ("submit_pre_commit", service.submit_pre_commit(&old, &request).await.err()),
+        ("pre_commit_state", service.pre_commit_state(&old).await.err()),
+        ("reserve", service.reserve(&old, 1, &[]).await.err()),
+        ("persisted", service.persisted(&old, &store).await.err()),
+        ("seed", service.seed(&old).await.err()),
+        ("submit_proof", service.submit_proof(&old, &[1; 192]).await.err()),
+        ("proof_state", service.proof_state(&old).await.err()),
+        ("report", service.report(&old, &failed).await.err()),
+        ("changed", service.changed(&old, Duration::ZERO).await.err()),
+    ];
+    for (call, error) in errors {
+        assert_eq!(error.map(|e| e.kind()), Some(ServiceErrorKind::Fenced), "{call} by an old holder");
+    }
+    assert_eq!(service.pre_commit_state(&new).await.expect("state"), CommitState::NotFound);
+    let moved = Report::Moved { done: None, next: None };
+    assert_eq!(service.report(&new, &moved).await.expect("report").abort_reason, None, "the old report left no trace");
+}
+
+async fn waiting_ends(service: &dyn SealingService, world: &dyn World) {
+    let lease = world.lease().await;
+    service.changed(&lease, Duration::from_millis(1)).await.expect("a wait that is over is no error");
+    let wait = service.changed(&lease, Duration::from_secs(3600));
+    tokio::pin!(wait);
+    for _ in 0..PATIENCE {
+        tokio::select! {
+            ended = &mut wait => return ended.expect("wait"),
+            () = tokio::time::sleep(Duration::from_millis(20)) => world.tick().await,
+        }
+    }
+    panic!("a change of the chain ends a wait");
+}

@@ -1,0 +1,132 @@
+//! The queue of pieces.
+
+use super::ManagerService;
+use crate::{
+    sector_state::{DbError, SectorEvent, append, from_db, piece_of, pieces, to_db},
+    service::{DealPiece, ServiceError, ServiceErrorKind},
+};
+use damocles_core::{CommP, Error, PieceInfo, SectorId, SectorSize, allocator::SectorLease};
+use serde::{Deserialize, Serialize};
+use sqlx::{AnyConnection, Row};
+use std::path::{Path, PathBuf};
+
+/// A piece in the queue.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct QueuedPiece {
+    /// Its place in the queue, for ever.
+    pub id: u64,
+    /// The piece.
+    pub piece: PieceInfo,
+    /// The bytes that are data.
+    pub payload_size: u64,
+    /// The file that holds them.
+    pub path: PathBuf,
+}
+
+impl ManagerService {
+    /// Queues a piece: the next sector that asks for its pieces gets it, for ever. Returns its place in the queue.
+    ///
+    /// # Errors
+    ///
+    /// The payload is larger than the piece, or the database did not answer.
+    pub async fn add_piece(&self, piece: PieceInfo, payload_size: u64, path: &Path) -> Result<u64, ServiceError> {
+        const OP: &str = "add piece";
+        let refused = |why: &str| {
+            Error::new(ServiceErrorKind::Refused, OP).with("piece", piece.comm_p).with("reason", why.to_owned())
+        };
+        let largest = self.allocator.miners().iter().map(|m| m.proof_type.sector_size().bytes()).max().unwrap_or(0);
+        if payload_size > piece.size.unpadded().bytes() {
+            return Err(refused("the payload is larger than the piece"));
+        }
+        if piece.size.bytes() > largest {
+            return Err(refused("no miner has sectors that large"));
+        }
+        let path = path.to_str().ok_or_else(|| refused("the path is not UTF-8"))?;
+        self.queue(piece, payload_size, path).await.map_err(|e| Self::of_db(OP, e).with("piece", piece.comm_p))
+    }
+
+    async fn queue(&self, piece: PieceInfo, payload_size: u64, path: &str) -> Result<u64, DbError> {
+        let mut tx = self.db.write().await?;
+        let row = sqlx::query("SELECT COALESCE(MAX(id), 0) + 1 AS id FROM seal_pieces").fetch_one(&mut *tx).await?;
+        let id: i64 = row.try_get("id")?;
+        sqlx::query(
+            "INSERT INTO seal_pieces (id, comm_p, size, payload_size, path, queued_at) VALUES ($1, $2, $3, $4, $5, $6)",
+        )
+        .bind(id)
+        .bind(piece.comm_p.to_string())
+        .bind(to_db("piece size", piece.size.bytes())?)
+        .bind(to_db("payload size", payload_size)?)
+        .bind(path)
+        .bind(self.clock.now().0)
+        .execute(&mut *tx)
+        .await?;
+        tx.commit().await?;
+        from_db("piece", id)
+    }
+
+    /// The file that holds a piece, if it was ever queued.
+    ///
+    /// # Errors
+    ///
+    /// The database could not be read.
+    pub async fn piece_path(&self, comm_p: CommP) -> Result<Option<PathBuf>, ServiceError> {
+        let found = async {
+            let row = sqlx::query("SELECT path FROM seal_pieces WHERE comm_p = $1 ORDER BY id DESC LIMIT 1")
+                .bind(comm_p.to_string())
+                .fetch_optional(self.db.pool())
+                .await?;
+            row.map(|r| r.try_get::<String, _>("path").map(PathBuf::from)).transpose()
+        };
+        found.await.map_err(|e| Self::of_db("find piece", e.into()).with("piece", comm_p))
+    }
+
+    pub(super) async fn do_pieces(&self, lease: &SectorLease) -> Result<Vec<DealPiece>, ServiceError> {
+        const OP: &str = "assign pieces";
+        let mut tx = self.fenced(OP, lease).await?;
+        let done = async {
+            if !is_fixed(&mut tx, lease.sector).await? {
+                self.fix(&mut tx, lease.sector, lease.proof_type.sector_size()).await?;
+                tx.commit().await?;
+            } else {
+                tx.rollback().await?;
+            }
+            pieces(&self.db, lease.sector).await
+        };
+        done.await.map_err(|e| Self::of_db(OP, e).with("sector", lease.sector))
+    }
+
+    /// Gives the sector the first piece that fits, or none, for ever.
+    async fn fix(&self, tx: &mut AnyConnection, sector: SectorId, size: SectorSize) -> Result<(), DbError> {
+        let (miner, number) = (to_db("miner", sector.miner.0)?, to_db("sector number", sector.number.0)?);
+        let row = sqlx::query("SELECT * FROM seal_pieces WHERE miner IS NULL AND size <= $1 ORDER BY id LIMIT 1")
+            .bind(to_db("sector size", size.bytes())?)
+            .fetch_optional(&mut *tx)
+            .await?;
+        let given = row.as_ref().map(piece_of).transpose()?;
+        if let Some(row) = &row {
+            sqlx::query("UPDATE seal_pieces SET miner = $2, number = $3 WHERE id = $1")
+                .bind(row.try_get::<i64, _>("id")?)
+                .bind(miner)
+                .bind(number)
+                .execute(&mut *tx)
+                .await?;
+        }
+        sqlx::query("UPDATE seal_sectors SET kind = $3 WHERE miner = $1 AND number = $2")
+            .bind(miner)
+            .bind(number)
+            .bind(if given.is_some() { "data" } else { "cc" })
+            .execute(&mut *tx)
+            .await?;
+        let event = SectorEvent::Pieces { pieces: given.into_iter().collect() };
+        append(tx, sector, self.clock.now(), &event).await
+    }
+}
+
+async fn is_fixed(db: &mut AnyConnection, sector: SectorId) -> Result<bool, DbError> {
+    let row = sqlx::query("SELECT kind FROM seal_sectors WHERE miner = $1 AND number = $2")
+        .bind(to_db("miner", sector.miner.0)?)
+        .bind(to_db("sector number", sector.number.0)?)
+        .fetch_one(db)
+        .await?;
+    Ok(row.try_get::<Option<String>, _>("kind")?.is_some())
+}

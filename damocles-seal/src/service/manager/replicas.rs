@@ -1,0 +1,160 @@
+//! Where replicas are.
+
+use super::ManagerService;
+use crate::{
+    sector_state::{DbError, SectorEvent, append, from_db, to_db},
+    service::{ServiceError, StoreChoice},
+};
+use damocles_core::{SealProofType, SectorId, allocator::SectorLease};
+use sqlx::Row;
+use std::{collections::BTreeMap, fmt, io, path::PathBuf};
+
+/// The persist stores that the manager sees. Calls block and may hang with the disk behind them.
+///
+/// # Contract
+///
+/// - `has_all_files` is true only if the sealed file, with the size of its sector, and every cache file that a PoSt
+///   reads are there.
+/// - A name that is not in `names` is [`io::ErrorKind::NotFound`].
+pub trait ReplicaStores: fmt::Debug + Send + Sync + 'static {
+    /// Their names.
+    fn names(&self) -> Vec<String>;
+
+    /// Whether a store holds a whole replica.
+    fn has_all_files(&self, store: &str, sector: SectorId, proof_type: SealProofType) -> io::Result<bool>;
+
+    /// The bytes that a store has room for; zero if nothing may be written to it.
+    fn free_bytes(&self, store: &str) -> io::Result<u64>;
+
+    /// Where a store is on this machine.
+    fn path(&self, store: &str) -> Option<PathBuf>;
+}
+
+impl ManagerService {
+    /// The persist store that holds the replica of a sector.
+    ///
+    /// # Errors
+    ///
+    /// The database could not be read.
+    pub async fn locate(&self, sector: SectorId) -> Result<Option<String>, ServiceError> {
+        self.located(sector).await.map_err(|e| Self::of_db("locate replica", e).with("sector", sector))
+    }
+
+    async fn located(&self, sector: SectorId) -> Result<Option<String>, DbError> {
+        let row = sqlx::query("SELECT store FROM seal_sector_index WHERE miner = $1 AND number = $2")
+            .bind(to_db("miner", sector.miner.0)?)
+            .bind(to_db("sector number", sector.number.0)?)
+            .fetch_optional(self.db.pool())
+            .await?;
+        Ok(row.map(|r| r.try_get("store")).transpose()?)
+    }
+
+    pub(super) async fn do_reserve(
+        &self,
+        lease: &SectorLease,
+        bytes: u64,
+        candidates: &[String],
+    ) -> Result<Option<StoreChoice>, ServiceError> {
+        const OP: &str = "reserve store";
+        self.check(OP, lease).await?;
+        let stores = self.stores.clone();
+        let free = self.blocking(OP, move || {
+            let names = stores.names().into_iter();
+            Ok(names.filter_map(|n| stores.free_bytes(&n).ok().map(|free| (n, free))).collect::<BTreeMap<_, _>>())
+        });
+        let free = free.await?;
+        let chosen = self.choose(lease.sector, bytes, candidates, &free).await;
+        chosen.map_err(|e| Self::of_db(OP, e).with("sector", lease.sector))
+    }
+
+    /// The store that was chosen before, else the one with most room left by other reservations.
+    async fn choose(
+        &self,
+        sector: SectorId,
+        bytes: u64,
+        candidates: &[String],
+        free: &BTreeMap<String, u64>,
+    ) -> Result<Option<StoreChoice>, DbError> {
+        let (miner, number) = (to_db("miner", sector.miner.0)?, to_db("sector number", sector.number.0)?);
+        let mut tx = self.db.write().await?;
+        let mut reserved: BTreeMap<String, u64> = BTreeMap::new();
+        for row in sqlx::query("SELECT * FROM seal_reservations").fetch_all(&mut *tx).await? {
+            let store: String = row.try_get("store")?;
+            let wanted = candidates.is_empty() || candidates.contains(&store);
+            if row.try_get::<i64, _>("miner")? == miner && row.try_get::<i64, _>("number")? == number {
+                if wanted && free.contains_key(&store) {
+                    return Ok(Some(StoreChoice { name: store }));
+                }
+                continue;
+            }
+            let sum = reserved.entry(store).or_default();
+            *sum = sum.saturating_add(from_db("reservation", row.try_get("bytes")?)?);
+        }
+        let room = |name: &String, free: &u64| free.saturating_sub(reserved.get(name).copied().unwrap_or(0));
+        let fits = free
+            .iter()
+            .filter(|(name, free)| (candidates.is_empty() || candidates.contains(name)) && room(name, free) >= bytes);
+        let Some((name, _)) = fits.max_by_key(|(name, free)| room(name, free)) else {
+            return Ok(None);
+        };
+        sqlx::query(
+            "INSERT INTO seal_reservations (miner, number, store, bytes) VALUES ($1, $2, $3, $4)
+             ON CONFLICT (miner, number) DO UPDATE SET store = $3, bytes = $4",
+        )
+        .bind(miner)
+        .bind(number)
+        .bind(name.as_str())
+        .bind(to_db("reservation", bytes)?)
+        .execute(&mut *tx)
+        .await?;
+        tx.commit().await?;
+        Ok(Some(StoreChoice { name: name.clone() }))
+    }
+
+    pub(super) async fn do_persisted(&self, lease: &SectorLease, store: &str) -> Result<bool, ServiceError> {
+        const OP: &str = "check replica";
+        self.check(OP, lease).await?;
+        let (stores, name, sector, proof_type) =
+            (self.stores.clone(), store.to_owned(), lease.sector, lease.proof_type);
+        let found = self.blocking(OP, move || match stores.has_all_files(&name, sector, proof_type) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(false),
+            other => other,
+        });
+        if !found.await.map_err(|e| e.with("sector", sector).with("store", store))? {
+            return Ok(false);
+        }
+        self.index(lease, store).await.map_err(|e| e.with("store", store))?;
+        self.nudge();
+        Ok(true)
+    }
+
+    async fn index(&self, lease: &SectorLease, store: &str) -> Result<(), ServiceError> {
+        const OP: &str = "record replica";
+        let sector = lease.sector;
+        let mut tx = self.fenced(OP, lease).await?;
+        let done = async {
+            let before = sqlx::query("SELECT store FROM seal_sector_index WHERE miner = $1 AND number = $2")
+                .bind(to_db("miner", sector.miner.0)?)
+                .bind(to_db("sector number", sector.number.0)?)
+                .fetch_optional(&mut *tx)
+                .await?;
+            if before.map(|r| r.try_get::<String, _>("store")).transpose()?.as_deref() == Some(store) {
+                return Ok(());
+            }
+            sqlx::query(
+                "INSERT INTO seal_sector_index (miner, number, store) VALUES ($1, $2, $3)
+                 ON CONFLICT (miner, number) DO UPDATE SET store = $3",
+            )
+            .bind(to_db("miner", sector.miner.0)?)
+            .bind(to_db("sector number", sector.number.0)?)
+            .bind(store)
+            .execute(&mut *tx)
+            .await?;
+            let event = SectorEvent::Persisted { store: store.to_owned() };
+            append(&mut tx, sector, self.clock.now(), &event).await?;
+            tx.commit().await?;
+            Ok::<(), DbError>(())
+        };
+        done.await.map_err(|e| Self::of_db(OP, e).with("sector", sector))
+    }
+}

@@ -1,0 +1,387 @@
+//! The manager's own service.
+
+use super::{ReplicaStores, intent, intent::Intent};
+use crate::{
+    allocator::{LeaseRecord, SqlAllocator, lease_of},
+    sector_state::{AttemptKind, DbError, SealDb, SectorDetail, SectorEvent, SectorSummary, append, list, show, to_db},
+    service::{
+        CommitState, DealPiece, Hello, PreCommitRequest, Report, ReportAnswer, SealingService, SeedAnswer,
+        ServiceError, ServiceErrorKind, StoreChoice, SubmitAnswer, Ticket,
+    },
+};
+use async_trait::async_trait;
+use damocles_core::{
+    CancellationToken, Clock, Error, Recovery, SectorId,
+    allocator::{Outcome, SectorLease},
+    chain::{ChainClient, ChainError, NetworkInfo, RandomnessKind, TipsetRef},
+    verify::ProofVerifier,
+};
+use futures::StreamExt;
+use sqlx::{Any, Transaction};
+use std::{io, sync::Arc, time::Duration};
+use tokio::sync::{OnceCell, watch};
+
+/// The manager's own [`SealingService`], over a chain and a database.
+///
+/// [`ManagerService::run`] has to run beside it: it watches the chain, wakes those who wait, and sends what a crash
+/// kept from being sent.
+#[derive(Debug)]
+pub struct ManagerService {
+    pub(super) db: SealDb,
+    pub(super) chain: Arc<dyn ChainClient>,
+    pub(super) allocator: Arc<SqlAllocator>,
+    pub(super) verifier: Arc<dyn ProofVerifier>,
+    pub(super) stores: Arc<dyn ReplicaStores>,
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) config: ManagerConfig,
+    network: OnceCell<NetworkInfo>,
+    moved: watch::Sender<u64>,
+}
+
+/// What a [`ManagerService`] is made of.
+#[derive(Clone, Debug)]
+pub struct ManagerParts {
+    /// The database.
+    pub db: SealDb,
+    /// The chain.
+    pub chain: Arc<dyn ChainClient>,
+    /// The allocator over the same database: it says who holds which sector.
+    pub allocator: Arc<SqlAllocator>,
+    /// Checks proofs before they are sent.
+    pub verifier: Arc<dyn ProofVerifier>,
+    /// The persist stores.
+    pub stores: Arc<dyn ReplicaStores>,
+    /// The time, for records.
+    pub clock: Arc<dyn Clock>,
+}
+
+/// How a [`ManagerService`] behaves.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ManagerConfig {
+    /// What it calls itself, with its version.
+    pub version: String,
+    /// The epochs on top of a message before it counts as landed.
+    pub confidence: i64,
+    /// The epochs on top of a seed before it is given out.
+    pub seed_confidence: i64,
+    /// How long sectors live.
+    pub lifetime_days: u32,
+    /// How long a persist store may take to answer.
+    pub store_timeout: Duration,
+    /// When a worker is to ask again if nothing wakes it.
+    pub poll: Duration,
+}
+
+impl Default for ManagerConfig {
+    fn default() -> Self {
+        Self {
+            version: concat!("damocles-manager ", env!("CARGO_PKG_VERSION")).to_owned(),
+            confidence: 10,
+            seed_confidence: 6,
+            lifetime_days: 540,
+            store_timeout: Duration::from_secs(60),
+            poll: Duration::from_secs(30),
+        }
+    }
+}
+
+impl ManagerService {
+    /// A service over these parts.
+    pub fn new(parts: ManagerParts, config: ManagerConfig) -> Self {
+        let ManagerParts { db, chain, allocator, verifier, stores, clock } = parts;
+        Self {
+            db,
+            chain,
+            allocator,
+            verifier,
+            stores,
+            clock,
+            config,
+            network: OnceCell::new(),
+            moved: watch::Sender::new(0),
+        }
+    }
+
+    /// The allocator.
+    pub fn allocator(&self) -> &Arc<SqlAllocator> {
+        &self.allocator
+    }
+
+    /// The persist stores.
+    pub fn stores(&self) -> &Arc<dyn ReplicaStores> {
+        &self.stores
+    }
+
+    /// The database.
+    pub fn db(&self) -> &SealDb {
+        &self.db
+    }
+
+    /// Watches the chain until cancelled: wakes those who wait and sends what was decided on and never sent.
+    pub async fn run(&self, cancel: CancellationToken) {
+        // After a restart nobody knows which submissions reached the client; under their keys all may be repeated.
+        let mut repeat_all = true;
+        let mut heads = self.chain.head_changes();
+        while let Some(Some(_)) = cancel.run_until_cancelled(heads.next()).await {
+            match self.send_open(repeat_all).await {
+                Ok(()) => repeat_all = false,
+                Err(error) => tracing::warn!(error = %error.chain(), "decided messages could not be sent"),
+            }
+            self.nudge();
+        }
+    }
+
+    /// Every sector in one line.
+    ///
+    /// # Errors
+    ///
+    /// The database could not be read.
+    pub async fn sectors(&self) -> Result<Vec<SectorSummary>, ServiceError> {
+        list(&self.db, self.clock.now()).await.map_err(|e| Self::of_db("list sectors", e))
+    }
+
+    /// Everything about one sector.
+    ///
+    /// # Errors
+    ///
+    /// The database could not be read.
+    pub async fn sector(&self, sector: SectorId) -> Result<Option<SectorDetail>, ServiceError> {
+        let shown = show(&self.db, sector, self.clock.now()).await;
+        shown.map_err(|e| Self::of_db("show sector", e).with("sector", sector))
+    }
+
+    async fn send_open(&self, all: bool) -> Result<(), ServiceError> {
+        let open = intent::open(&self.db).await.map_err(|e| Self::of_db("read intents", e))?;
+        let mut first_error = None;
+        for intent in open.iter().filter(|i| all || i.message.is_none()) {
+            if let Err(e) = self.send(intent).await {
+                first_error.get_or_insert(e);
+            }
+        }
+        first_error.map_or(Ok(()), Err)
+    }
+
+    /// Hands a decided message to the chain client. May be repeated.
+    pub(super) async fn send(&self, intent: &Intent) -> Result<damocles_core::chain::MessageId, ServiceError> {
+        const OP: &str = "submit message";
+        let sent = self.chain.submit(&intent.key, &intent.call).await;
+        let message = sent.map_err(|e| Self::of_chain(OP, e).with("key", &intent.key))?;
+        intent::sent(&self.db, intent, &message, self.clock.now()).await.map_err(|e| Self::of_db(OP, e))?;
+        Ok(message)
+    }
+
+    /// Wakes those who wait.
+    pub(super) fn nudge(&self) {
+        self.moved.send_modify(|n| *n = n.wrapping_add(1));
+    }
+
+    pub(super) async fn head(&self, op: &'static str) -> Result<TipsetRef, ServiceError> {
+        self.chain.head().await.map_err(|e| Self::of_chain(op, e))
+    }
+
+    pub(super) async fn network(&self, at: &TipsetRef) -> Result<&NetworkInfo, ServiceError> {
+        let asked = self.network.get_or_try_init(|| self.chain.network(at)).await;
+        asked.map_err(|e| Self::of_chain("read network", e))
+    }
+
+    pub(super) async fn latest(
+        &self,
+        op: &'static str,
+        sector: SectorId,
+        kind: AttemptKind,
+    ) -> Result<Option<Intent>, ServiceError> {
+        let found = async {
+            let mut db = self.db.pool().acquire().await?;
+            intent::latest(&mut db, sector, kind).await
+        };
+        found.await.map_err(|e: DbError| Self::of_db(op, e).with("sector", sector))
+    }
+
+    /// Refuses a lease that is not the one that is recorded.
+    pub(super) async fn check(&self, op: &'static str, lease: &SectorLease) -> Result<(), ServiceError> {
+        let found = self.allocator.find(lease.sector).await;
+        let found =
+            found.map_err(|e| Error::new(ServiceErrorKind::Unavailable, op).with("sector", lease.sector).because(e))?;
+        verdict(found.as_ref(), lease).map_err(|kind| Error::new(kind, op).with("sector", lease.sector))
+    }
+
+    /// Begins a transaction in which the lease is the one that is recorded.
+    pub(super) async fn fenced(
+        &self,
+        op: &'static str,
+        lease: &SectorLease,
+    ) -> Result<Transaction<'static, Any>, ServiceError> {
+        let sector = lease.sector;
+        let begun = async {
+            // A number that no column holds was never leased.
+            let (Ok(miner), Ok(number)) = (to_db("miner", sector.miner.0), to_db("sector number", sector.number.0))
+            else {
+                return Ok(Err(ServiceErrorKind::UnknownSector));
+            };
+            let mut tx = self.db.write().await?;
+            let row = sqlx::query("SELECT * FROM seal_sectors WHERE miner = $1 AND number = $2")
+                .bind(miner)
+                .bind(number)
+                .fetch_optional(&mut *tx)
+                .await?;
+            let found = row.as_ref().map(lease_of).transpose()?;
+            Ok(verdict(found.as_ref(), lease).map(|()| tx))
+        };
+        let begun = begun.await.map_err(|e: DbError| Self::of_db(op, e).with("sector", sector))?;
+        begun.map_err(|kind| Error::new(kind, op).with("sector", sector))
+    }
+
+    /// Runs what may hang with a disk.
+    pub(super) async fn blocking<T: Send + 'static>(
+        &self,
+        op: &'static str,
+        work: impl FnOnce() -> io::Result<T> + Send + 'static,
+    ) -> Result<T, ServiceError> {
+        let unavailable = || Error::new(ServiceErrorKind::Unavailable, op);
+        match tokio::time::timeout(self.config.store_timeout, tokio::task::spawn_blocking(work)).await {
+            Ok(Ok(Ok(value))) => Ok(value),
+            Ok(Ok(Err(e))) => Err(unavailable().because(e)),
+            Ok(Err(e)) => Err(unavailable().because(e)),
+            Err(e) => Err(unavailable().because(e).hint_with("a persist store does not answer; check its mount")),
+        }
+    }
+
+    /// Records why a submission was not accepted, and passes the answer on.
+    pub(super) async fn declined(
+        &self,
+        op: &'static str,
+        lease: &SectorLease,
+        answer: SubmitAnswer,
+    ) -> Result<SubmitAnswer, ServiceError> {
+        let (SubmitAnswer::Mismatched { reason }
+        | SubmitAnswer::Rejected { reason }
+        | SubmitAnswer::FilesMissed { reason }) = &answer
+        else {
+            return Ok(answer);
+        };
+        let event = SectorEvent::Declined { reason: reason.clone() };
+        let mut tx = self.fenced(op, lease).await?;
+        let recorded = async {
+            append(&mut tx, lease.sector, self.clock.now(), &event).await?;
+            Ok::<(), DbError>(tx.commit().await?)
+        };
+        recorded.await.map_err(|e| Self::of_db(op, e).with("sector", lease.sector))?;
+        Ok(answer)
+    }
+
+    pub(super) fn of_db(op: &'static str, cause: DbError) -> ServiceError {
+        Error::new(ServiceErrorKind::Unavailable, op).because(cause)
+    }
+
+    pub(super) fn of_chain(op: &'static str, cause: ChainError) -> ServiceError {
+        let kind = match cause.recovery() {
+            Recovery::Retry { .. } => ServiceErrorKind::Unavailable,
+            _ => ServiceErrorKind::Refused,
+        };
+        let error = Error::new(kind, op).recover_by(cause.recovery());
+        match cause.hint().map(str::to_owned) {
+            Some(hint) => error.hint_with(hint).because(cause),
+            None => error.because(cause),
+        }
+    }
+}
+
+fn verdict(found: Option<&LeaseRecord>, lease: &SectorLease) -> Result<(), ServiceErrorKind> {
+    let Some(found) = found else {
+        return Err(ServiceErrorKind::UnknownSector);
+    };
+    let same = found.lease.fence == lease.fence
+        && found.lease.store == lease.store
+        && found.lease.proof_type == lease.proof_type
+        && found.ended != Some(Outcome::Handed);
+    if same { Ok(()) } else { Err(ServiceErrorKind::Fenced) }
+}
+
+#[async_trait]
+impl SealingService for ManagerService {
+    async fn hello(&self) -> Result<Hello, ServiceError> {
+        // Who it is does not depend on whether its node answers.
+        let network = match self.head("read head").await {
+            Ok(head) => self.network(&head).await.ok().map(|n| n.name.clone()),
+            Err(_) => None,
+        };
+        let keys = self.allocator.miners().first().and_then(|m| self.verifier.keys(m.proof_type).ok());
+        Ok(Hello {
+            version: self.config.version.clone(),
+            capabilities: vec!["leases".to_owned(), "events".to_owned()],
+            network,
+            keys,
+        })
+    }
+
+    async fn pieces(&self, lease: &SectorLease) -> Result<Vec<DealPiece>, ServiceError> {
+        self.do_pieces(lease).await
+    }
+
+    async fn ticket(&self, lease: &SectorLease) -> Result<Ticket, ServiceError> {
+        const OP: &str = "draw ticket";
+        self.check(OP, lease).await?;
+        let head = self.head(OP).await?;
+        let lookback = self.network(&head).await?.ticket_lookback;
+        let epoch = head.epoch - lookback;
+        let drawn = self.chain.randomness(&head, RandomnessKind::SealTicket, epoch, lease.sector.miner).await;
+        let randomness = drawn.map_err(|e| Self::of_chain(OP, e).with("epoch", epoch))?;
+        let ticket = Ticket { randomness, epoch };
+        let mut tx = self.fenced(OP, lease).await?;
+        let recorded = async {
+            append(&mut tx, lease.sector, self.clock.now(), &SectorEvent::Ticket { ticket }).await?;
+            Ok::<(), DbError>(tx.commit().await?)
+        };
+        recorded.await.map_err(|e| Self::of_db(OP, e).with("sector", lease.sector))?;
+        Ok(ticket)
+    }
+
+    async fn submit_pre_commit(
+        &self,
+        lease: &SectorLease,
+        request: &PreCommitRequest,
+    ) -> Result<SubmitAnswer, ServiceError> {
+        self.do_submit_pre_commit(lease, request).await
+    }
+
+    async fn pre_commit_state(&self, lease: &SectorLease) -> Result<CommitState, ServiceError> {
+        self.do_pre_commit_state(lease).await
+    }
+
+    async fn reserve(
+        &self,
+        lease: &SectorLease,
+        bytes: u64,
+        candidates: &[String],
+    ) -> Result<Option<StoreChoice>, ServiceError> {
+        self.do_reserve(lease, bytes, candidates).await
+    }
+
+    async fn persisted(&self, lease: &SectorLease, store: &str) -> Result<bool, ServiceError> {
+        self.do_persisted(lease, store).await
+    }
+
+    async fn seed(&self, lease: &SectorLease) -> Result<SeedAnswer, ServiceError> {
+        self.do_seed(lease).await
+    }
+
+    async fn submit_proof(&self, lease: &SectorLease, proof: &[u8]) -> Result<SubmitAnswer, ServiceError> {
+        self.do_submit_proof(lease, proof).await
+    }
+
+    async fn proof_state(&self, lease: &SectorLease) -> Result<CommitState, ServiceError> {
+        self.do_proof_state(lease).await
+    }
+
+    async fn report(&self, lease: &SectorLease, report: &Report) -> Result<ReportAnswer, ServiceError> {
+        self.do_report(lease, report).await
+    }
+
+    async fn changed(&self, lease: &SectorLease, at_most: Duration) -> Result<(), ServiceError> {
+        let mut moved = self.moved.subscribe();
+        self.check("wait for changes", lease).await?;
+        // Whether it moved or the time is over, the caller looks again.
+        let _ = tokio::time::timeout(at_most, moved.changed()).await;
+        Ok(())
+    }
+}
