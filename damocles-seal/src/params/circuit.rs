@@ -106,11 +106,18 @@ impl CircuitId {
     /// Core-seconds that the generator takes, measured; the basis of estimates, never of decisions.
     pub(crate) fn core_seconds(&self) -> u64 {
         match (self.kind, self.sector_size) {
-            (CircuitKind::PoRep, KIB_2) => 100,
-            (CircuitKind::PoRep, MIB_8) => 160,
-            (CircuitKind::PoRep, _) => 200,
-            (CircuitKind::SectorUpdate, _) => 60,
-            (CircuitKind::WindowPoSt | CircuitKind::WinningPoSt, _) => 8,
+            (CircuitKind::PoRep, KIB_2) => 86,
+            (CircuitKind::PoRep, MIB_8) => 115,
+            (CircuitKind::PoRep, _) => 160,
+            (CircuitKind::WindowPoSt, KIB_2) => 2,
+            (CircuitKind::WindowPoSt, _) => 5,
+            (CircuitKind::WinningPoSt, KIB_2) => 5,
+            (CircuitKind::WinningPoSt, MIB_8) => 10,
+            (CircuitKind::WinningPoSt, _) => 15,
+            (CircuitKind::SectorUpdate, KIB_2) => 50,
+            (CircuitKind::SectorUpdate, MIB_8) => 335,
+            // Extrapolated from its constraints: 86 challenges instead of 10.
+            (CircuitKind::SectorUpdate, _) => 2900,
         }
     }
 

@@ -86,9 +86,9 @@ impl ParamsError {
             ),
             Self::UnknownSectorSize { .. } => Some("sector sizes are 2 KiB, 8 MiB, 512 MiB, 32 GiB and 64 GiB"),
             Self::File { source, .. } => match source.kind() {
-                io::ErrorKind::StorageFull => {
-                    Some("free some space: a set for small sectors takes up to 2 GB; what was written is removed again")
-                }
+                io::ErrorKind::StorageFull => Some(
+                    "free some space: a set for 2 KiB sectors takes up to 1.2 GB, one for sector updates of 512 MiB tens of GB; what was written is removed again",
+                ),
                 io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
                     Some("make the directory writable for this user, or name another one in FIL_PROOFS_PARAMETER_CACHE")
                 }
