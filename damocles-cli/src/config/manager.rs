@@ -1,0 +1,413 @@
+//! The manager's file, `manager.toml` in its home directory.
+
+use super::{ConfigError, Endpoint, ProcessorKind, Processors, Secret, Source, processors};
+use damocles_core::{ActorId, Address};
+use serde::Deserialize;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt::Write as _,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+};
+
+/// The name of the file in a home directory.
+pub const FILE_NAME: &str = "manager.toml";
+
+/// A manager's configuration.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ManagerConfig {
+    /// The node.
+    pub chain: ChainSection,
+    /// Where workers and commands reach the manager.
+    #[serde(default)]
+    pub listen: ListenSection,
+    /// Who pays for messages.
+    #[serde(default)]
+    pub senders: SendersSection,
+    /// What is sealed and proven for whom.
+    #[serde(default)]
+    pub miners: Vec<MinerSection>,
+    /// Where deal pieces lie.
+    #[serde(default)]
+    pub piece_stores: Vec<StoreSection>,
+    /// Where finished sectors lie.
+    #[serde(default)]
+    pub persist_stores: Vec<StoreSection>,
+    /// When and how sectors are proven.
+    #[serde(default)]
+    pub proving: ProvingSection,
+    /// When a message counts as landed.
+    #[serde(default)]
+    pub commitment: CommitmentSection,
+    /// The children that prove.
+    #[serde(default)]
+    pub processors: Processors,
+}
+
+/// `[chain]`.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ChainSection {
+    /// The node's RPC: a URL or a multiaddr.
+    pub endpoint: Endpoint,
+    /// The token that is sent to it.
+    pub token: Option<Secret>,
+    /// A file that holds that token.
+    pub token_file: Option<PathBuf>,
+}
+
+/// `[listen]`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ListenSection {
+    /// Loopback only.
+    pub address: SocketAddr,
+}
+
+impl Default for ListenSection {
+    fn default() -> Self {
+        Self { address: SocketAddr::from(([127, 0, 0, 1], 1789)) }
+    }
+}
+
+/// `[senders]`: each an address with a key in the home directory.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct SendersSection {
+    /// For every message that no other key names; the miner's worker address if it is absent.
+    pub default: Option<Address>,
+    /// For WindowPoSts and recoveries.
+    pub post: Option<Address>,
+    /// For pre-commits and proofs.
+    pub commit: Option<Address>,
+}
+
+/// `[[miners]]`.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MinerSection {
+    /// The `1000` of `f01000`.
+    pub actor: ActorId,
+    /// Whether new sectors are sealed.
+    #[serde(default = "yes")]
+    pub enabled: bool,
+    /// New sectors get this number or a higher one.
+    #[serde(default)]
+    pub min_number: u64,
+    /// No new sector is given out once there are so many.
+    #[serde(default)]
+    pub max_sectors: Option<u64>,
+    /// How long a sector without deals lives.
+    #[serde(default = "lifetime_days")]
+    pub lifetime_days: u32,
+}
+
+impl MinerSection {
+    /// A miner with every default.
+    pub fn new(actor: ActorId) -> Self {
+        Self { actor, enabled: true, min_number: 0, max_sectors: None, lifetime_days: lifetime_days() }
+    }
+}
+
+fn yes() -> bool {
+    true
+}
+
+fn lifetime_days() -> u32 {
+    540
+}
+
+/// `[[persist_stores]]` and `[[piece_stores]]`.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StoreSection {
+    /// Its name; workers attach a persist store under the same one.
+    pub name: String,
+    /// Its directory.
+    pub path: PathBuf,
+    /// Whether nothing is written there.
+    #[serde(default)]
+    pub read_only: bool,
+}
+
+/// `[proving]`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ProvingSection {
+    /// Whether this manager proves.
+    pub enabled: bool,
+    /// Epochs between a deadline's challenge and the start of its proof.
+    pub challenge_confidence: u32,
+    /// Epochs between a deadline's opening and its proof's submission.
+    pub submit_confidence: u32,
+    /// Epochs after which a landed proof counts as final.
+    pub confidence: u32,
+}
+
+impl Default for ProvingSection {
+    fn default() -> Self {
+        Self { enabled: true, challenge_confidence: 10, submit_confidence: 4, confidence: 10 }
+    }
+}
+
+/// `[commitment]`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct CommitmentSection {
+    /// Epochs after which a landed message counts as final.
+    pub confidence: u32,
+    /// Epochs between the epoch of a seed and its use.
+    pub seed_confidence: u32,
+}
+
+impl Default for CommitmentSection {
+    fn default() -> Self {
+        Self { confidence: 10, seed_confidence: 6 }
+    }
+}
+
+/// The directory of one manager.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Home(PathBuf);
+
+impl Home {
+    /// The named directory, else `~/.damocles-manager`.
+    pub fn resolve(named: Option<PathBuf>) -> Option<Self> {
+        named.or_else(|| std::env::home_dir().map(|h| h.join(".damocles-manager"))).map(Self)
+    }
+
+    /// The directory.
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+
+    /// The configuration.
+    pub fn config(&self) -> PathBuf {
+        self.0.join(FILE_NAME)
+    }
+
+    /// The database.
+    pub fn database(&self) -> PathBuf {
+        self.0.join("manager.db")
+    }
+
+    /// The keys.
+    pub fn keystore(&self) -> PathBuf {
+        self.0.join("keystore")
+    }
+}
+
+impl ManagerConfig {
+    /// A configuration with every default for the node at `endpoint`.
+    pub fn new(endpoint: Endpoint) -> Self {
+        Self {
+            chain: ChainSection { endpoint, token: None, token_file: None },
+            listen: ListenSection::default(),
+            senders: SendersSection::default(),
+            miners: Vec::new(),
+            piece_stores: Vec::new(),
+            persist_stores: Vec::new(),
+            proving: ProvingSection::default(),
+            commitment: CommitmentSection::default(),
+            processors: Processors::default(),
+        }
+    }
+
+    /// Reads and checks a manager's file.
+    ///
+    /// # Errors
+    ///
+    /// The file cannot be read, or the first thing in it that cannot be used.
+    pub fn load(file: impl Into<PathBuf>) -> Result<Self, ConfigError> {
+        Self::parse(&Source::read(file)?)
+    }
+
+    /// Reads and checks a text.
+    ///
+    /// # Errors
+    ///
+    /// The first thing in it that cannot be used.
+    pub fn parse(source: &Source) -> Result<Self, ConfigError> {
+        let config: Self = source.parse(processors::RETIRED)?;
+        config.check(source)?;
+        Ok(config)
+    }
+
+    /// The node's token, from the file that holds it if one is named.
+    ///
+    /// # Errors
+    ///
+    /// The token file cannot be read.
+    pub fn token(&self) -> std::io::Result<Option<Secret>> {
+        match &self.chain.token_file {
+            Some(file) => Ok(Some(Secret::new(fs_err::read_to_string(file)?.trim()))),
+            None => Ok(self.chain.token.clone()),
+        }
+    }
+
+    /// The proving slots with every default filled in.
+    pub fn slots(&self) -> Vec<super::SlotSpec> {
+        self.processors.slots(&ProcessorKind::PROVING)
+    }
+
+    fn check(&self, source: &Source) -> Result<(), ConfigError> {
+        if self.chain.token.is_some() && self.chain.token_file.is_some() {
+            let error = source.error_at("chain.token_file", "there is a `token` too");
+            return Err(error.hint_with("keep one of the two"));
+        }
+        if !self.listen.address.ip().is_loopback() {
+            let error = source.error_at("listen.address", format_args!("`{}` is not loopback", self.listen.address));
+            return Err(error.hint_with(crate::server::LOOPBACK_HINT));
+        }
+        let mut actors = BTreeSet::new();
+        for (i, miner) in self.miners.iter().enumerate() {
+            if !actors.insert(miner.actor) {
+                return Err(source.error_at(&format!("miners[{i}].actor"), format_args!("{} is there twice", miner.actor)));
+            }
+            if miner.max_sectors == Some(0) {
+                let error = source.error_at(&format!("miners[{i}].max_sectors"), "allows no sector");
+                return Err(error.hint_with("write `enabled = false` to seal none, or remove it to set no limit"));
+            }
+            if miner.lifetime_days == 0 {
+                return Err(source.error_at(&format!("miners[{i}].lifetime_days"), "no time at all"));
+            }
+        }
+        check_stores(source, "piece_stores", &self.piece_stores)?;
+        check_stores(source, "persist_stores", &self.persist_stores)?;
+        self.processors.check(source, &ProcessorKind::PROVING)
+    }
+
+    /// The file that says this, with comments. Children and tokens are not written: an operator adds them.
+    pub fn to_toml(&self) -> String {
+        let mut text = String::new();
+        // Writing to a string cannot fail.
+        let _ = self.write(&mut text);
+        text
+    }
+
+    fn write(&self, out: &mut String) -> std::fmt::Result {
+        writeln!(out, "# The node: a URL, or a multiaddr such as /ip4/127.0.0.1/tcp/1234/http.")?;
+        writeln!(out, "[chain]\nendpoint = {}", quoted(&self.chain.endpoint.to_string()))?;
+        match &self.chain.token_file {
+            Some(file) => writeln!(out, "token_file = {}", quoted(&file.display().to_string()))?,
+            None => writeln!(out, "# token_file = \"/path/to/token\"")?,
+        }
+        writeln!(out, "\n# Where workers and commands reach the manager. Loopback only.")?;
+        writeln!(out, "[listen]\naddress = {}", quoted(&self.listen.address.to_string()))?;
+        writeln!(out, "\n# Who pays for messages: addresses with a key in keystore/.")?;
+        writeln!(out, "# Without `default` it is the miner's worker.\n[senders]")?;
+        for (key, sender) in
+            [("default", &self.senders.default), ("post", &self.senders.post), ("commit", &self.senders.commit)]
+        {
+            match sender {
+                Some(address) => writeln!(out, "{key} = {}", quoted(address.as_str()))?,
+                None => writeln!(out, "# {key} = \"f3...\"")?,
+            }
+        }
+        self.write_lists(out)?;
+        let proving = self.proving;
+        writeln!(out, "\n# Epochs: from a challenge to its proof, from the opening to the message, to finality.")?;
+        writeln!(out, "[proving]\nenabled = {}", proving.enabled)?;
+        writeln!(out, "challenge_confidence = {}", proving.challenge_confidence)?;
+        writeln!(out, "submit_confidence = {}\nconfidence = {}", proving.submit_confidence, proving.confidence)?;
+        writeln!(out, "\n# Epochs: after which a message is final, and a seed is used.\n[commitment]")?;
+        writeln!(out, "confidence = {}", self.commitment.confidence)?;
+        writeln!(out, "seed_confidence = {}", self.commitment.seed_confidence)?;
+        writeln!(out, "\n# The children that prove, one entry each; without any there is one of each kind.")?;
+        writeln!(out, "# [[processors.window_post]]\n# cgroup.cpuset = \"0-7\"")
+    }
+
+    fn write_lists(&self, out: &mut String) -> std::fmt::Result {
+        writeln!(out, "\n# For whom sectors are sealed and proven.")?;
+        for miner in &self.miners {
+            writeln!(out, "[[miners]]\nactor = {}\nenabled = {}", miner.actor, miner.enabled)?;
+            writeln!(out, "min_number = {}\nlifetime_days = {}", miner.min_number, miner.lifetime_days)?;
+            match miner.max_sectors {
+                Some(most) => writeln!(out, "max_sectors = {most}")?,
+                None => writeln!(out, "# max_sectors = 100")?,
+            }
+        }
+        if self.miners.is_empty() {
+            writeln!(out, "# [[miners]]\n# actor = 1000")?;
+        }
+        for (key, what, stores) in [
+            ("piece_stores", "Where deal pieces lie.", &self.piece_stores),
+            ("persist_stores", "Where finished sectors lie.", &self.persist_stores),
+        ] {
+            writeln!(out, "\n# {what}")?;
+            for store in stores {
+                writeln!(out, "[[{key}]]\nname = {}", quoted(&store.name))?;
+                writeln!(out, "path = {}", quoted(&store.path.display().to_string()))?;
+                writeln!(out, "read_only = {}", store.read_only)?;
+            }
+            if stores.is_empty() {
+                writeln!(out, "# [[{key}]]\n# name = \"store-1\"\n# path = \"/mnt/store-1\"")?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn check_stores(source: &Source, key: &str, stores: &[StoreSection]) -> Result<(), ConfigError> {
+    let mut names = BTreeMap::new();
+    for (i, store) in stores.iter().enumerate() {
+        if store.name.is_empty() {
+            return Err(source.error_at(&format!("{key}[{i}].name"), "is empty"));
+        }
+        if store.path.as_os_str().is_empty() {
+            return Err(source.error_at(&format!("{key}[{i}].path"), "names no directory"));
+        }
+        if let Some(first) = names.insert(&store.name, i) {
+            let error = format!("{key}[{first}] is `{}` too", store.name);
+            return Err(source.error_at(&format!("{key}[{i}].name"), error));
+        }
+    }
+    Ok(())
+}
+
+fn quoted(text: &str) -> String {
+    toml::Value::String(text.to_owned()).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(text: &str) -> Result<ManagerConfig, ConfigError> {
+        ManagerConfig::parse(&Source::of("manager.toml", text))
+    }
+
+    fn refused(rest: &str) -> String {
+        let error = read(&format!("[chain]\nendpoint = \"http://127.0.0.1:1234\"\n{rest}")).unwrap_err();
+        format!("{error}\nhint: {}", error.hint().unwrap_or("-"))
+    }
+
+    #[test]
+    fn what_is_written_is_read_back() {
+        let mut config = ManagerConfig::new("ws://127.0.0.1:1234/rpc/v1".parse().unwrap());
+        assert_eq!(read(&config.to_toml()).unwrap(), config);
+        insta::assert_snapshot!(config.to_toml());
+
+        config.chain.token_file = Some("/odd \"path\"/\\token\n".into());
+        config.senders.post = Some("f3abc".parse().unwrap());
+        config.miners.push(MinerSection { max_sectors: Some(2), ..MinerSection::new(ActorId(1000)) });
+        config.persist_stores.push(StoreSection { name: "s".into(), path: "/s".into(), read_only: true });
+        config.piece_stores.push(StoreSection { name: "p".into(), path: "/p".into(), read_only: false });
+        config.proving.enabled = false;
+        assert_eq!(read(&config.to_toml()).unwrap(), config);
+    }
+
+    #[test]
+    fn mistakes_are_errors_with_a_place() {
+        insta::assert_snapshot!(refused("[listen]\naddress = \"0.0.0.0:1789\"\n"), @"");
+        insta::assert_snapshot!(refused("[listen]\nadress = \"127.0.0.1:1789\"\n"), @"");
+        insta::assert_snapshot!(refused("[listen]\naddress = \"localhost\"\n"), @"");
+        insta::assert_snapshot!(refused("[[miners]]\nactor = 1\n[[miners]]\nactor = 1\n"), @"");
+        insta::assert_snapshot!(refused("[[miners]]\nactor = \"f01000\"\n"), @"");
+        insta::assert_snapshot!(refused("[senders]\npost = \"me\"\n"), @"");
+        insta::assert_snapshot!(refused("[[processors.pc1]]\nconcurrent = 1\n"), @"");
+        insta::assert_snapshot!(refused("[[persist_stores]]\nname = \"\"\npath = \"/x\"\n"), @"");
+        insta::assert_snapshot!(read("[listen]\n").unwrap_err(), @"");
+    }
+}

@@ -1,0 +1,20 @@
+//! Configuration files: strict TOML, every error with file, line, column and what to write instead.
+//!
+//! [`worker`] and [`manager`] are the two files as plain data; [`strict`] reads them.
+
+pub mod endpoint;
+pub mod manager;
+mod nearest;
+pub mod processors;
+pub mod secret;
+pub mod strict;
+pub mod time;
+pub mod worker;
+
+pub use endpoint::Endpoint;
+pub use manager::ManagerConfig;
+pub use processors::{ProcessorKind, Processors, SlotConfig, SlotSpec};
+pub use secret::Secret;
+pub use strict::{ConfigError, Retired, Source};
+pub use time::HumanDuration;
+pub use worker::WorkerConfig;

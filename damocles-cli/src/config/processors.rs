@@ -1,0 +1,328 @@
+//! `[processors]`: the children that do the heavy work, their limits and locks. Both files have it.
+
+use super::{ConfigError, HumanDuration, Retired, Source};
+use damocles_core::{CpuSet, SectorSize, pool::TaskKind};
+use serde::Deserialize;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    num::NonZeroU32,
+    path::PathBuf,
+    time::Duration,
+};
+
+/// `[processors]`.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Processors {
+    /// Caps over all slots of a kind.
+    pub limitation: Limitation,
+    /// Named counting locks, and how many may hold each at a time.
+    pub ext_locks: BTreeMap<String, u32>,
+    /// Ready-made trees of committed-capacity sectors by sector size.
+    pub static_tree_d: BTreeMap<SectorSize, PathBuf>,
+    /// Slots that write unsealed data.
+    pub add_pieces: Vec<SlotConfig>,
+    /// Slots that build the tree of the data.
+    pub tree_d: Vec<SlotConfig>,
+    /// Slots that encode.
+    pub pc1: Vec<SlotConfig>,
+    /// Slots that build the trees of the replica.
+    pub pc2: Vec<SlotConfig>,
+    /// Slots that read the challenged parts of the layers.
+    pub c1: Vec<SlotConfig>,
+    /// Slots that make the seal proof.
+    pub c2: Vec<SlotConfig>,
+    /// Slots that copy a sector into a persist store.
+    pub transfer: Vec<SlotConfig>,
+    /// Slots that read the challenged parts of replicas.
+    pub wdpost_read: Vec<SlotConfig>,
+    /// Slots that make the WindowPoSt.
+    pub window_post: Vec<SlotConfig>,
+}
+
+/// `[processors.limitation]`.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Limitation {
+    /// How many tasks of a kind run at a time on this machine.
+    pub concurrent: BTreeMap<ProcessorKind, u32>,
+    /// The least time between two starts of a kind.
+    pub staggered: BTreeMap<ProcessorKind, HumanDuration>,
+}
+
+/// `[[processors.<stage>]]`: one slot, one child.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct SlotConfig {
+    /// The program; this program itself if it is absent.
+    pub bin: Option<PathBuf>,
+    /// Its arguments; `processor <stage>` if they are absent.
+    pub args: Option<Vec<String>>,
+    /// How long the child may take to say that it is ready.
+    pub stable_wait: Option<HumanDuration>,
+    /// What the child is bound to.
+    pub cgroup: CgroupConfig,
+    /// Environment, on top of what is inherited.
+    pub envs: BTreeMap<String, String>,
+    /// Whether the child inherits the daemon's environment.
+    pub inherit_envs: Option<bool>,
+    /// The memory node that the child allocates from first.
+    pub numa_preferred: Option<u16>,
+    /// How many tasks the child takes at a time.
+    pub concurrent: Option<u32>,
+    /// Named locks that each task holds while it runs.
+    pub locks: Vec<String>,
+    /// Whether a child that died is started again.
+    pub auto_restart: Option<bool>,
+}
+
+/// `cgroup.*` of a slot.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct CgroupConfig {
+    /// The CPUs of the child.
+    pub cpuset: Option<CpuSet>,
+    /// The control group above the child's own.
+    pub group_name: Option<String>,
+}
+
+/// A stage that has processors.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ProcessorKind {
+    /// Writes unsealed data.
+    AddPieces,
+    /// Builds the tree of the data.
+    TreeD,
+    /// Encodes.
+    Pc1,
+    /// Builds the trees of the replica.
+    Pc2,
+    /// Reads the challenged parts of the layers.
+    C1,
+    /// Makes the seal proof.
+    C2,
+    /// Copies a sector into a persist store.
+    Transfer,
+    /// Reads the challenged parts of replicas.
+    WdpostRead,
+    /// Makes the WindowPoSt.
+    WindowPost,
+}
+
+impl ProcessorKind {
+    /// What a worker seals with.
+    pub const SEALING: [Self; 7] =
+        [Self::AddPieces, Self::TreeD, Self::Pc1, Self::Pc2, Self::C1, Self::C2, Self::Transfer];
+    /// What a manager proves with.
+    pub const PROVING: [Self; 2] = [Self::WdpostRead, Self::WindowPost];
+    const ALL: [Self; 9] = [
+        Self::AddPieces,
+        Self::TreeD,
+        Self::Pc1,
+        Self::Pc2,
+        Self::C1,
+        Self::C2,
+        Self::Transfer,
+        Self::WdpostRead,
+        Self::WindowPost,
+    ];
+
+    /// The name in files, on command lines and in tasks.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::AddPieces => "add_pieces",
+            Self::TreeD => "tree_d",
+            Self::Pc1 => "pc1",
+            Self::Pc2 => "pc2",
+            Self::C1 => "c1",
+            Self::C2 => "c2",
+            Self::Transfer => "transfer",
+            Self::WdpostRead => "wdpost_read",
+            Self::WindowPost => "window_post",
+        }
+    }
+
+    /// The kind of task that it serves.
+    pub const fn task_kind(self) -> TaskKind {
+        TaskKind::new(self.name())
+    }
+}
+
+/// One slot with every default filled in.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SlotSpec {
+    /// Unique among all slots, e.g. `pc1-0`.
+    pub name: String,
+    /// The stage.
+    pub kind: ProcessorKind,
+    /// The program; `None` is this program itself.
+    pub bin: Option<PathBuf>,
+    /// Its arguments.
+    pub args: Vec<String>,
+    /// How long the child may take to say that it is ready.
+    pub stable_wait: Duration,
+    /// The CPUs of the child.
+    pub cpuset: Option<CpuSet>,
+    /// The control group above the child's own.
+    pub group_name: String,
+    /// Environment, on top of what is inherited.
+    pub envs: BTreeMap<String, String>,
+    /// Whether the child inherits the daemon's environment.
+    pub inherit_envs: bool,
+    /// The memory node that the child allocates from first.
+    pub numa_preferred: Option<u16>,
+    /// How many tasks the child takes at a time.
+    pub concurrent: NonZeroU32,
+    /// Named locks that each task holds while it runs.
+    pub locks: Vec<String>,
+    /// Whether a child that died is started again.
+    pub auto_restart: bool,
+}
+
+const STABLE_WAIT: Duration = Duration::from_secs(5);
+const GROUP_NAME: &str = "vc-worker";
+
+/// Keys of earlier forms of `[processors]`.
+pub(super) const RETIRED: &[Retired] = &[
+    Retired { path: "processors.limit", instead: "write [processors.limitation.concurrent]" },
+    Retired { path: "processors.ext_stages", instead: "a slot serves every task of its [[processors.<stage>]]" },
+    Retired { path: "processors.*.weight", instead: "remove it: the least loaded slot is taken" },
+    Retired { path: "processors.*.external", instead: "each [[processors.<stage>]] entry is one child" },
+    Retired { path: "processors.*.subs", instead: "write one [[processors.<stage>]] entry for each child" },
+    Retired { path: "processors.sealing_daemons", instead: "start such programs with the machine's service manager" },
+    Retired { path: "processors.synth_proof", instead: "remove it: no plan of this version makes synthetic proofs" },
+    Retired { path: "processors.snap_encode", instead: "remove it: no plan of this version makes snap sectors" },
+    Retired { path: "processors.snap_prove", instead: "remove it: no plan of this version makes snap sectors" },
+    Retired { path: "processors.unseal", instead: "remove it: no plan of this version unseals" },
+];
+
+impl Processors {
+    fn entries(&self, kind: ProcessorKind) -> &[SlotConfig] {
+        match kind {
+            ProcessorKind::AddPieces => &self.add_pieces,
+            ProcessorKind::TreeD => &self.tree_d,
+            ProcessorKind::Pc1 => &self.pc1,
+            ProcessorKind::Pc2 => &self.pc2,
+            ProcessorKind::C1 => &self.c1,
+            ProcessorKind::C2 => &self.c2,
+            ProcessorKind::Transfer => &self.transfer,
+            ProcessorKind::WdpostRead => &self.wdpost_read,
+            ProcessorKind::WindowPost => &self.window_post,
+        }
+    }
+
+    /// The slots of `kinds` with every default filled in. A kind without an entry has one slot of this program.
+    pub fn slots(&self, kinds: &[ProcessorKind]) -> Vec<SlotSpec> {
+        let own = [SlotConfig::default()];
+        let mut slots = Vec::new();
+        for &kind in kinds {
+            let entries = self.entries(kind);
+            let entries = if entries.is_empty() { own.as_slice() } else { entries };
+            slots.extend(entries.iter().enumerate().map(|(i, entry)| entry.resolve(kind, i)));
+        }
+        slots
+    }
+
+    /// What the types alone cannot say.
+    pub(super) fn check(&self, source: &Source, kinds: &[ProcessorKind]) -> Result<(), ConfigError> {
+        for (kind, limit) in &self.limitation.concurrent {
+            if *limit == 0 {
+                let path = format!("processors.limitation.concurrent.{}", kind.name());
+                return Err(source.error_at(&path, "0 would block for ever").hint_with("remove it to set no limit"));
+            }
+        }
+        for (kind, gap) in &self.limitation.staggered {
+            if gap.0.is_zero() {
+                let path = format!("processors.limitation.staggered.{}", kind.name());
+                return Err(source.error_at(&path, "no time at all").hint_with("remove it to set no gap"));
+            }
+        }
+        for (lock, count) in &self.ext_locks {
+            if *count == 0 {
+                let path = format!("processors.ext_locks.{lock}");
+                return Err(source.error_at(&path, "0 would block for ever").hint_with("write at least 1"));
+            }
+        }
+        for kind in ProcessorKind::ALL {
+            for (i, entry) in self.entries(kind).iter().enumerate() {
+                let path = format!("processors.{}[{i}]", kind.name());
+                if !kinds.contains(&kind) {
+                    let error = source.error_at(&path, "this program runs no such processor");
+                    let known: Vec<_> = kinds.iter().map(|k| k.name()).collect();
+                    return Err(error.hint_with(format!("known here: {}", known.join(", "))));
+                }
+                entry.check(source, &path, &self.ext_locks)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl SlotConfig {
+    fn resolve(&self, kind: ProcessorKind, index: usize) -> SlotSpec {
+        let own_args = || vec!["processor".to_owned(), kind.name().to_owned()];
+        SlotSpec {
+            name: format!("{}-{index}", kind.name()),
+            kind,
+            bin: self.bin.clone(),
+            args: self.args.clone().unwrap_or_else(own_args),
+            stable_wait: self.stable_wait.map_or(STABLE_WAIT, |w| w.0),
+            cpuset: self.cgroup.cpuset.clone(),
+            group_name: self.cgroup.group_name.clone().unwrap_or_else(|| GROUP_NAME.to_owned()),
+            envs: self.envs.clone(),
+            inherit_envs: self.inherit_envs.unwrap_or(true),
+            numa_preferred: self.numa_preferred,
+            concurrent: self.concurrent.and_then(NonZeroU32::new).unwrap_or(NonZeroU32::MIN),
+            locks: self.locks.clone(),
+            auto_restart: self.auto_restart.unwrap_or(true),
+        }
+    }
+
+    fn check(&self, source: &Source, path: &str, locks: &BTreeMap<String, u32>) -> Result<(), ConfigError> {
+        if self.concurrent == Some(0) {
+            let error = source.error_at(&format!("{path}.concurrent"), "0 would block for ever");
+            return Err(error.hint_with("write at least 1"));
+        }
+        if self.bin.as_ref().is_some_and(|b| b.as_os_str().is_empty()) {
+            return Err(source.error_at(&format!("{path}.bin"), "names no program"));
+        }
+        if self.stable_wait.is_some_and(|w| w.0.is_zero()) {
+            return Err(source.error_at(&format!("{path}.stable_wait"), "no child can be ready at once"));
+        }
+        if let Some(group) = &self.cgroup.group_name {
+            let group_path = format!("{path}.cgroup.group_name");
+            if group.is_empty() || group.split('/').any(|part| part.is_empty() || part == "." || part == "..") {
+                return Err(source.error_at(&group_path, "is not the name of a control group"));
+            }
+            if self.cgroup.cpuset.is_none() {
+                let error = source.error_at(&group_path, "has no effect without a cpuset");
+                return Err(error.hint_with("add `cgroup.cpuset` or remove it"));
+            }
+        }
+        if let Some(name) = self.envs.iter().find(|(k, v)| !is_env(k, v)).map(|(k, _)| k) {
+            return Err(source.error_at(&format!("{path}.envs"), format_args!("`{name}` cannot be set")));
+        }
+        let mut seen = BTreeSet::new();
+        for (i, lock) in self.locks.iter().enumerate() {
+            let lock_path = format!("{path}.locks[{i}]");
+            if !locks.contains_key(lock) {
+                let known: Vec<_> = locks.keys().map(String::as_str).collect();
+                let hint = super::nearest::nearest(lock, &known).map_or_else(
+                    || format!("add `{lock} = 1` to [processors.ext_locks]"),
+                    |near| format!("did you mean `{near}`?"),
+                );
+                return Err(source.error_at(&lock_path, format_args!("unknown lock `{lock}`")).hint_with(hint));
+            }
+            if !seen.insert(lock) {
+                return Err(source.error_at(&lock_path, format_args!("lock `{lock}` is named twice")));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What the kernel takes as a variable.
+fn is_env(name: &str, value: &str) -> bool {
+    !name.is_empty() && !name.contains(['=', '\0']) && !value.contains('\0')
+}

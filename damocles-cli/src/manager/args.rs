@@ -1,0 +1,163 @@
+//! The arguments of `damocles-manager`, as data.
+
+use crate::{frame::Global, worker::args::ProcessorArgs};
+use clap::{Args, Parser, Subcommand};
+use damocles_core::{Address, SectorId, TokenAmount};
+use std::{net::SocketAddr, path::PathBuf, str::FromStr};
+
+/// Gives out sectors, lands their messages and keeps them proven
+#[derive(Clone, Debug, Parser)]
+#[command(name = "damocles-manager", version, subcommand_required = true, arg_required_else_help = true)]
+pub struct ManagerArgs {
+    /// The manager's directory [default: ~/.damocles-manager]
+    #[arg(long, global = true, env = "DAMOCLES_PATH", value_name = "DIR")]
+    pub home: Option<PathBuf>,
+    /// Switches of every command.
+    #[command(flatten)]
+    pub global: Global,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: ManagerCommand,
+}
+
+/// The commands.
+#[derive(Clone, Debug, Subcommand)]
+pub enum ManagerCommand {
+    /// The manager itself
+    #[command(subcommand)]
+    Daemon(DaemonCommand),
+    /// A chain of one machine, for trying things out
+    #[command(subcommand)]
+    Devnet(DevnetCommand),
+    /// Seal and prove two sectors on a devnet, everything included
+    Quickstart(QuickstartArgs),
+    /// Sectors and where they are
+    #[command(subcommand)]
+    Sectors(SectorsCommand),
+    /// Do the tasks of one kind for the daemon that started this process
+    #[command(hide = true)]
+    Processor(ProcessorArgs),
+}
+
+/// Commands on the manager.
+#[derive(Clone, Debug, Subcommand)]
+pub enum DaemonCommand {
+    /// Make the directory: keys, database, configuration
+    Init(InitArgs),
+    /// Run until told to stop
+    Run,
+}
+
+/// How the directory is made.
+#[derive(Clone, Debug, Args)]
+pub struct InitArgs {
+    /// For a devnet on this machine: keys in plain text
+    #[arg(long)]
+    pub devnet: bool,
+    /// The node's RPC
+    #[arg(long, value_name = "URL")]
+    pub chain: Option<crate::config::Endpoint>,
+}
+
+/// Commands on the devnet.
+#[derive(Clone, Debug, Subcommand)]
+pub enum DevnetCommand {
+    /// Run until told to stop
+    Run(DevnetArgs),
+}
+
+/// What kind of devnet.
+#[derive(Clone, Debug, Args)]
+pub struct DevnetArgs {
+    /// An account of the genesis and its balance in FIL
+    #[arg(long, value_name = "ADDR=FIL")]
+    pub fund: Vec<Fund>,
+    /// The length of an epoch in milliseconds
+    #[arg(long, default_value_t = 250, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=3_600_000))]
+    pub epoch_ms: u64,
+    /// The network's name; one that begins with `devnet-fake-` takes fake proofs
+    #[arg(long, default_value = "devnet", value_name = "NAME")]
+    pub network: String,
+    /// Where its RPC listens, loopback only
+    #[arg(long, default_value = "127.0.0.1:1234", value_name = "ADDR")]
+    pub listen: SocketAddr,
+}
+
+/// A funded account.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fund {
+    /// Whose.
+    pub address: Address,
+    /// How much.
+    pub amount: TokenAmount,
+}
+
+impl FromStr for Fund {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (address, amount) = text.split_once('=').ok_or("write ADDRESS=FIL, e.g. `f3abc=1000`")?;
+        let address = address.parse().map_err(|e| format!("{e}"))?;
+        let amount = amount.parse().map_err(|e| format!("{e}"))?;
+        Ok(Self { address, amount })
+    }
+}
+
+/// How much quickstart does.
+#[derive(Clone, Debug, Args)]
+pub struct QuickstartArgs {
+    /// How many sectors are sealed; the second has a data piece
+    #[arg(long, default_value_t = 2, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=64))]
+    pub sectors: u32,
+    /// Leave stores, database, keys and configuration in this directory
+    #[arg(long, value_name = "DIR")]
+    pub keep: Option<PathBuf>,
+}
+
+/// Commands on sectors.
+#[derive(Clone, Debug, Subcommand)]
+pub enum SectorsCommand {
+    /// All sectors, one line each
+    List,
+    /// One sector with its whole history
+    Show(SectorArgs),
+    /// Take a sector from the store that holds its lease, which loses what that store sealed
+    Release(SectorArgs),
+}
+
+/// Which sector.
+#[derive(Clone, Debug, Args)]
+pub struct SectorArgs {
+    /// A sector, e.g. `s-t01000-7`
+    pub sector: SectorId,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn help_is_as_documented() {
+        let mut command = ManagerArgs::command().term_width(100);
+        command.clone().debug_assert();
+        insta::assert_snapshot!("manager_help", command.render_long_help());
+        for path in [&["daemon", "init"][..], &["devnet", "run"], &["quickstart"], &["sectors", "release"]] {
+            let found = path.iter().try_fold(&mut command, |c, name| c.find_subcommand_mut(name));
+            insta::assert_snapshot!(format!("manager_{}_help", path.join("_")), found.unwrap().render_long_help());
+        }
+    }
+
+    #[test]
+    fn accounts_are_read() {
+        let line = ["m", "devnet", "run", "--home", "/d", "--fund", "f3abc=1000", "--fund", "t1xyz=0.5"];
+        let args = ManagerArgs::try_parse_from(line).unwrap();
+        let ManagerCommand::Devnet(DevnetCommand::Run(run)) = args.command else { panic!("{args:?}") };
+        assert_eq!(run.fund.len(), 2);
+        assert_eq!(args.home.unwrap(), PathBuf::from("/d"));
+        for bad in ["f3abc", "x=1", "f3abc=-", "f3abc="] {
+            assert!(bad.parse::<Fund>().is_err(), "{bad}");
+        }
+        assert!(ManagerArgs::try_parse_from(["m", "sectors", "show", "7"]).is_err());
+    }
+}

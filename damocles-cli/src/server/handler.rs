@@ -1,0 +1,74 @@
+//! What a server is given to serve.
+
+use async_trait::async_trait;
+use axum::http::{HeaderMap, header};
+use damocles_core::CancellationToken;
+use futures::{Sink, Stream};
+use std::{fmt, path::PathBuf, pin::Pin, sync::Arc};
+
+/// The headers that mean something to a handler.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct RequestHeaders {
+    /// `X-Damocles-Fence`: the fence of the caller's lease.
+    pub fence: Option<u64>,
+    /// `Idempotency-Key`.
+    pub idempotency_key: Option<String>,
+    /// `Authorization: Bearer`.
+    pub bearer: Option<String>,
+    /// `X-Damocles-Store`: the store that the caller works for.
+    pub store: Option<String>,
+}
+
+impl RequestHeaders {
+    /// Takes what is there and well-formed. A fence that is no number is refused, because acting without it would not
+    /// be fenced.
+    pub(super) fn of(headers: &HeaderMap) -> Result<Self, &'static str> {
+        let text = |name: &str| headers.get(name).and_then(|v| v.to_str().ok()).map(str::to_owned);
+        let fence = match headers.get("x-damocles-fence") {
+            Some(value) => Some(value.to_str().ok().and_then(|v| v.parse().ok()).ok_or("X-Damocles-Fence is no number")?),
+            None => None,
+        };
+        let bearer = text(header::AUTHORIZATION.as_str()).and_then(|v| v.strip_prefix("Bearer ").map(str::to_owned));
+        Ok(Self { fence, idempotency_key: text("idempotency-key"), bearer, store: text("x-damocles-store") })
+    }
+}
+
+impl fmt::Debug for RequestHeaders {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RequestHeaders")
+            .field("fence", &self.fence)
+            .field("idempotency_key", &self.idempotency_key)
+            .field("bearer", &self.bearer.as_ref().map(|_| ".."))
+            .field("store", &self.store)
+            .finish()
+    }
+}
+
+/// Answers JSON-RPC requests.
+#[async_trait]
+pub trait RpcHandler: Send + Sync + 'static {
+    /// Answers one body, a request or a batch; `None` when there were only notifications.
+    async fn handle(&self, headers: &RequestHeaders, body: String) -> Option<String>;
+}
+
+/// The texts that a WebSocket peer sends. It ends when the peer is gone or the server ends.
+pub type WsIncoming = Pin<Box<dyn Stream<Item = String> + Send>>;
+
+/// Takes texts for a WebSocket peer.
+pub type WsOutgoing = Pin<Box<dyn Sink<String, Error = axum::Error> + Send>>;
+
+/// Serves WebSocket connections.
+#[async_trait]
+pub trait WsHandler: Send + Sync + 'static {
+    /// Serves one connection until it ends. `cancel` fires when the server ends.
+    async fn serve(
+        &self,
+        headers: RequestHeaders,
+        incoming: WsIncoming,
+        outgoing: WsOutgoing,
+        cancel: CancellationToken,
+    );
+}
+
+/// Finds the file behind a name; the name is whatever a caller wrote, so it must not be joined to a path unchecked.
+pub type FileLookup = Arc<dyn Fn(&str) -> Option<PathBuf> + Send + Sync>;

@@ -1,0 +1,109 @@
+//! The arguments of `damocles-worker`, as data.
+
+use crate::frame::Global;
+use clap::{Args, Parser, Subcommand};
+use std::path::PathBuf;
+
+/// Seals sectors on this machine for a manager
+#[derive(Clone, Debug, Parser)]
+#[command(name = "damocles-worker", version, subcommand_required = true, arg_required_else_help = true)]
+pub struct WorkerArgs {
+    /// Switches of every command.
+    #[command(flatten)]
+    pub global: Global,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: WorkerCommand,
+}
+
+/// The commands.
+#[derive(Clone, Debug, Subcommand)]
+pub enum WorkerCommand {
+    /// Seal until told to stop
+    Daemon(ConfigFile),
+    /// Prepare directories
+    #[command(subcommand)]
+    Store(StoreCommand),
+    /// Show what each sealing thread of a running worker does
+    List(ConfigFile),
+    /// Take no new step in a sealing thread
+    Pause(ThreadArgs),
+    /// Go on in a paused sealing thread
+    Resume(ThreadArgs),
+    /// Do the tasks of one kind for the daemon that started this process
+    #[command(hide = true)]
+    Processor(ProcessorArgs),
+}
+
+/// Which configuration file.
+#[derive(Clone, Debug, Args)]
+pub struct ConfigFile {
+    /// The worker's configuration file
+    #[arg(short, long, env = "DAMOCLES_WORKER_CONFIG", value_name = "FILE")]
+    pub config: PathBuf,
+}
+
+/// Which thread of which worker.
+#[derive(Clone, Debug, Args)]
+pub struct ThreadArgs {
+    /// The worker
+    #[command(flatten)]
+    pub config: ConfigFile,
+    /// The thread's number in `list`
+    #[arg(short, long, value_name = "N")]
+    pub index: usize,
+}
+
+/// Commands on stores.
+#[derive(Clone, Debug, Subcommand)]
+pub enum StoreCommand {
+    /// Make directories into sealing stores
+    #[command(alias = "seal-init")]
+    SealingInit(Locations),
+    /// Make directories into persist stores
+    FileInit(Locations),
+}
+
+/// Which directories.
+#[derive(Clone, Debug, Args)]
+pub struct Locations {
+    /// A directory; made if it is not there
+    #[arg(short, long = "loc", required = true, num_args = 1.., value_name = "DIR")]
+    pub locations: Vec<PathBuf>,
+}
+
+/// What a child does. Both programs have this command.
+#[derive(Clone, Debug, Args)]
+pub struct ProcessorArgs {
+    /// The kind of task
+    pub kind: String,
+    /// Prove only while holding this lock file
+    #[arg(long, value_name = "FILE")]
+    pub turn_lock: Option<PathBuf>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn help_is_as_documented() {
+        let mut command = WorkerArgs::command().term_width(100);
+        command.clone().debug_assert();
+        insta::assert_snapshot!("worker_help", command.render_long_help());
+        for name in ["daemon", "store", "list", "pause", "resume"] {
+            let help = command.find_subcommand_mut(name).unwrap().render_long_help();
+            insta::assert_snapshot!(format!("worker_{name}_help"), help);
+        }
+    }
+
+    #[test]
+    fn aliases_and_lists_are_taken() {
+        let args = WorkerArgs::try_parse_from(["w", "store", "seal-init", "-l", "/a", "/b", "-l", "/c"]).unwrap();
+        let WorkerCommand::Store(StoreCommand::SealingInit(locations)) = args.command else { panic!("{args:?}") };
+        assert_eq!(locations.locations.len(), 3);
+        assert!(WorkerArgs::try_parse_from(["w", "store", "file-init"]).is_err());
+        assert!(WorkerArgs::try_parse_from(["w", "processor", "pc1", "--turn-lock", "/l"]).is_ok());
+    }
+}

@@ -1,0 +1,32 @@
+//! `damocles-worker`: seals sectors for a manager.
+
+pub mod args;
+pub mod control;
+mod list;
+
+use crate::{
+    exit::{Exit, Failure},
+    frame,
+    output::Printer,
+};
+use args::{WorkerArgs, WorkerCommand};
+use std::{ffi::OsString, process::ExitCode};
+
+pub use list::control_socket;
+
+/// The program.
+pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
+    frame::run(args, |args: &WorkerArgs| &args.global, dispatch)
+}
+
+fn dispatch(args: WorkerArgs, printer: Printer) -> Result<Exit, Failure> {
+    match args.command {
+        WorkerCommand::List(file) => frame::runtime()?.block_on(list::list(&file.config, printer))?,
+        WorkerCommand::Pause(thread) => frame::runtime()?.block_on(list::pause(&thread, printer))?,
+        WorkerCommand::Resume(thread) => frame::runtime()?.block_on(list::resume(&thread, printer))?,
+        WorkerCommand::Daemon(_) | WorkerCommand::Store(_) | WorkerCommand::Processor(_) => {
+            return Err(Failure::usage("this build does not seal"));
+        }
+    }
+    Ok(Exit::Ok)
+}
