@@ -34,15 +34,20 @@ impl Economy {
     pub(super) fn of(world: &World<'_>) -> Result<Self, ActorError> {
         let reward: reward::State = world.state(REWARD_ACTOR_ID)?;
         let power: State = world.state(STORAGE_POWER_ACTOR_ID)?;
-        Ok(Self {
+        Ok(Self::from_states(reward, power, world.epoch))
+    }
+
+    /// The same from the states that it lies in.
+    pub(super) fn from_states(reward: reward::State, power: State, epoch: ChainEpoch) -> Self {
+        Self {
             reward: reward.this_epoch_reward_smoothed,
             baseline: reward.this_epoch_baseline_power,
             qa_power: power.this_epoch_qa_power_smoothed,
             circulating: TokenAmount::from_whole(1_000_000),
             ramp_start: power.ramp_start_epoch,
             ramp_duration: power.ramp_duration_epochs,
-            epoch: world.epoch,
-        })
+            epoch,
+        }
     }
 
     /// The pledge for some power.

@@ -1,6 +1,7 @@
 //! Signed messages: their CIDs and signatures.
 
 use super::randomness::blake2b;
+use crate::lotus_json;
 use bls_signatures::Serialize as _;
 use cid::Cid;
 use fvm_ipld_encoding::{
@@ -21,6 +22,18 @@ pub struct SignedMessage {
     pub message: Message,
     /// Its signature.
     pub signature: Signature,
+}
+
+impl From<lotus_json::SignedMessage> for SignedMessage {
+    fn from(signed: lotus_json::SignedMessage) -> Self {
+        Self { message: signed.message, signature: signed.signature }
+    }
+}
+
+impl From<SignedMessage> for lotus_json::SignedMessage {
+    fn from(signed: SignedMessage) -> Self {
+        Self { message: signed.message, signature: signed.signature }
+    }
 }
 
 /// The CID of an object on chain.
