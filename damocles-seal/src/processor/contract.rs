@@ -81,8 +81,8 @@ impl Registry {
     #[must_use]
     pub fn with<T: Task>(mut self, processor: impl Processor<T>) -> Self {
         let erased = move |payload: &[u8], progress: &dyn ProgressSink| {
-            let task =
-                serde_json::from_slice(payload).map_err(|e| ProcessorError::new(format!("decode {} task", T::KIND), e))?;
+            let task = serde_json::from_slice(payload)
+                .map_err(|e| ProcessorError::new(format!("decode {} task", T::KIND), e))?;
             let output = processor.process(task, progress)?;
             serde_json::to_vec(&output).map_err(|e| ProcessorError::new(format!("encode {} output", T::KIND), e))
         };

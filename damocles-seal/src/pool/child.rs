@@ -1,0 +1,258 @@
+//! One child: started, given jobs, stopped.
+
+use super::{
+    spec::SlotSpec,
+    stderr::Stderr,
+    wire::{self, FailureKind, FrameReader, FromChild, ToChild, WireError},
+};
+use crate::sys::{self, Exited, Placement, Process};
+use bytes::Bytes;
+use damocles_core::{
+    BoxError, Context, Error, Event, JobEvent,
+    pool::{Job, PoolError, PoolErrorKind},
+};
+use nix::sys::signal::Signal;
+use std::{io, time::Duration};
+use tokio::{
+    io::AsyncWriteExt,
+    process::{ChildStdin, ChildStdout},
+    time::timeout,
+};
+
+/// A child that said that it is ready. Its group is killed when this is dropped.
+#[derive(Debug)]
+pub(super) struct Child {
+    slot: String,
+    process: Process,
+    requests: ChildStdin,
+    answers: FrameReader<ChildStdout>,
+    stderr: Stderr,
+}
+
+/// How a job ended.
+#[derive(Debug)]
+pub(super) enum Ended {
+    /// With an answer: the child takes the next job.
+    Answered(Result<Bytes, PoolError>),
+    /// The child is gone with it.
+    Broken(PoolError),
+}
+
+impl Child {
+    /// Starts the slot's command and waits until it is ready. When this fails, nothing of it is left.
+    ///
+    /// `begun` is told the process id; `gone` is called when nothing of the process is left.
+    pub(super) async fn start(
+        slot: &SlotSpec,
+        cx: &Context,
+        begun: impl FnOnce(u32) + Send,
+        gone: impl FnOnce() + Send + 'static,
+    ) -> Result<Self, PoolError> {
+        let failed = |kind: PoolErrorKind, cause: BoxError| {
+            Error::new(kind, "start processor")
+                .with("slot", &slot.name)
+                .with("program", slot.command.program.display())
+                .because(cause)
+        };
+        let placement = Placement { cpus: slot.cpus.clone() };
+        let spawned = sys::spawn(slot.command.to_command(), &slot.name, placement, gone).await;
+        let mut process = spawned.map_err(|e| failed(PoolErrorKind::Start, e.into()))?;
+        begun(process.pid());
+        let mut child = match Self::connect(slot, &mut process) {
+            Ok((requests, answers, stderr)) => Self { slot: slot.name.clone(), process, requests, answers, stderr },
+            Err(error) => {
+                process.signal(Signal::SIGKILL);
+                process.exited().await;
+                return Err(failed(PoolErrorKind::Start, error.into()));
+            }
+        };
+        let said = tokio::select! {
+            said = timeout(slot.stable_wait, child.handshake(slot)) => said,
+            () = cx.cancel.cancelled() => {
+                child.kill().await;
+                return Err(Error::new(PoolErrorKind::Cancelled, "start processor").with("slot", &slot.name));
+            }
+        };
+        let problem: BoxError = match said {
+            Ok(Ok(())) => return Ok(child),
+            Ok(Err(problem)) => problem,
+            Err(_) => format!("it was not ready within {:?}", slot.stable_wait).into(),
+        };
+        let status = child.kill().await;
+        let error = failed(PoolErrorKind::Start, problem).with("exit", Exit(status));
+        Err(child.with_last_lines(error).await)
+    }
+
+    fn connect(slot: &SlotSpec, process: &mut Process) -> io::Result<(ChildStdin, FrameReader<ChildStdout>, Stderr)> {
+        let pipes = process.pipes.take().ok_or_else(|| io::Error::other("the child has no pipes"))?;
+        let requests = ChildStdin::from_std(pipes.0)?;
+        let answers = FrameReader::new(ChildStdout::from_std(pipes.1)?);
+        let stderr = Stderr::follow(tokio::process::ChildStderr::from_std(pipes.2)?, slot.name.clone());
+        Ok((requests, answers, stderr))
+    }
+
+    async fn handshake(&mut self, slot: &SlotSpec) -> Result<(), BoxError> {
+        match self.answers.next().await? {
+            Some(FromChild::Ready { magic, version, kinds, .. }) if magic == wire::MAGIC => {
+                if version != wire::VERSION {
+                    return Err(format!("it speaks version {version}, not {}", wire::VERSION).into());
+                }
+                match slot.kinds.iter().find(|kind| !kinds.contains(kind)) {
+                    Some(kind) => Err(format!("it does not know the kind `{kind}` of its slot").into()),
+                    None => Ok(()),
+                }
+            }
+            Some(_) => Err("it spoke before it said that it is ready".into()),
+            None => Err("it exited before it said that it is ready".into()),
+        }
+    }
+
+    /// Whether the process is known to have ended.
+    pub(super) fn has_ended(&self) -> bool {
+        self.process.has_exited()
+    }
+
+    /// Gives the child a job and waits for its end, or stops the child when the job is cancelled.
+    pub(super) async fn work(&mut self, job: &Job, cx: &Context, grace: Duration) -> Ended {
+        let task = serde_json::from_slice(&job.payload)
+            .map_err(|source| WireError::Json { len: job.payload.len(), start: String::new(), source })
+            .and_then(|payload| wire::encode(&ToChild::Task { id: job.id, kind: job.kind.clone(), payload }));
+        let task = match task {
+            Ok(task) => task,
+            Err(error) => return Ended::Answered(Err(self.error(PoolErrorKind::Encoding, job).because(error))),
+        };
+        let sent = tokio::select! {
+            sent = self.requests.write_all(&task) => sent,
+            () = cx.cancel.cancelled() => return self.cancelled(job, None).await,
+        };
+        // A child that died says so by the end of its answers: what it said before that comes first.
+        drop(sent);
+        loop {
+            let answer = tokio::select! {
+                biased;
+                answer = self.answers.next() => answer,
+                () = cx.cancel.cancelled() => return self.cancelled(job, Some(grace)).await,
+                _ = self.process.exited() => return self.after_exit(job, cx).await,
+            };
+            match answer {
+                Ok(Some(frame)) => match self.answer(job, frame, cx) {
+                    Some(Ok(answer)) => return Ended::Answered(answer),
+                    Some(Err(problem)) => return self.broken(PoolErrorKind::Rubbish, job, problem).await,
+                    None => {}
+                },
+                Ok(None) => return self.broken(PoolErrorKind::Crashed, job, "its answers ended").await,
+                Err(error) => return self.broken(PoolErrorKind::Rubbish, job, error).await,
+            }
+        }
+    }
+
+    /// What a frame means for the job: its end, a child that is mad, or nothing yet.
+    fn answer(
+        &self,
+        job: &Job,
+        frame: FromChild,
+        cx: &Context,
+    ) -> Option<Result<Result<Bytes, PoolError>, &'static str>> {
+        match frame {
+            FromChild::Ready { .. } => Some(Err("it said twice that it is ready")),
+            FromChild::Progress { id, .. } | FromChild::Done { id, .. } | FromChild::Failed { id, .. }
+                if id != job.id =>
+            {
+                Some(Err("it spoke of a job that it does not have"))
+            }
+            FromChild::Progress { done, total, .. } => {
+                let what = JobEvent::Progress { done, total };
+                cx.emit(Event::Job { job: job.id, kind: job.kind.clone(), sector: job.sector, what });
+                None
+            }
+            FromChild::Done { output, .. } => {
+                let output = serde_json::to_vec(&output).map(Bytes::from);
+                Some(Ok(output.map_err(|e| self.error(PoolErrorKind::Rubbish, job).because(e))))
+            }
+            FromChild::Failed { kind, error, .. } => {
+                let kind = match kind {
+                    FailureKind::Failed => PoolErrorKind::Failed,
+                    FailureKind::DiskFull => PoolErrorKind::DiskFull,
+                    FailureKind::UnknownKind => PoolErrorKind::NoProcessor,
+                };
+                Some(Ok(Err(self.error(kind, job).because(error.join(": ")))))
+            }
+        }
+    }
+
+    /// The process is gone, but what it said last may still be in the pipe.
+    async fn after_exit(&mut self, job: &Job, cx: &Context) -> Ended {
+        while let Ok(Ok(Some(frame))) = timeout(Duration::from_secs(1), self.answers.next()).await {
+            if let Some(Ok(answer)) = self.answer(job, frame, cx) {
+                // The next job finds the child ended and starts another.
+                return Ended::Answered(answer);
+            }
+        }
+        self.broken(PoolErrorKind::Crashed, job, "it exited without an answer").await
+    }
+
+    /// Stops the child in order: asks, waits, kills the whole group, reaps.
+    ///
+    /// Without a grace period the request is cut off in the middle and there is no way to ask.
+    async fn cancelled(&mut self, job: &Job, grace: Option<Duration>) -> Ended {
+        if let Some(grace) = grace {
+            let ask = async {
+                if let Ok(cancel) = wire::encode(&ToChild::Cancel { id: job.id }) {
+                    let _ = self.requests.write_all(&cancel).await;
+                }
+                self.process.signal(Signal::SIGTERM);
+                // Its answers are read on, so that it cannot hang on a full pipe.
+                while let Ok(Some(_)) = self.answers.next::<FromChild>().await {}
+            };
+            let _ = timeout(grace, ask).await;
+        }
+        self.kill().await;
+        Ended::Broken(self.error(PoolErrorKind::Cancelled, job))
+    }
+
+    async fn broken(&mut self, kind: PoolErrorKind, job: &Job, cause: impl Into<BoxError>) -> Ended {
+        let status = self.kill().await;
+        let error = self.error(kind, job).with("exit", Exit(status)).because(cause);
+        Ended::Broken(self.with_last_lines(error).await)
+    }
+
+    fn error(&self, kind: PoolErrorKind, job: &Job) -> PoolError {
+        Error::new(kind, "run job").with("kind", &job.kind).with("job", job.id).with("slot", &self.slot)
+    }
+
+    async fn with_last_lines(&mut self, error: PoolError) -> PoolError {
+        let lines = self.stderr.last_lines().await;
+        if lines.is_empty() { error } else { error.with("last words", lines.escape_debug()) }
+    }
+
+    /// Asks an idle child to exit, and kills it when it does not.
+    pub(super) async fn shut_down(mut self, grace: Duration) {
+        let ask = async {
+            if let Ok(frame) = wire::encode(&ToChild::Shutdown) {
+                let _ = self.requests.write_all(&frame).await;
+            }
+            self.process.exited().await;
+        };
+        if timeout(grace, ask).await.is_err() {
+            self.kill().await;
+        }
+    }
+
+    /// Kills the whole group and waits until nothing of it is left.
+    async fn kill(&mut self) -> Exited {
+        self.process.signal(Signal::SIGKILL);
+        self.process.exited().await
+    }
+}
+
+/// An exit status, for people.
+struct Exit(Exited);
+
+impl std::fmt::Display for Exit {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.0 {
+            Some(status) => status.fmt(f),
+            None => f.write_str("unknown"),
+        }
+    }
+}

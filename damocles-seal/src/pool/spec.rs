@@ -1,0 +1,156 @@
+//! What a pool is made of, as data.
+
+use damocles_core::{CpuSet, pool::TaskKind};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::PathBuf,
+    time::Duration,
+};
+
+/// A pool of child processes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct PoolSpec {
+    /// The slots; each is one child.
+    pub slots: Vec<SlotSpec>,
+    /// How much may run at a time, whatever the slots.
+    pub limits: Limits,
+    /// How long a child that was asked to stop has for it.
+    pub grace: Duration,
+    /// How long a slot rests after its child has failed; doubled with every failure in a row, up to 64 times this.
+    pub rest: Duration,
+}
+
+impl PoolSpec {
+    /// A pool of these slots without limits.
+    pub fn new(slots: Vec<SlotSpec>) -> Self {
+        Self { slots, limits: Limits::default(), grace: Duration::from_secs(10), rest: Duration::from_secs(1) }
+    }
+
+    /// Checks what no single slot can know.
+    ///
+    /// # Errors
+    ///
+    /// The first thing that does not fit together.
+    pub fn check(&self) -> Result<(), SpecError> {
+        let mut names = BTreeSet::new();
+        for slot in &self.slots {
+            let name = || slot.name.clone();
+            if !names.insert(&slot.name) {
+                return Err(SpecError::Twice { slot: name() });
+            }
+            if slot.kinds.is_empty() {
+                return Err(SpecError::NoKind { slot: name() });
+            }
+            if let Some(lock) = slot.locks.iter().find(|lock| !self.limits.ext_locks.contains_key(*lock)) {
+                return Err(SpecError::UnknownLock { slot: name(), lock: lock.clone() });
+            }
+        }
+        let zero_lock = self.limits.ext_locks.iter().find(|(_, n)| **n == 0);
+        if let Some((lock, _)) = zero_lock {
+            return Err(SpecError::Zero { what: lock.clone() });
+        }
+        match self.limits.concurrent.iter().find(|(_, n)| **n == 0) {
+            Some((kind, _)) => Err(SpecError::Zero { what: kind.to_string() }),
+            None => Ok(()),
+        }
+    }
+}
+
+/// One child and what it is for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct SlotSpec {
+    /// Its name, unique in the pool, e.g. `pc1-0`.
+    pub name: String,
+    /// The kinds of job that it takes.
+    pub kinds: Vec<TaskKind>,
+    /// How to start it.
+    pub command: CommandSpec,
+    /// How long it may take to say that it is ready.
+    pub stable_wait: Duration,
+    /// Locks of [`Limits::ext_locks`] that each of its jobs holds.
+    pub locks: Vec<String>,
+    /// The CPUs that it is bound to.
+    pub cpus: Option<CpuSet>,
+}
+
+impl SlotSpec {
+    /// A slot that is bound to nothing and has 30 seconds to become ready.
+    pub fn new(name: impl Into<String>, kinds: Vec<TaskKind>, command: CommandSpec) -> Self {
+        let stable_wait = Duration::from_secs(30);
+        Self { name: name.into(), kinds, command, stable_wait, locks: Vec::new(), cpus: None }
+    }
+}
+
+/// A program and how to start it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CommandSpec {
+    /// The program: a path, or a name that is looked up in `PATH`.
+    pub program: PathBuf,
+    /// Its arguments.
+    pub args: Vec<String>,
+    /// Variables that it gets.
+    pub envs: BTreeMap<String, String>,
+    /// Whether it also gets the variables of this process; those in `envs` win.
+    pub inherit_envs: bool,
+}
+
+impl CommandSpec {
+    /// A program that inherits the environment.
+    pub fn new(program: impl Into<PathBuf>, args: impl IntoIterator<Item = impl Into<String>>) -> Self {
+        let args = args.into_iter().map(Into::into).collect();
+        Self { program: program.into(), args, envs: BTreeMap::new(), inherit_envs: true }
+    }
+
+    pub(super) fn to_command(&self) -> std::process::Command {
+        let mut command = std::process::Command::new(&self.program);
+        if !self.inherit_envs {
+            command.env_clear();
+        }
+        command.args(&self.args).envs(&self.envs);
+        command
+    }
+}
+
+/// How much may run at a time, whatever the slots.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Limits {
+    /// The most jobs of a kind at a time.
+    pub concurrent: BTreeMap<TaskKind, usize>,
+    /// The least time between two starts of a kind.
+    pub staggered: BTreeMap<TaskKind, Duration>,
+    /// How many slots may hold a lock at a time, e.g. one GPU shared by two kinds.
+    pub ext_locks: BTreeMap<String, usize>,
+}
+
+/// Something in a [`PoolSpec`] that does not fit together.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SpecError {
+    /// Two slots of one name.
+    #[error("two slots are named `{slot}`")]
+    Twice {
+        /// The name.
+        slot: String,
+    },
+    /// A slot for nothing.
+    #[error("slot `{slot}` takes no kind of job")]
+    NoKind {
+        /// The slot.
+        slot: String,
+    },
+    /// A lock that is not declared.
+    #[error("slot `{slot}` holds the lock `{lock}`, which is not declared")]
+    UnknownLock {
+        /// The slot.
+        slot: String,
+        /// The lock.
+        lock: String,
+    },
+    /// A limit that lets nothing run.
+    #[error("the limit of `{what}` is zero: nothing would ever run")]
+    Zero {
+        /// The kind or lock.
+        what: String,
+    },
+}
