@@ -4,6 +4,8 @@
 
 mod decode;
 mod encode;
+mod read;
 
 pub(crate) use decode::created_miner;
-pub(crate) use encode::{ActorCall, EncodeError, encode};
+pub(crate) use encode::{ActorCall, encode};
+pub use read::decode_call;

@@ -1,0 +1,25 @@
+//! How a client is set up.
+
+use crate::{outbox::Senders, rpc::Endpoint};
+use damocles_core::{EventSink, NullSink};
+use std::{sync::Arc, time::Duration};
+
+/// How a [`LotusClient`](crate::LotusClient) is set up.
+#[derive(Clone, Debug)]
+pub struct LotusConfig {
+    /// The node.
+    pub endpoint: Endpoint,
+    /// Who sends messages.
+    pub senders: Senders,
+    /// How often the head is asked for at a node that does not tell of it by itself.
+    pub poll_every: Duration,
+    /// Where the progress of messages is reported.
+    pub events: Arc<dyn EventSink>,
+}
+
+impl LotusConfig {
+    /// The usual set-up: the head is polled every second where it must be, and nothing is reported.
+    pub fn new(endpoint: Endpoint, senders: Senders) -> Self {
+        Self { endpoint, senders, poll_every: Duration::from_secs(1), events: Arc::new(NullSink) }
+    }
+}

@@ -1,0 +1,21 @@
+//! From a message on chain to a receipt.
+
+use super::Found;
+use crate::actor::created_miner;
+use damocles_core::{
+    Epoch,
+    chain::{CallKind, Receipt},
+};
+
+/// The receipt of a message of this class.
+pub(crate) fn receipt_of(kind: CallKind, found: &Found, said: Option<String>) -> Receipt {
+    let created = (kind == CallKind::CreateMiner && found.exit_code == 0).then(|| created_miner(&found.returned));
+    Receipt {
+        message: found.message.to_string(),
+        exit_code: found.exit_code,
+        returned: found.returned.clone(),
+        error: said,
+        epoch: Epoch(found.epoch),
+        created: created.flatten(),
+    }
+}

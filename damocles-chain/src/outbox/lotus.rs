@@ -1,0 +1,165 @@
+//! The outbox's node, over Lotus' RPC.
+
+use super::{
+    FINALITY, Found, Node, Push,
+    value::{key_param, param, value_of},
+};
+use crate::{
+    lotus_json::{ActorState, InvocResult, Lotus, MsgLookup, SignedMessage, TipSet},
+    rpc::{RpcClient, RpcError},
+};
+use async_trait::async_trait;
+use cid::Cid;
+use damocles_core::{
+    Recovery,
+    chain::{Call, ChainError, ChainErrorKind, TipsetRef},
+};
+use fvm_shared::{address::Address, bigint::BigInt, econ::TokenAmount, message::Message};
+use serde_json::{Value, json};
+use std::sync::Arc;
+
+/// The most gas that a block holds.
+const BLOCK_GAS: u64 = 10_000_000_000;
+/// For a message that the actor will refuse, attoFIL a unit of gas.
+const LEAST_PREMIUM: u64 = 100_000;
+
+#[derive(Debug)]
+pub(crate) struct LotusNode {
+    rpc: Arc<RpcClient>,
+}
+
+impl LotusNode {
+    pub(crate) fn new(rpc: Arc<RpcClient>) -> Self {
+        Self { rpc }
+    }
+
+    async fn tipset(&self, key: &[Cid]) -> Result<TipSet, ChainError> {
+        self.rpc.call("ChainGetTipSet", json!([Lotus(key.to_vec())])).await
+    }
+
+    /// Limit and fees for a message that the node's trial run refuses. It is sent all the same: the receipt, not our
+    /// guess, tells the caller what the actor made of it, and what fails now may pass when it lands.
+    async fn price_unrun(&self, call: &Call, mut message: Message) -> Result<Message, ChainError> {
+        let head: TipSet = self.rpc.call("ChainHead", json!([])).await?;
+        let base_fee = head.blocks.first().map(|b| b.parent_base_fee.clone()).unwrap_or_default();
+        message.gas_limit = match call {
+            Call::PreCommit(batch) => gas(50_000_000, 30_000_000, batch.sectors.len()),
+            Call::ProveCommit(batch) => gas(100_000_000, 100_000_000, batch.sectors.len()),
+            Call::SubmitWindowedPoSt(post) => gas(100_000_000, 150_000_000, post.partitions.len()),
+            Call::CreateMiner(_) => gas(100_000_000, 0, 0),
+            _ => gas(200_000_000, 0, 0),
+        };
+        message.gas_premium = TokenAmount::from_atto(LEAST_PREMIUM);
+        message.gas_fee_cap = base_fee * BigInt::from(2) + &message.gas_premium;
+        Ok(message)
+    }
+}
+
+fn gas(fixed: u64, each: u64, count: usize) -> u64 {
+    let count = u64::try_from(count).unwrap_or(u64::MAX);
+    fixed.saturating_add(each.saturating_mul(count)).min(BLOCK_GAS / 2)
+}
+
+/// Whether a failed estimate says that the actor would refuse the message as things are, rather than that the sender
+/// cannot pay or the node cannot tell.
+fn would_be_refused(error: &ChainError) -> bool {
+    let Some(answer) = RpcError::of(error) else { return false };
+    let text = answer.message.to_lowercase();
+    let funds = ["insufficient", "not enough funds", "exit=[6]", "exit=[1]", "exit=[2]", "(6)", "(1)", "(2)"];
+    text.contains("execution failed") && !funds.iter().any(|f| text.contains(f))
+}
+
+#[async_trait]
+impl Node for LotusNode {
+    async fn network_name(&self) -> Result<String, ChainError> {
+        self.rpc.call("StateNetworkName", json!([])).await
+    }
+
+    async fn next_nonce(&self, sender: &Address) -> Result<u64, ChainError> {
+        self.rpc.call("MpoolGetNonce", json!([param(*sender)])).await
+    }
+
+    async fn final_nonce(&self, head: &TipsetRef, sender: &Address) -> Result<Option<u64>, ChainError> {
+        let epoch = head.epoch.0.saturating_sub(FINALITY);
+        if epoch < 1 {
+            return Ok(None);
+        }
+        let old: TipSet = self.rpc.call("ChainGetTipSetByHeight", json!([epoch, key_param(head)])).await?;
+        let params = json!([param(*sender), Lotus(old.cids)]);
+        match self.rpc.call::<ActorState>("StateGetActor", params).await {
+            Ok(actor) => Ok(Some(actor.nonce)),
+            Err(e) if e.kind() == ChainErrorKind::NotFound => Ok(None),
+            Err(e) => Err(e),
+        }
+    }
+
+    async fn value(&self, head: &TipsetRef, call: &Call) -> Result<TokenAmount, ChainError> {
+        value_of(&self.rpc, head, call).await
+    }
+
+    async fn price(&self, _: &TipsetRef, call: &Call, message: Message) -> Result<Message, ChainError> {
+        let params = json!([param(message.clone()), Value::Null, []]);
+        let priced: Message = match self.rpc.call_form("GasEstimateMessageGas", params).await {
+            Ok(priced) => priced,
+            Err(e) if would_be_refused(&e) => return self.price_unrun(call, message).await,
+            Err(e) => return Err(e),
+        };
+        let odd = |what| {
+            Err(ChainError::new(ChainErrorKind::Malformed, "price message")
+                .with("endpoint", self.rpc.endpoint())
+                .with("what", what))
+        };
+        // Only the price is taken from the answer: a node must not be able to change what is signed.
+        if priced.gas_limit == 0 || priced.gas_limit > BLOCK_GAS {
+            return odd("a gas limit that no block has");
+        }
+        if priced.gas_premium.is_negative() || priced.gas_premium > priced.gas_fee_cap {
+            return odd("a premium that the fee cap does not cover");
+        }
+        if priced.gas_fee_cap.clone() * priced.gas_limit > TokenAmount::from_whole(1000) {
+            return odd("a price of more than 1,000 FIL");
+        }
+        let Message { gas_limit, gas_fee_cap, gas_premium, .. } = priced;
+        Ok(Message { gas_limit, gas_fee_cap, gas_premium, ..message })
+    }
+
+    async fn push(&self, message: &SignedMessage) -> Result<Push, ChainError> {
+        let error = match self.rpc.call::<Value>("MpoolPush", json!([message])).await {
+            Ok(_) => return Ok(Push::Accepted),
+            Err(error) => error,
+        };
+        let text = RpcError::of(&error).map(|e| e.message.to_lowercase()).unwrap_or_default();
+        if ["already in mpool", "already exists", "existing nonce"].iter().any(|t| text.contains(t)) {
+            Ok(Push::Accepted)
+        } else if ["minimum expected nonce", "nonce too low"].iter().any(|t| text.contains(t)) {
+            Ok(Push::NonceUsed)
+        } else {
+            // Funds come and fees fall: a push is never given up, its nonce has to be filled.
+            Err(error.recover_by(Recovery::RETRY))
+        }
+    }
+
+    async fn search(&self, head: &TipsetRef, cid: &Cid) -> Result<Option<Found>, ChainError> {
+        let params = json!([key_param(head), param(*cid), -1, true]);
+        let Some(lookup) = self.rpc.call::<Option<MsgLookup>>("StateSearchMsg", params).await? else {
+            return Ok(None);
+        };
+        // The lookup names the tipset with the receipt; the message is in the one before it.
+        let with_receipt = self.tipset(&lookup.tip_set).await?;
+        let parents = with_receipt.parents().ok_or_else(|| {
+            ChainError::new(ChainErrorKind::Malformed, "read tipset").with("endpoint", self.rpc.endpoint())
+        })?;
+        let epoch = self.tipset(&parents.0).await?.height;
+        Ok(Some(Found {
+            message: lookup.message,
+            exit_code: lookup.receipt.exit_code,
+            returned: lookup.receipt.r#return,
+            epoch,
+        }))
+    }
+
+    async fn said(&self, cid: &Cid) -> Option<String> {
+        let replay = self.rpc.call::<InvocResult>("StateReplay", json!([[], param(*cid)])).await.ok()?;
+        (!replay.error.is_empty()).then_some(replay.error)
+    }
+}

@@ -1,0 +1,61 @@
+//! What the outbox asks of a node.
+
+use crate::lotus_json::SignedMessage;
+use async_trait::async_trait;
+use cid::Cid;
+use damocles_core::chain::{Call, ChainError, TipsetRef};
+use fvm_shared::{address::Address, econ::TokenAmount, message::Message};
+use std::fmt;
+
+/// Epochs after which no message comes back and none goes away.
+pub(crate) const FINALITY: i64 = 900;
+
+/// What the outbox asks of a node: one method for each thing that can go wrong by itself.
+#[async_trait]
+pub(crate) trait Node: fmt::Debug + Send + Sync + 'static {
+    /// The network's name.
+    async fn network_name(&self) -> Result<String, ChainError>;
+
+    /// The nonce of the sender's next message, those in the pool counted.
+    async fn next_nonce(&self, sender: &Address) -> Result<u64, ChainError>;
+
+    /// The nonce of the sender's next message at a tipset that is final; none while the chain is too short.
+    async fn final_nonce(&self, head: &TipsetRef, sender: &Address) -> Result<Option<u64>, ChainError>;
+
+    /// What has to be sent along.
+    async fn value(&self, head: &TipsetRef, call: &Call) -> Result<TokenAmount, ChainError>;
+
+    /// Fills in gas limit, fee cap and premium.
+    async fn price(&self, head: &TipsetRef, call: &Call, message: Message) -> Result<Message, ChainError>;
+
+    /// Hands a message in.
+    async fn push(&self, message: &SignedMessage) -> Result<Push, ChainError>;
+
+    /// Where a message is on the chain of `head`.
+    async fn search(&self, head: &TipsetRef, cid: &Cid) -> Result<Option<Found>, ChainError>;
+
+    /// What the actor said about a message that failed, if the node tells.
+    async fn said(&self, cid: &Cid) -> Option<String>;
+}
+
+/// How a node took a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Push {
+    /// It is in the pool, for the first time or still.
+    Accepted,
+    /// Its nonce is used up on chain: by it, or by another message.
+    NonceUsed,
+}
+
+/// A message on chain.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Found {
+    /// The message: another CID if it was replaced by one that does the same at another price.
+    pub(crate) message: Cid,
+    /// The actor's exit code.
+    pub(crate) exit_code: i64,
+    /// What the actor returned.
+    pub(crate) returned: Vec<u8>,
+    /// The height of the tipset that holds it.
+    pub(crate) epoch: i64,
+}

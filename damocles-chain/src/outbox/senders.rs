@@ -1,0 +1,103 @@
+//! Who sends what.
+
+use crate::{
+    lotus_json::{from_core, to_core},
+    rpc::RpcClient,
+    signer::Signer,
+};
+use damocles_core::{
+    Address,
+    chain::{Call, CallKind, ChainError, ChainErrorKind},
+};
+use fvm_shared::address::{Address as ChainAddress, Protocol};
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+use std::collections::BTreeSet;
+
+/// The senders of messages, by class.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Senders {
+    /// Who sends what no other sender is named for.
+    pub default: Address,
+    /// Who sends proofs of spacetime, faults and recoveries.
+    #[serde(default)]
+    pub post: Option<Address>,
+    /// Who sends pre-commits and prove-commits.
+    #[serde(default)]
+    pub commit: Option<Address>,
+    /// Who makes miners; the new miner's owner if none is named.
+    #[serde(default)]
+    pub create_miner: Option<Address>,
+}
+
+impl Senders {
+    /// One sender for everything.
+    pub fn all(sender: Address) -> Self {
+        Self { default: sender, post: None, commit: None, create_miner: None }
+    }
+}
+
+/// Senders whose keys were seen.
+#[derive(Clone, Debug)]
+pub(crate) struct CheckedSenders {
+    default: ChainAddress,
+    post: Option<ChainAddress>,
+    commit: Option<ChainAddress>,
+    create_miner: Option<ChainAddress>,
+    keys: BTreeSet<Vec<u8>>,
+}
+
+fn no_sender(address: &Address) -> ChainError {
+    ChainError::new(ChainErrorKind::NoSender, "find sender")
+        .with("sender", address)
+        .hint_with("import the sender's key, or name a sender whose key is there")
+}
+
+impl CheckedSenders {
+    /// Checks that there is a key for each sender. An ID address is looked up at the node.
+    pub(crate) async fn check(senders: &Senders, signer: &dyn Signer, rpc: &RpcClient) -> Result<Self, ChainError> {
+        let held = signer.addresses().await;
+        let held = held.map_err(|e| ChainError::new(ChainErrorKind::NoSender, "list keys").because(e))?;
+        let keys: BTreeSet<_> = held.iter().filter_map(|a| from_core(a).ok()).map(|a| a.to_bytes()).collect();
+        let key_of = async |address: &Address| -> Result<ChainAddress, ChainError> {
+            let mut key = from_core(address).map_err(|e| no_sender(address).because(e))?;
+            if key.protocol() == Protocol::ID {
+                key = rpc.call_form("StateAccountKey", json!([address, []])).await?;
+            }
+            if keys.contains(&key.to_bytes()) { Ok(key) } else { Err(no_sender(address)) }
+        };
+        let maybe = async |address: &Option<Address>| match address {
+            Some(address) => key_of(address).await.map(Some),
+            None => Ok(None),
+        };
+        Ok(Self {
+            default: key_of(&senders.default).await?,
+            post: maybe(&senders.post).await?,
+            commit: maybe(&senders.commit).await?,
+            create_miner: maybe(&senders.create_miner).await?,
+            keys,
+        })
+    }
+
+    #[cfg(test)]
+    pub(crate) fn unchecked(sender: ChainAddress) -> Self {
+        let keys = BTreeSet::from([sender.to_bytes()]);
+        Self { default: sender, post: None, commit: None, create_miner: None, keys }
+    }
+
+    /// Who sends a call.
+    pub(crate) fn of(&self, call: &Call) -> Result<ChainAddress, ChainError> {
+        let named = match call.kind() {
+            CallKind::CreateMiner => self.create_miner,
+            CallKind::PreCommit | CallKind::ProveCommit => self.commit,
+            CallKind::PoSt => self.post,
+            _ => None,
+        };
+        let Call::CreateMiner(create) = call else { return Ok(named.unwrap_or(self.default)) };
+        let Some(sender) = named else {
+            let owner = from_core(&create.owner).map_err(|e| no_sender(&create.owner).because(e))?;
+            return if self.keys.contains(&owner.to_bytes()) { Ok(owner) } else { Err(no_sender(&to_core(&owner))) };
+        };
+        Ok(sender)
+    }
+}

@@ -1,0 +1,295 @@
+//! The outbox's table.
+
+use crate::lotus_json::SignedMessage;
+use cid::Cid;
+use damocles_core::{
+    BoxError,
+    chain::{Call, CallKind, ChainError, ChainErrorKind, Receipt, SubmitKey},
+};
+use fvm_shared::address::Address;
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use sqlx::{
+    AnyPool, Row as _, SqlSafeStr as _,
+    any::AnyRow,
+    migrate::{Migration, MigrationType, Migrator},
+};
+
+const SCHEMA: &str = "
+CREATE TABLE chain_messages (
+    submit_key TEXT PRIMARY KEY,
+    seq BIGINT NOT NULL,
+    call TEXT NOT NULL,
+    state TEXT NOT NULL,
+    sender TEXT,
+    nonce BIGINT,
+    cid TEXT,
+    signed TEXT,
+    receipt TEXT,
+    error TEXT
+);
+CREATE UNIQUE INDEX chain_messages_nonce ON chain_messages (sender, nonce);
+CREATE INDEX chain_messages_state ON chain_messages (state);
+";
+
+/// How far a call in the outbox is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum OutboxState {
+    /// Recorded, without nonce.
+    Recorded,
+    /// Signed with a nonce: it is pushed until it is on chain.
+    Signed,
+    /// On chain for good.
+    Settled,
+    /// Given up before it had a nonce.
+    Dropped,
+}
+
+impl OutboxState {
+    const fn text(self) -> &'static str {
+        match self {
+            Self::Recorded => "recorded",
+            Self::Signed => "signed",
+            Self::Settled => "settled",
+            Self::Dropped => "dropped",
+        }
+    }
+}
+
+/// A call in the outbox, as shown to operators.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OutboxEntry {
+    /// Its key.
+    pub key: SubmitKey,
+    /// Its class.
+    pub kind: CallKind,
+    /// How far it is.
+    pub state: OutboxState,
+    /// Who sends it, once signed.
+    pub sender: Option<String>,
+    /// Its nonce, once signed.
+    pub nonce: Option<u64>,
+    /// The CID of its message, once signed.
+    pub cid: Option<String>,
+    /// Why it does not move, or why it was dropped.
+    pub error: Option<String>,
+}
+
+/// A call in the outbox.
+#[derive(Clone, Debug)]
+pub(crate) struct Row {
+    pub(crate) key: SubmitKey,
+    pub(crate) call: Call,
+    pub(crate) state: OutboxState,
+    pub(crate) sender: Option<String>,
+    pub(crate) nonce: Option<u64>,
+    pub(crate) cid: Option<Cid>,
+    pub(crate) signed: Option<SignedMessage>,
+    pub(crate) receipt: Option<Receipt>,
+    pub(crate) error: Option<String>,
+}
+
+impl Row {
+    pub(crate) fn entry(&self) -> OutboxEntry {
+        OutboxEntry {
+            key: self.key.clone(),
+            kind: self.call.kind(),
+            state: self.state,
+            sender: self.sender.clone(),
+            nonce: self.nonce,
+            cid: self.cid.map(|c| c.to_string()),
+            error: self.error.clone(),
+        }
+    }
+}
+
+/// The table. Each method is one transaction.
+#[derive(Clone, Debug)]
+pub(crate) struct Store {
+    pool: AnyPool,
+}
+
+fn broken(op: &'static str, e: impl Into<BoxError>) -> ChainError {
+    ChainError::new(ChainErrorKind::Outbox, op).because(e)
+}
+
+fn json_of<T: Serialize>(value: &T) -> Result<String, ChainError> {
+    serde_json::to_string(value).map_err(|e| broken("write outbox", e))
+}
+
+fn value_of<T: DeserializeOwned>(text: &str) -> Result<T, BoxError> {
+    Ok(serde_json::from_str(text)?)
+}
+
+fn row_of(row: &AnyRow) -> Result<Row, BoxError> {
+    let text = |column: &str| row.try_get::<Option<String>, _>(column);
+    let state: String = row.try_get("state")?;
+    let states = [OutboxState::Recorded, OutboxState::Signed, OutboxState::Settled, OutboxState::Dropped];
+    let state = states.into_iter().find(|s| s.text() == state).ok_or_else(|| format!("unknown state `{state}`"))?;
+    let nonce = row.try_get::<Option<i64>, _>("nonce")?.map(u64::try_from).transpose()?;
+    Ok(Row {
+        key: SubmitKey(row.try_get("submit_key")?),
+        call: value_of(&row.try_get::<String, _>("call")?)?,
+        state,
+        sender: text("sender")?,
+        nonce,
+        cid: text("cid")?.map(|c| Cid::try_from(c.as_str())).transpose()?,
+        signed: text("signed")?.map(|s| value_of(&s)).transpose()?,
+        receipt: text("receipt")?.map(|r| value_of(&r)).transpose()?,
+        error: text("error")?,
+    })
+}
+
+fn rows_of(op: &'static str, rows: &[AnyRow]) -> Result<Vec<Row>, ChainError> {
+    rows.iter().map(row_of).collect::<Result<_, _>>().map_err(|e| broken(op, e))
+}
+
+impl Store {
+    /// Opens the table; makes it if it is not there.
+    pub(crate) async fn open(pool: AnyPool) -> Result<Self, ChainError> {
+        let migration = Migration::new(1, "outbox".into(), MigrationType::Simple, SCHEMA.into_sql_str(), false);
+        let mut migrator = Migrator::with_migrations(vec![migration]);
+        migrator.dangerous_set_table_name("chain_migrations");
+        migrator.run(&pool).await.map_err(|e| broken("open outbox", e))?;
+        Ok(Self { pool })
+    }
+
+    /// Records a call; false if its key was there before.
+    pub(crate) async fn record(&self, key: &SubmitKey, call: &Call) -> Result<bool, ChainError> {
+        let done = sqlx::query(
+            "INSERT INTO chain_messages (submit_key, seq, call, state)
+             VALUES ($1, (SELECT COALESCE(MAX(seq), 0) + 1 FROM chain_messages), $2, 'recorded')
+             ON CONFLICT (submit_key) DO NOTHING",
+        )
+        .bind(&key.0)
+        .bind(json_of(call)?)
+        .execute(&self.pool)
+        .await
+        .map_err(|e| broken("record call", e).with("key", key))?;
+        Ok(done.rows_affected() == 1)
+    }
+
+    /// One call.
+    pub(crate) async fn get(&self, key: &str) -> Result<Option<Row>, ChainError> {
+        let rows = sqlx::query("SELECT * FROM chain_messages WHERE submit_key = $1")
+            .bind(key)
+            .fetch_all(&self.pool)
+            .await
+            .map_err(|e| broken("read outbox", e).with("key", key))?;
+        Ok(rows_of("read outbox", &rows)?.pop())
+    }
+
+    /// All calls in the order of their submission.
+    pub(crate) async fn all(&self) -> Result<Vec<Row>, ChainError> {
+        let rows = sqlx::query("SELECT * FROM chain_messages ORDER BY seq, submit_key").fetch_all(&self.pool).await;
+        rows_of("read outbox", &rows.map_err(|e| broken("read outbox", e))?)
+    }
+
+    /// Calls that are neither settled nor dropped: signed ones by nonce, then the others in the order of their
+    /// submission.
+    pub(crate) async fn unfinished(&self) -> Result<Vec<Row>, ChainError> {
+        let rows = sqlx::query(
+            "SELECT * FROM chain_messages WHERE state IN ('signed', 'recorded')
+             ORDER BY CASE state WHEN 'signed' THEN 0 ELSE 1 END, sender, nonce, seq, submit_key",
+        )
+        .fetch_all(&self.pool)
+        .await;
+        rows_of("read outbox", &rows.map_err(|e| broken("read outbox", e))?)
+    }
+
+    /// The nonce after the highest that was assigned to a sender.
+    pub(crate) async fn next_nonce(&self, sender: &Address) -> Result<u64, ChainError> {
+        let row = sqlx::query("SELECT COALESCE(MAX(nonce), -1) + 1 AS next FROM chain_messages WHERE sender = $1")
+            .bind(sender_text(sender))
+            .fetch_one(&self.pool)
+            .await
+            .map_err(|e| broken("read nonce", e))?;
+        let next: i64 = row.try_get("next").map_err(|e| broken("read nonce", e))?;
+        u64::try_from(next).map_err(|e| broken("read nonce", e))
+    }
+
+    /// Records nonce, message and signature, all or nothing; false if the call was signed before.
+    pub(crate) async fn sign(&self, key: &SubmitKey, signed: &SignedMessage, cid: &Cid) -> Result<bool, ChainError> {
+        let nonce = i64::try_from(signed.message.sequence).map_err(|e| broken("record signature", e))?;
+        let done = sqlx::query(
+            "UPDATE chain_messages SET state = 'signed', sender = $1, nonce = $2, cid = $3, signed = $4, error = NULL
+             WHERE submit_key = $5 AND state = 'recorded'",
+        )
+        .bind(sender_text(&signed.message.from))
+        .bind(nonce)
+        .bind(cid.to_string())
+        .bind(json_of(signed)?)
+        .bind(&key.0)
+        .execute(&self.pool)
+        .await
+        .map_err(|e| broken("record signature", e).with("key", key))?;
+        Ok(done.rows_affected() == 1)
+    }
+
+    /// Takes a nonce back that another message used up for good.
+    pub(crate) async fn unsign(&self, key: &SubmitKey, reason: &str) -> Result<(), ChainError> {
+        sqlx::query(
+            "UPDATE chain_messages
+             SET state = 'recorded', sender = NULL, nonce = NULL, cid = NULL, signed = NULL, error = $1
+             WHERE submit_key = $2 AND state = 'signed'",
+        )
+        .bind(reason)
+        .bind(&key.0)
+        .execute(&self.pool)
+        .await
+        .map(drop)
+        .map_err(|e| broken("take nonce back", e).with("key", key))
+    }
+
+    /// Records the receipt of a message that is final.
+    pub(crate) async fn settle(&self, key: &SubmitKey, receipt: &Receipt) -> Result<(), ChainError> {
+        sqlx::query(
+            "UPDATE chain_messages SET state = 'settled', receipt = $1, error = NULL
+             WHERE submit_key = $2 AND state = 'signed'",
+        )
+        .bind(json_of(receipt)?)
+        .bind(&key.0)
+        .execute(&self.pool)
+        .await
+        .map(drop)
+        .map_err(|e| broken("settle message", e).with("key", key))
+    }
+
+    /// Gives a call up that has no nonce.
+    pub(crate) async fn drop_call(&self, key: &SubmitKey, reason: &str) -> Result<(), ChainError> {
+        sqlx::query(
+            "UPDATE chain_messages SET state = 'dropped', error = $1 WHERE submit_key = $2 AND state = 'recorded'",
+        )
+        .bind(reason)
+        .bind(&key.0)
+        .execute(&self.pool)
+        .await
+        .map(drop)
+        .map_err(|e| broken("drop call", e).with("key", key))
+    }
+
+    /// Notes why a call does not move, or that it moves again; a call that changed its state meanwhile keeps the
+    /// reason that it was given with that.
+    pub(crate) async fn note(
+        &self,
+        key: &SubmitKey,
+        state: OutboxState,
+        error: Option<String>,
+    ) -> Result<(), ChainError> {
+        let query = match error {
+            Some(text) => {
+                sqlx::query("UPDATE chain_messages SET error = $1 WHERE submit_key = $2").bind(text).bind(&key.0)
+            }
+            None => sqlx::query("UPDATE chain_messages SET error = NULL WHERE submit_key = $1 AND state = $2")
+                .bind(&key.0)
+                .bind(state.text()),
+        };
+        query.execute(&self.pool).await.map(drop).map_err(|e| broken("note error", e).with("key", key))
+    }
+}
+
+/// How a sender is written in the table.
+fn sender_text(sender: &Address) -> String {
+    crate::lotus_json::text_of(sender)
+}
