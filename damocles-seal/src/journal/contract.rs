@@ -1,0 +1,80 @@
+//! The trait of a journal.
+
+use super::{Entry, NewEntry, SectorRecord};
+use async_trait::async_trait;
+use damocles_core::{
+    Fence, RequestId, SectorId,
+    allocator::{Outcome, SectorLease},
+    pipeline::{SealError, StageId},
+};
+use std::fmt;
+
+/// Records what happens to the sectors of one sealing store.
+///
+/// # Contract
+///
+/// - What `open`, `append` and `set_pending_request` wrote is synced before they return; a failed one wrote nothing.
+/// - Entries are never changed and never removed.
+/// - `open` and `append` under an older fence than the recorded one fail with
+///   [`SealErrorKind::Fenced`](damocles_core::pipeline::SealErrorKind::Fenced).
+/// - `open` answers the pending request: both happen in one transaction.
+/// - An entry that is not what was written makes `history` and `load` of its sector fail with
+///   [`SealErrorKind::CorruptJournal`](damocles_core::pipeline::SealErrorKind::CorruptJournal), and of no other sector.
+#[async_trait]
+pub trait Journal: fmt::Debug + Send + Sync + 'static {
+    /// Takes a sector on under this lease.
+    async fn open(&self, lease: &SectorLease) -> Result<(), SealError>;
+
+    /// Adds an entry and returns its number within the sector.
+    async fn append(&self, sector: SectorId, fence: Fence, entry: NewEntry) -> Result<u64, SealError>;
+
+    /// Every entry of a sector, in order and verified. Empty for a sector that was never opened.
+    async fn history(&self, sector: SectorId) -> Result<Vec<Entry>, SealError>;
+
+    /// The sectors that were opened and have not ended.
+    async fn active(&self) -> Result<Vec<JournalSector>, SealError>;
+
+    /// The request that was recorded and not answered yet.
+    async fn pending_request(&self) -> Result<Option<RequestId>, SealError>;
+
+    /// Records a request before it is made, or forgets one that is void.
+    async fn set_pending_request(&self, request: Option<&RequestId>) -> Result<(), SealError>;
+
+    /// Where a sector stands.
+    async fn load(&self, sector: SectorId) -> Result<SectorRecord, SealError> {
+        SectorRecord::replay(sector, &self.history(sector).await?)
+    }
+}
+
+/// A sector that has not ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct JournalSector {
+    /// The lease under which it was opened last.
+    pub lease: SectorLease,
+    /// How it is.
+    pub phase: Phase,
+}
+
+/// How a sector that has not ended is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Phase {
+    /// It moves through its plan.
+    Active,
+    /// It waits for an operator.
+    Parked {
+        /// The stage that failed, if it was one.
+        stage: Option<StageId>,
+        /// The error with its causes.
+        error: String,
+        /// What an operator can do.
+        hint: Option<String>,
+    },
+    /// The work is over; the manager may or may not know.
+    Ending {
+        /// How it ended.
+        outcome: Outcome,
+        /// Why, if it was abandoned.
+        reason: Option<String>,
+    },
+}
