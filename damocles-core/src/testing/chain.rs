@@ -48,6 +48,8 @@ pub struct LandedCall {
 struct State {
     head: Epoch,
     unavailable: bool,
+    held: bool,
+    draw: u64,
     exit_codes: Vec<i64>,
     pending: Vec<(SubmitKey, Call)>,
     known: BTreeMap<SubmitKey, Option<(Epoch, i64)>>,
@@ -63,6 +65,8 @@ impl InMemoryChain {
         let state = State {
             head,
             unavailable: false,
+            held: false,
+            draw: 0,
             exit_codes: Vec::new(),
             pending: Vec::new(),
             known: BTreeMap::new(),
@@ -82,7 +86,8 @@ impl InMemoryChain {
             if head.0.rem_euclid(WINDOW) == 0 {
                 state.deadlines.values_mut().for_each(|d| d.proven.clear());
             }
-            for (key, call) in std::mem::take(&mut state.pending) {
+            let landing = if state.held { Vec::new() } else { std::mem::take(&mut state.pending) };
+            for (key, call) in landing {
                 let exit_code = state.exit_codes.pop().unwrap_or(0);
                 if exit_code == 0 {
                     apply(&mut state, &call, head);
@@ -103,6 +108,21 @@ impl InMemoryChain {
     /// Makes every call fail with [`ChainErrorKind::Unavailable`], or ends that.
     pub fn set_unavailable(&self, unavailable: bool) {
         self.state.lock().unavailable = unavailable;
+    }
+
+    /// Keeps calls from landing, or ends that.
+    pub fn set_held(&self, held: bool) {
+        self.state.lock().held = held;
+    }
+
+    /// Makes all randomness another, as a reorganisation from the first epoch on would.
+    pub fn redraw(&self) {
+        self.state.lock().draw += 1;
+    }
+
+    /// How many calls wait to land.
+    pub fn pending(&self) -> usize {
+        self.state.lock().pending.len()
     }
 
     /// Sets what a deadline holds.
@@ -274,11 +294,11 @@ impl ChainClient for InMemoryChain {
         epoch: Epoch,
         miner: ActorId,
     ) -> Result<Randomness, ChainError> {
-        self.read("draw randomness", |_| {
+        self.read("draw randomness", |state| {
             if epoch > at.epoch {
                 return Err(Error::new(ChainErrorKind::Rejected, "draw randomness").with("epoch", epoch));
             }
-            let text = format!("{kind:?}/{epoch}/{miner}");
+            let text = format!("{kind:?}/{epoch}/{miner}/{}", state.draw);
             let digest = blake2b_simd::Params::new().hash_length(32).hash(text.as_bytes());
             let bytes = digest.as_bytes().try_into().expect("the digest has 32 bytes");
             Ok(Randomness(bytes))

@@ -1,0 +1,48 @@
+//! What a scheduler can be told.
+
+use std::time::Duration;
+
+/// How a scheduler plans and fulfils. All counts are of epochs unless said otherwise.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Options {
+    /// Epochs on top of a message before it counts as landed.
+    pub confidence: i64,
+    /// Epochs on top of a challenge before it is proven. A changed challenge is noticed in any case and costs a proof.
+    pub challenge_confidence: i64,
+    /// How long before the protocol's last epoch a duty is due.
+    pub due_margin: i64,
+    /// The most partitions in one proof: 1 to 3.
+    pub partitions_per_proof: u64,
+    /// The most partitions in one declaration of recoveries.
+    pub partitions_per_declaration: usize,
+    /// How many deadlines after the current one a view holds. Three are needed to see every cut-off that is ahead in time.
+    pub lookahead: u64,
+    /// The most messages for one duty.
+    pub attempts: u32,
+    /// How many faulty sectors are checked at a time.
+    pub parallel_checks: usize,
+    /// How long the chain client may take for one answer.
+    pub chain_timeout: Duration,
+}
+
+impl Options {
+    /// The protocol takes no more partitions in one message.
+    pub const MAX_PARTITIONS_PER_PROOF: u64 = 3;
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            confidence: 5,
+            challenge_confidence: 2,
+            due_margin: 0,
+            partitions_per_proof: Self::MAX_PARTITIONS_PER_PROOF,
+            partitions_per_declaration: 50,
+            lookahead: 4,
+            attempts: 5,
+            parallel_checks: 8,
+            chain_timeout: Duration::from_secs(60),
+        }
+    }
+}
