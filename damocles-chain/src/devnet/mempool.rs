@@ -81,12 +81,6 @@ impl Mempool {
         Ok(cid)
     }
 
-    /// A message that waits.
-    pub(super) fn get(&self, cid: &Cid) -> Option<&SignedMessage> {
-        let (from, nonce) = self.by_cid.get(cid)?;
-        self.pending.get(from)?.get(nonce)
-    }
-
     /// All that wait.
     pub(super) fn all(&self) -> impl Iterator<Item = &SignedMessage> {
         self.pending.values().flat_map(BTreeMap::values)

@@ -163,8 +163,8 @@ impl Devnet {
             chain.actors = Arc::new(actors);
         }
         // Reads see the funds only from the next tipset on.
-        self.grow(self.chain.read().head().height + 1)?;
-        Ok(())
+        let next = self.chain.read().head().height + 1;
+        self.grow(next)
     }
 
     /// The current head.

@@ -1,0 +1,55 @@
+//! Keys, databases and clients.
+
+use damocles_chain::{
+    LotusClient, LotusConfig, Senders,
+    signer::{KeyKind, Keystore},
+};
+use damocles_core::{
+    ActorId, Address, DeadlineIndex, PartitionIndex, SectorNumber,
+    chain::{Call, ChainError, DeclareFaultsRecovered, PartitionSectors},
+};
+use sqlx::{AnyPool, any::AnyPoolOptions};
+use std::{sync::Arc, time::Duration};
+use tempfile::TempDir;
+
+pub(crate) struct Home {
+    dir: TempDir,
+    pub(crate) keys: Keystore,
+    pub(crate) owner: Address,
+    pub(crate) worker: Address,
+}
+
+impl Home {
+    pub(crate) fn new() -> Self {
+        sqlx::any::install_default_drivers();
+        let dir = tempfile::tempdir().unwrap();
+        let keys = Keystore::open(dir.path().join("keystore")).unwrap();
+        let owner = keys.create(KeyKind::Secp256k1).unwrap();
+        let worker = keys.create(KeyKind::Bls).unwrap();
+        Self { dir, keys, owner, worker }
+    }
+
+    pub(crate) async fn database(&self) -> AnyPool {
+        let url = format!("sqlite://{}?mode=rwc", self.dir.path().join("manager.db").display());
+        AnyPoolOptions::new().max_connections(2).connect(&url).await.unwrap()
+    }
+
+    pub(crate) async fn client(&self, endpoint: &str) -> Arc<LotusClient> {
+        self.client_of(endpoint, Senders::all(self.worker.clone())).await.unwrap()
+    }
+
+    pub(crate) async fn client_of(&self, endpoint: &str, senders: Senders) -> Result<Arc<LotusClient>, ChainError> {
+        let mut config = LotusConfig::new(endpoint.parse().unwrap(), senders);
+        config.poll_every = Duration::from_millis(5);
+        LotusClient::connect(config, Arc::new(self.keys.clone()), self.database().await).await
+    }
+}
+
+pub(crate) fn recover(miner: ActorId, number: u64) -> Call {
+    let part = PartitionSectors {
+        deadline: DeadlineIndex(0),
+        partition: PartitionIndex(0),
+        sectors: [SectorNumber(number)].into_iter().collect(),
+    };
+    Call::DeclareFaultsRecovered(DeclareFaultsRecovered { miner, recoveries: vec![part] })
+}

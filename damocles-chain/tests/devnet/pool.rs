@@ -1,0 +1,91 @@
+//! The pool: nonces, replacement, signatures.
+
+use crate::harness::{Key, Net};
+use fvm_shared::econ::TokenAmount;
+use serde_json::json;
+
+fn send(net: &Net, nonce: u64, premium: i64) -> fvm_shared::message::Message {
+    let mut message = net.message(&net.owner, net.worker.address(), 0, &(), TokenAmount::from_whole(1));
+    message.sequence = nonce;
+    message.gas_premium = TokenAmount::from_atto(premium);
+    message
+}
+
+#[test]
+fn a_replayed_message_and_a_low_nonce_are_refused() {
+    let net = Net::bare();
+    let message = send(&net, 0, 100_000);
+    net.push(&net.owner, message.clone()).unwrap();
+    let waiting = net.push(&net.owner, message.clone()).unwrap_err();
+    assert!(waiting.to_string().contains("already in mpool"), "{waiting}");
+    net.devnet.mine(1).unwrap();
+    for old in [message, send(&net, 0, 150_000)] {
+        let refused = net.push(&net.owner, old).unwrap_err();
+        assert_eq!(refused.to_string(), "minimum expected nonce is 1: message nonce too low");
+    }
+}
+
+#[test]
+fn a_gap_waits_and_lands_when_it_is_filled() {
+    let net = Net::bare();
+    let late = net.push(&net.owner, send(&net, 1, 100_000)).unwrap();
+    net.devnet.mine(3).unwrap();
+    assert!(net.devnet.landed(&late).is_none());
+    assert_eq!(net.nonce(&net.owner.address()), 0, "the next nonce is the one that is missing");
+    let first = net.push(&net.owner, send(&net, 0, 100_000)).unwrap();
+    assert_eq!(net.nonce(&net.owner.address()), 2);
+    net.devnet.mine(1).unwrap();
+    let (first, late) = (net.devnet.landed(&first).unwrap(), net.devnet.landed(&late).unwrap());
+    assert_eq!((first.epoch, late.epoch), (net.epoch(), net.epoch()));
+    assert_eq!(late.receipt.exit_code.value(), 0);
+}
+
+#[test]
+fn a_replacement_pays_a_tenth_more_and_one() {
+    let net = Net::bare();
+    let old = net.push(&net.owner, send(&net, 0, 100_000)).unwrap();
+    let refused = net.push(&net.owner, send(&net, 0, 110_000)).unwrap_err();
+    assert!(refused.to_string().contains("replace by fee has too low GasPremium"), "{refused}");
+    let new = net.push(&net.owner, send(&net, 0, 110_001)).unwrap();
+    net.devnet.mine(2).unwrap();
+    assert!(net.devnet.landed(&old).is_none() && net.devnet.landed(&new).is_some());
+    let cid = json!({"/": old.to_string()});
+    let found = net.call("StateSearchMsg", json!([[], cid, -1, true]));
+    assert_eq!(found["Message"]["/"], new.to_string());
+    assert!(net.try_call("StateSearchMsg", json!([[], cid, -1, false])).is_err());
+}
+
+#[test]
+fn only_the_senders_signature_counts() {
+    let net = Net::bare();
+    let forged = Key::secp(66).sign(send(&net, 0, 100_000));
+    let refused = net.devnet.push(forged).unwrap_err();
+    assert!(refused.to_string().contains("signature verification failed"), "{refused}");
+    let mut bls = net.worker.sign(net.message(&net.worker, net.owner.address(), 0, &(), TokenAmount::default()));
+    bls.message.value = TokenAmount::from_whole(9);
+    assert!(net.devnet.push(bls).is_err());
+    let unknown = Key::secp(67);
+    let mut message = send(&net, 0, 100_000);
+    message.from = unknown.address();
+    assert!(net.devnet.push(unknown.sign(message)).unwrap_err().to_string().contains("actor not found"));
+}
+
+#[test]
+fn messages_that_no_block_takes_are_refused() {
+    let net = Net::bare();
+    let mut cases: Vec<(fvm_shared::message::Message, &str)> = Vec::new();
+    let mut message = send(&net, 0, 100_000);
+    message.gas_limit = 0;
+    cases.push((message, "GasLimit"));
+    let mut message = send(&net, 0, 10);
+    message.gas_fee_cap = TokenAmount::from_atto(50);
+    cases.push((message, "fee cap too low"));
+    cases.push((send(&net, 0, 300_000), "'GasFeeCap' less than 'GasPremium'"));
+    let mut message = send(&net, 0, 100_000);
+    message.value = TokenAmount::from_whole(1_000_000);
+    cases.push((message, "not enough funds"));
+    for (message, text) in cases {
+        let refused = net.push(&net.owner, message).unwrap_err();
+        assert!(refused.to_string().contains(text), "{refused}");
+    }
+}
