@@ -302,8 +302,8 @@ async fn a_nonce_that_was_taken_is_replaced_when_that_is_final() {
     outbox.pass(&node.head()).await;
     // Somebody else with the same key was faster.
     let foreign = {
-        let other = bench.outbox(&node).await;
-        let row = other.store.get(&key(1).0).await.unwrap().unwrap();
+        let store = Store::open(bench.pool().await).await.unwrap();
+        let row = store.get(&key(1).0).await.unwrap().unwrap();
         let mut foreign = row.signed.unwrap();
         foreign.message.value = TokenAmount::from_whole(5);
         foreign
