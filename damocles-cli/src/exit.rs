@@ -142,6 +142,7 @@ impl Advice {
             .or_else(|| Self::of_kind::<PoStErrorKind>(error))
             .or_else(|| Self::of_kind::<VerifyErrorKind>(error))
             .or_else(|| Self::of_kind::<damocles_seal::service::ServiceErrorKind>(error))
+            .or_else(|| Self::of_kind::<damocles_seal::store::StoreErrorKind>(error))
     }
 
     fn of_kind<K: Kind>(error: &(dyn StdError + 'static)) -> Option<Self> {

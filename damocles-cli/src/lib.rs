@@ -10,4 +10,5 @@ pub mod output;
 pub mod progress;
 pub mod server;
 pub mod signals;
+pub mod supervised;
 pub mod worker;

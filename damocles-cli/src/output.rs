@@ -106,7 +106,8 @@ mod tests {
 
     #[test]
     fn tables_are_plain_columns() {
-        let rows = [vec!["s-t01000-1".to_owned(), "proving".to_owned()], vec!["s-t01000-12".to_owned(), "-".to_owned()]];
+        let rows =
+            [vec!["s-t01000-1".to_owned(), "proving".to_owned()], vec!["s-t01000-12".to_owned(), "-".to_owned()]];
         insta::assert_snapshot!(table(&["SECTOR", "STATE"], rows, false), @r"
         SECTOR       STATE
         s-t01000-1   proving

@@ -18,10 +18,7 @@ enum Inner {
     /// Redrawn in place.
     Bars(MultiProgress),
     /// Printed line by line.
-    Lines {
-        tasks: Arc<Mutex<Tasks>>,
-        _ticker: AbortOnDropHandle<()>,
-    },
+    Lines { tasks: Arc<Mutex<Tasks>>, _ticker: AbortOnDropHandle<()> },
     /// Nobody wants to see it.
     Silent,
 }

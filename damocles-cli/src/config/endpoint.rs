@@ -48,7 +48,10 @@ impl FromStr for Endpoint {
         }
         if url.password().is_some() || !url.username().is_empty() {
             // Addresses are logged, so nothing secret may stand in one.
-            return Err(ParseEndpointError { text: "<address>".to_owned(), why: "must not contain a user or password" });
+            return Err(ParseEndpointError {
+                text: "<address>".to_owned(),
+                why: "must not contain a user or password",
+            });
         }
         if !url.has_host() {
             return Err(bad("names no host"));

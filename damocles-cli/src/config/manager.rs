@@ -1,6 +1,6 @@
 //! The manager's file, `manager.toml` in its home directory.
 
-use super::{ConfigError, Endpoint, ProcessorKind, Processors, Secret, Source, processors};
+use super::{ConfigError, Endpoint, ProcessorKind, Processors, Secret, Source, retired};
 use damocles_core::{ActorId, Address};
 use serde::Deserialize;
 use std::{
@@ -229,7 +229,7 @@ impl ManagerConfig {
     ///
     /// The first thing in it that cannot be used.
     pub fn parse(source: &Source) -> Result<Self, ConfigError> {
-        let config: Self = source.parse(processors::RETIRED)?;
+        let config: Self = source.parse(retired::PROCESSORS)?;
         config.check(source)?;
         Ok(config)
     }
@@ -263,7 +263,9 @@ impl ManagerConfig {
         let mut actors = BTreeSet::new();
         for (i, miner) in self.miners.iter().enumerate() {
             if !actors.insert(miner.actor) {
-                return Err(source.error_at(&format!("miners[{i}].actor"), format_args!("{} is there twice", miner.actor)));
+                return Err(
+                    source.error_at(&format!("miners[{i}].actor"), format_args!("{} is there twice", miner.actor))
+                );
             }
             if miner.max_sectors == Some(0) {
                 let error = source.error_at(&format!("miners[{i}].max_sectors"), "allows no sector");
@@ -400,14 +402,38 @@ mod tests {
 
     #[test]
     fn mistakes_are_errors_with_a_place() {
-        insta::assert_snapshot!(refused("[listen]\naddress = \"0.0.0.0:1789\"\n"), @"");
-        insta::assert_snapshot!(refused("[listen]\nadress = \"127.0.0.1:1789\"\n"), @"");
-        insta::assert_snapshot!(refused("[listen]\naddress = \"localhost\"\n"), @"");
-        insta::assert_snapshot!(refused("[[miners]]\nactor = 1\n[[miners]]\nactor = 1\n"), @"");
-        insta::assert_snapshot!(refused("[[miners]]\nactor = \"f01000\"\n"), @"");
-        insta::assert_snapshot!(refused("[senders]\npost = \"me\"\n"), @"");
-        insta::assert_snapshot!(refused("[[processors.pc1]]\nconcurrent = 1\n"), @"");
-        insta::assert_snapshot!(refused("[[persist_stores]]\nname = \"\"\npath = \"/x\"\n"), @"");
-        insta::assert_snapshot!(read("[listen]\n").unwrap_err(), @"");
+        insta::assert_snapshot!(refused("[listen]\naddress = \"0.0.0.0:1789\"\n"), @r"
+        manager.toml:4:1: `listen.address`: `0.0.0.0:1789` is not loopback
+        hint: listen on 127.0.0.1 and reach it from other machines through an SSH tunnel: callers have no roles yet
+        ");
+        insta::assert_snapshot!(refused("[listen]\nadress = \"127.0.0.1:1789\"\n"), @r"
+        manager.toml:4:1: unknown key `listen.adress`
+        hint: did you mean `address`?
+        ");
+        insta::assert_snapshot!(refused("[listen]\naddress = \"localhost\"\n"), @r"
+        manager.toml:4:11: `listen.address`: invalid socket address syntax
+        hint: -
+        ");
+        insta::assert_snapshot!(refused("[[miners]]\nactor = 1\n[[miners]]\nactor = 1\n"), @r"
+        manager.toml:6:1: `miners[1].actor`: 1 is there twice
+        hint: -
+        ");
+        insta::assert_snapshot!(refused("[[miners]]\nactor = \"f01000\"\n"), @r#"
+        manager.toml:4:9: `miners[0].actor`: invalid type: string "f01000", expected u64
+        hint: -
+        "#);
+        insta::assert_snapshot!(refused("[senders]\npost = \"me\"\n"), @r"
+        manager.toml:4:8: `senders.post`: `me` is not a valid Address
+        hint: -
+        ");
+        insta::assert_snapshot!(refused("[[processors.pc1]]\nconcurrent = 1\n"), @r"
+        manager.toml:3:1: `processors.pc1[0]`: this program runs no such processor
+        hint: known here: wdpost_read, window_post
+        ");
+        insta::assert_snapshot!(refused("[[persist_stores]]\nname = \"\"\npath = \"/x\"\n"), @r"
+        manager.toml:4:1: `persist_stores[0].name`: is empty
+        hint: -
+        ");
+        insta::assert_snapshot!(read("[listen]\n").unwrap_err(), @"manager.toml:1:1: missing key `chain`");
     }
 }

@@ -6,6 +6,7 @@ pub mod endpoint;
 pub mod manager;
 mod nearest;
 pub mod processors;
+mod retired;
 pub mod secret;
 pub mod strict;
 pub mod time;

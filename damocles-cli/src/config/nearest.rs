@@ -34,7 +34,9 @@ mod tests {
 
     #[test]
     fn edits_are_counted() {
-        for (a, b, n) in [("name", "name", 0), ("nmae", "name", 1), ("", "abc", 3), ("pc1", "pc2", 1), ("Name", "name", 0)] {
+        for (a, b, n) in
+            [("name", "name", 0), ("nmae", "name", 1), ("", "abc", 3), ("pc1", "pc2", 1), ("Name", "name", 0)]
+        {
             assert_eq!(edits(a, b), n, "{a} {b}");
         }
     }

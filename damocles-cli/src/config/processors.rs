@@ -1,6 +1,6 @@
 //! `[processors]`: the children that do the heavy work, their limits and locks. Both files have it.
 
-use super::{ConfigError, HumanDuration, Retired, Source};
+use super::{ConfigError, HumanDuration, Source};
 use damocles_core::{CpuSet, SectorSize, pool::TaskKind};
 use serde::Deserialize;
 use std::{
@@ -180,22 +180,9 @@ pub struct SlotSpec {
     pub auto_restart: bool,
 }
 
-const STABLE_WAIT: Duration = Duration::from_secs(5);
+/// A machine that is busy with proofs takes its time to start a process.
+const STABLE_WAIT: Duration = Duration::from_secs(30);
 const GROUP_NAME: &str = "vc-worker";
-
-/// Keys of earlier forms of `[processors]`.
-pub(super) const RETIRED: &[Retired] = &[
-    Retired { path: "processors.limit", instead: "write [processors.limitation.concurrent]" },
-    Retired { path: "processors.ext_stages", instead: "a slot serves every task of its [[processors.<stage>]]" },
-    Retired { path: "processors.*.weight", instead: "remove it: the least loaded slot is taken" },
-    Retired { path: "processors.*.external", instead: "each [[processors.<stage>]] entry is one child" },
-    Retired { path: "processors.*.subs", instead: "write one [[processors.<stage>]] entry for each child" },
-    Retired { path: "processors.sealing_daemons", instead: "start such programs with the machine's service manager" },
-    Retired { path: "processors.synth_proof", instead: "remove it: no plan of this version makes synthetic proofs" },
-    Retired { path: "processors.snap_encode", instead: "remove it: no plan of this version makes snap sectors" },
-    Retired { path: "processors.snap_prove", instead: "remove it: no plan of this version makes snap sectors" },
-    Retired { path: "processors.unseal", instead: "remove it: no plan of this version unseals" },
-];
 
 impl Processors {
     fn entries(&self, kind: ProcessorKind) -> &[SlotConfig] {

@@ -86,30 +86,31 @@ impl Source {
     fn explain(&self, places: &Places, error: &toml::de::Error) -> ConfigError {
         let span = error.span();
         let message = error.message();
-        if let Some((what, name, known)) = unknown_name(message) {
-            let path = span.as_ref().and_then(|s| places.with_key(s)).map_or(name, |p| &p.path);
-            let error = self.error(span.clone(), format!("unknown {what} `{path}`"));
+        let value = span.as_ref().and_then(|s| places.with_value(s)).map(|p| format!("`{}`: ", p.path));
+        let value = value.unwrap_or_default();
+        if let Some((name, known)) = unknown_name(message) {
+            let what = match span.as_ref().and_then(|s| places.with_key(s)) {
+                Some(place) => format!("unknown key `{}`", place.path),
+                None => format!("{value}unknown name `{name}`"),
+            };
+            let error = self.error(span, what);
             return match nearest(name, &known) {
                 Some(near) => error.hint_with(format!("did you mean `{near}`?")),
                 None if known.is_empty() => error.hint_with("remove it"),
                 None => error.hint_with(format!("known here: {}", known.join(", "))),
             };
         }
-        let place = span.as_ref().and_then(|s| places.with_value(s)).map(|p| format!("`{}`: ", p.path));
-        self.error(span, format!("{}{}", place.unwrap_or_default(), lower_first(message)))
+        let message = message.strip_prefix("missing field ").map(|rest| format!("missing key {rest}"));
+        self.error(span, format!("{value}{}", message.unwrap_or_else(|| lower_first(error.message()))))
     }
 }
 
-/// Taken apart: what kind of thing is unknown, its name, and the names that are known. The form is serde's own, and a
-/// test holds it.
-fn unknown_name(message: &str) -> Option<(&'static str, &str, Vec<&str>)> {
-    let (what, rest) = message
-        .strip_prefix("unknown field ")
-        .map(|rest| ("key", rest))
-        .or_else(|| message.strip_prefix("unknown variant ").map(|rest| ("name", rest)))?;
+/// Taken apart: the unknown name and the names that are known. The form is serde's own, and a test holds it.
+fn unknown_name(message: &str) -> Option<(&str, Vec<&str>)> {
+    let rest = message.strip_prefix("unknown field ").or_else(|| message.strip_prefix("unknown variant "))?;
     let mut quoted = rest.split('`').skip(1).step_by(2);
     let name = quoted.next()?;
-    Some((what, name, quoted.collect()))
+    Some((name, quoted.collect()))
 }
 
 fn lower_first(text: &str) -> String {
@@ -279,14 +280,38 @@ mod tests {
 
     #[test]
     fn errors_say_where_and_what_is_meant() {
-        insta::assert_snapshot!(refused("[worker]\n  nmae = 'x'\n"), @"");
-        insta::assert_snapshot!(refused("[[attached]]\nname = 'a'\n[[attached]]\nlocation = 3\n"), @"");
-        insta::assert_snapshot!(refused("[worker]\nsomething_else = 1\n"), @"");
-        insta::assert_snapshot!(refused("[worker]\nname = 'x'\nweight = 2\n"), @"");
-        insta::assert_snapshot!(refused("[worker]\nname = \n"), @"");
-        insta::assert_snapshot!(refused("[worker]\nname = 'x'\nname = 'y'\n"), @"");
-        insta::assert_snapshot!(refused("[wörker]\n"), @"");
-        insta::assert_snapshot!(refused("attached = 7\n"), @"");
+        insta::assert_snapshot!(refused("[worker]\n  nmae = 'x'\n"), @r"
+        w.toml:2:3: unknown key `worker.nmae`
+        hint: did you mean `name`?
+        ");
+        insta::assert_snapshot!(refused("[[attached]]\nname = 'a'\n[[attached]]\nlocation = 3\n"), @r"
+        w.toml:4:12: `attached[1].location`: invalid type: integer `3`, expected path string
+        hint: -
+        ");
+        insta::assert_snapshot!(refused("[worker]\nsomething_else = 1\n"), @r"
+        w.toml:2:1: unknown key `worker.something_else`
+        hint: known here: name, location
+        ");
+        insta::assert_snapshot!(refused("[worker]\nname = 'x'\nweight = 2\n"), @r"
+        w.toml:3:1: key `worker.weight` is no longer used
+        hint: remove it: the least loaded one is taken
+        ");
+        insta::assert_snapshot!(refused("[worker]\nname = \n"), @r"
+        w.toml:2:8: string values must be quoted, expected literal string
+        hint: -
+        ");
+        insta::assert_snapshot!(refused("[worker]\nname = 'x'\nname = 'y'\n"), @r"
+        w.toml:3:1: duplicate key
+        hint: -
+        ");
+        insta::assert_snapshot!(refused("[wörker]\n"), @r"
+        w.toml:1:3: invalid unquoted key, expected letters, numbers, `-`, `_`
+        hint: -
+        ");
+        insta::assert_snapshot!(refused("attached = 7\n"), @r"
+        w.toml:1:12: `attached`: invalid type: integer `7`, expected a sequence
+        hint: -
+        ");
     }
 
     #[test]

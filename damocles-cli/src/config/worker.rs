@@ -1,6 +1,6 @@
 //! The worker's file, in the layout and with the names that workers of this network have had since 2022.
 
-use super::{ConfigError, Endpoint, HumanDuration, ProcessorKind, Processors, Retired, Secret, Source, processors};
+use super::{ConfigError, Endpoint, HumanDuration, ProcessorKind, Processors, Retired, Secret, Source, retired};
 use damocles_core::{ActorId, ByteSize, SectorSize};
 use serde::Deserialize;
 use std::{
@@ -26,6 +26,7 @@ pub struct WorkerConfig {
     #[serde(default)]
     pub sealing: SealingSection,
     /// One sector at a time each.
+    #[serde(default)]
     pub sealing_thread: Vec<SealingThread>,
     /// Stores that finished sectors go to.
     #[serde(default)]
@@ -181,45 +182,6 @@ pub struct SealingSettings {
     pub rpc_polling_interval: Duration,
 }
 
-const RETIRED: &[Retired] = &[
-    Retired {
-        path: "worker.rpc_server",
-        instead: "remove it: the control RPC is a Unix socket, `<run dir>/<worker name>.sock`, see `worker.run_dir`",
-    },
-    Retired { path: "worker.local_pieces_dir", instead: "write `local_pieces_dirs = [\"...\"]`" },
-    Retired { path: "worker.ScanPersistStores", instead: "write `scan_persist_stores`" },
-    Retired { path: "sector_manager.piece_token", instead: "write `token` or `token_file`" },
-    Retired { path: "sector_manager.rpc_client.headers", instead: "write `sector_manager.token` or `token_file`" },
-    Retired {
-        path: "sealing.ignore_proof_check",
-        instead: "remove it: a sector is done when its proof has landed and not before",
-    },
-    Retired { path: "sealing.request_task_max_retries", instead: "remove it: an idle thread waits for work" },
-    Retired { path: "sealing.verify_after_pc2", instead: "remove it: every proof is verified before it is sent" },
-    Retired {
-        path: "sealing_thread.sealing.ignore_proof_check",
-        instead: "remove it: a sector is done when its proof has landed and not before",
-    },
-    Retired {
-        path: "sealing_thread.sealing.request_task_max_retries",
-        instead: "remove it: an idle thread waits for work",
-    },
-    Retired {
-        path: "sealing_thread.sealing.verify_after_pc2",
-        instead: "remove it: every proof is verified before it is sent",
-    },
-    Retired { path: "remote_store", instead: "write [[attached]] with `name` and `location`" },
-    Retired { path: "remote", instead: "write [[attached]] with `name` and `location`" },
-    Retired { path: "attached_selection", instead: "remove it: the manager chooses the store" },
-    Retired { path: "instance", instead: "write `worker.name`" },
-    Retired { path: "worker_server", instead: "remove it: the control RPC is a Unix socket, see `worker.run_dir`" },
-    Retired { path: "sealer_rpc", instead: "write [sector_manager] with `rpc_client.addr`" },
-    Retired { path: "piece_store", instead: "pieces come from the manager: write [sector_manager] with `token`" },
-    Retired { path: "store", instead: "write [[sealing_thread]] with `location`" },
-    Retired { path: "limit", instead: "write [processors.limitation.concurrent]" },
-    Retired { path: "static_tree_d", instead: "write [processors.static_tree_d]" },
-];
-
 impl WorkerConfig {
     /// Reads and checks a worker's file.
     ///
@@ -236,7 +198,7 @@ impl WorkerConfig {
     ///
     /// The first thing in it that cannot be used.
     pub fn parse(source: &Source) -> Result<Self, ConfigError> {
-        let retired: Vec<Retired> = RETIRED.iter().chain(processors::RETIRED).copied().collect();
+        let retired: Vec<Retired> = retired::WORKER.iter().chain(retired::PROCESSORS).copied().collect();
         let config: Self = source.parse(&retired)?;
         config.check(source)?;
         Ok(config)
@@ -335,7 +297,9 @@ impl WorkerConfig {
                 let error = format!("attached[{first}] has the same directory");
                 return Err(source.error_at(&format!("{path}.location"), error));
             }
-            if let Some(thread) = self.sealing_thread.iter().position(|t| plain(&t.location) == plain(&attached.location)) {
+            if let Some(thread) =
+                self.sealing_thread.iter().position(|t| plain(&t.location) == plain(&attached.location))
+            {
                 let error = format!("sealing_thread[{thread}] has the same directory");
                 return Err(source.error_at(&format!("{path}.location"), error));
             }
@@ -383,10 +347,8 @@ fn check_sealing(source: &Source, path: &str, sealing: &SealingSection) -> Resul
         let error = source.error_at(&format!("{path}.{key}"), "allows nothing");
         return Err(error.hint_with("remove it to allow all"));
     }
-    let times = [
-        ("recover_interval", sealing.recover_interval),
-        ("rpc_polling_interval", sealing.rpc_polling_interval),
-    ];
+    let times =
+        [("recover_interval", sealing.recover_interval), ("rpc_polling_interval", sealing.rpc_polling_interval)];
     match times.into_iter().find(|(_, time)| time.is_some_and(|t| t.0.is_zero())) {
         Some((key, _)) => Err(source.error_at(&format!("{path}.{key}"), "no time at all")),
         None => Ok(()),
@@ -405,175 +367,4 @@ fn plain(path: &Path) -> PathBuf {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const LEAST: &str = "[sector_manager]\nrpc_client.addr = \"/ip4/127.0.0.1/tcp/1789\"\n\n";
-    const THREAD: &str = "[[sealing_thread]]\nlocation = \"/mnt/a\"\n\n";
-
-    fn read(text: &str) -> Result<WorkerConfig, ConfigError> {
-        WorkerConfig::parse(&Source::of("worker.toml", text))
-    }
-
-    fn refused(rest: &str) -> String {
-        let error = read(&format!("{LEAST}{THREAD}{rest}")).unwrap_err();
-        format!("{error}\nhint: {}", error.hint().unwrap_or("-"))
-    }
-
-    #[test]
-    fn the_least_file_has_defaults() {
-        let config = read(&format!("{LEAST}{THREAD}")).unwrap();
-        assert_eq!(config.sector_manager.rpc_client.addr.url_or("/rpc/v0"), "http://127.0.0.1:1789/rpc/v0");
-        let thread = config.threads().remove(0);
-        assert_eq!((thread.max_retries, thread.plan, thread.enable_deals), (5, PlanName::Sealer, false));
-        let slots = config.slots();
-        assert_eq!(slots.iter().map(|s| s.name.as_str()).collect::<Vec<_>>().join(" "), "add_pieces-0 tree_d-0 pc1-0 pc2-0 c1-0 c2-0 transfer-0");
-        assert!(slots.iter().all(|s| s.bin.is_none() && s.args == ["processor", s.kind.name()]));
-    }
-
-    #[test]
-    fn a_full_file_of_the_field_is_read() {
-        let config = read(FULL).unwrap();
-        let threads = config.threads();
-        assert_eq!((threads[0].max_retries, threads[1].max_retries), (3, 10));
-        assert_eq!(threads[1].allowed_miners, [ActorId(10123)]);
-        let slots = config.slots();
-        let c2 = slots.iter().find(|s| s.name == "c2-0").unwrap();
-        assert_eq!((c2.locks.as_slice(), c2.stable_wait), (["gpu1".to_owned()].as_slice(), Duration::from_secs(10)));
-        assert_eq!(slots.iter().filter(|s| s.kind == ProcessorKind::Pc1).count(), 2);
-        assert!(!slots.iter().find(|s| s.name == "pc1-1").unwrap().inherit_envs);
-        assert_eq!(config.processors.limitation.concurrent[&ProcessorKind::AddPieces], 8);
-    }
-
-    #[test]
-    fn mistakes_are_errors_with_a_place() {
-        insta::assert_snapshot!(refused("[worker]\nping_interval = 30\n"), @"");
-        insta::assert_snapshot!(refused("[worker]\nping_interval = \"30 parsecs\"\n"), @"");
-        insta::assert_snapshot!(refused("[worker]\nname = \"../x\"\n"), @"");
-        insta::assert_snapshot!(refused("[[sealing_thread]]\nlocation = \"/mnt/./a/\"\n"), @"");
-        insta::assert_snapshot!(refused("[[sealing_thread]]\nlocation = \"/mnt/b\"\nplan = \"snapup\"\n"), @"");
-        insta::assert_snapshot!(refused("[[sealing_thread]]\nplan = \"sealer\"\n"), @"");
-        insta::assert_snapshot!(refused("[processors.limitation.concurrent]\npc3 = 1\n"), @"");
-        insta::assert_snapshot!(refused("[processors.limitation.concurrent]\npc1 = 0\n"), @"");
-        insta::assert_snapshot!(refused("[processors.ext_locks]\ngpu1 = 1\n[[processors.c2]]\nlocks = [\"gpu2\"]\n"), @"");
-        insta::assert_snapshot!(refused("[[processors.c2]]\ncgroup.cpuset = \"7-0\"\n"), @"");
-        insta::assert_snapshot!(refused("[[processors.c2]]\ncgroup.cpus = \"0-7\"\n"), @"");
-        insta::assert_snapshot!(refused("[[processors.window_post]]\nconcurrent = 2\n"), @"");
-        insta::assert_snapshot!(refused("[sealing]\nallowed_sizes = [\"3GiB\"]\n"), @"");
-        let twice = "[[attached]]\nname = \"p\"\nlocation = \"/p\"\n\n[[attached]]\nname = \"p\"\nlocation = \"/q\"\n";
-        insta::assert_snapshot!(refused(twice), @"");
-        insta::assert_snapshot!(refused("[[attached]]\nlocation = \"/mnt/a\"\n"), @"");
-    }
-
-    #[test]
-    fn retired_keys_name_their_successor() {
-        insta::assert_snapshot!(refused("[worker]\nrpc_server.port = 17891\n"), @"");
-        insta::assert_snapshot!(refused("[remote_store]\nname = \"x\"\n"), @"");
-        insta::assert_snapshot!(refused("[[processors.pc1]]\nweight = 2\n"), @"");
-        insta::assert_snapshot!(refused("[processors.limit]\npc1 = 2\n"), @"");
-        insta::assert_snapshot!(refused("[instance]\nname = \"x\"\n"), @"");
-    }
-
-    #[test]
-    fn a_worker_without_threads_or_manager_is_refused() {
-        insta::assert_snapshot!(read(LEAST).unwrap_err(), @"");
-        insta::assert_snapshot!(read(THREAD).unwrap_err(), @"");
-        insta::assert_snapshot!(read(&format!("sealing_thread = []\n{LEAST}")).unwrap_err(), @"");
-    }
-
-    #[test]
-    fn tokens_are_not_printed() {
-        let config = read(&format!("[sector_manager]\nrpc_client.addr = \"http://m\"\ntoken = \"hunter2\"\n{THREAD}")).unwrap();
-        assert!(!format!("{config:?}").contains("hunter2"));
-        assert_eq!(config.token().unwrap().unwrap().reveal(), "hunter2");
-    }
-
-    const FULL: &str = r#"
-[worker]
-name = "worker-1"
-scan_persist_stores = ["/mnt/stores/*"]
-
-[metrics]
-enable = true
-http_listen = "127.0.0.1:9000"
-
-[sector_manager]
-rpc_client.addr = "/ip4/127.0.0.1/tcp/1789"
-token = "TOKEN"
-
-[sealing]
-allowed_miners = [10123, 10124, 10125]
-allowed_sizes = ["32GiB", "64GiB"]
-enable_deals = true
-max_deals = 3
-min_deal_space = "8GiB"
-max_retries = 3
-seal_interval = "30s"
-recover_interval = "60s"
-rpc_polling_interval = "180s"
-
-[[sealing_thread]]
-location = "/mnt/nvme1/store1"
-
-[[sealing_thread]]
-location = "/mnt/nvme1/store2"
-sealing.allowed_miners = [10123]
-sealing.max_retries = 10
-
-[[attached]]
-name = "persist-store1"
-location = "/mnt/remote/store1"
-
-[[attached]]
-name = "persist-store2"
-location = "/mnt/remote/store2"
-readonly = true
-
-[processors.limitation.concurrent]
-add_pieces = 8
-pc1 = 4
-pc2 = 2
-c2 = 1
-
-[processors.limitation.staggered]
-pc1 = "5min"
-pc2 = "4min"
-
-[processors.ext_locks]
-gpu1 = 1
-
-[processors.static_tree_d]
-32GiB = "/var/tmp/32g/sc-02-data-tree-d.dat"
-
-[[processors.tree_d]]
-cgroup.cpuset = "40-45"
-auto_restart = true
-
-[[processors.pc1]]
-numa_preferred = 0
-cgroup.cpuset = "0-7"
-concurrent = 2
-envs = { FIL_PROOFS_USE_MULTICORE_SDR = "1" }
-
-[[processors.pc1]]
-numa_preferred = 1
-cgroup.cpuset = "12-19"
-concurrent = 2
-envs = { FIL_PROOFS_USE_MULTICORE_SDR = "1" }
-inherit_envs = false
-
-[[processors.pc2]]
-cgroup.cpuset = "8-11,24-27"
-locks = ["gpu1"]
-envs = { FIL_PROOFS_USE_GPU_COLUMN_BUILDER = "1", CUDA_VISIBLE_DEVICES = "0" }
-
-[[processors.c2]]
-bin = "/opt/prover/c2"
-args = ["--verbose"]
-stable_wait = "10s"
-cgroup.cpuset = "28-35"
-cgroup.group_name = "vc-worker"
-locks = ["gpu1"]
-envs = { CUDA_VISIBLE_DEVICES = "2,3" }
-"#;
-}
+mod tests;

@@ -1,8 +1,12 @@
 //! The arguments of `damocles-manager`, as data.
 
-use crate::{frame::Global, worker::args::ProcessorArgs};
+use crate::{
+    frame::Global,
+    supervised::Supervision,
+    worker::args::{DaemonArgs as WorkerDaemonArgs, ProcessorArgs},
+};
 use clap::{Args, Parser, Subcommand};
-use damocles_core::{Address, SectorId, TokenAmount};
+use damocles_core::{Address, SectorId, SectorSize, TokenAmount};
 use std::{net::SocketAddr, path::PathBuf, str::FromStr};
 
 /// Gives out sectors, lands their messages and keeps them proven
@@ -10,7 +14,7 @@ use std::{net::SocketAddr, path::PathBuf, str::FromStr};
 #[command(name = "damocles-manager", version, subcommand_required = true, arg_required_else_help = true)]
 pub struct ManagerArgs {
     /// The manager's directory [default: ~/.damocles-manager]
-    #[arg(long, global = true, env = "DAMOCLES_PATH", value_name = "DIR")]
+    #[arg(long, global = true, env = "DAMOCLES_PATH", hide_env_values = true, value_name = "DIR")]
     pub home: Option<PathBuf>,
     /// Switches of every command.
     #[command(flatten)]
@@ -31,12 +35,53 @@ pub enum ManagerCommand {
     Devnet(DevnetCommand),
     /// Seal and prove two sectors on a devnet, everything included
     Quickstart(QuickstartArgs),
+    /// Miner actors
+    #[command(subcommand)]
+    Miner(MinerCommand),
+    /// Pieces that wait for a sector
+    #[command(subcommand)]
+    Piece(PieceCommand),
     /// Sectors and where they are
     #[command(subcommand)]
     Sectors(SectorsCommand),
     /// Do the tasks of one kind for the daemon that started this process
     #[command(hide = true)]
     Processor(ProcessorArgs),
+    /// The worker, for quickstart: one program is all that it needs
+    #[command(hide = true)]
+    Worker(WorkerDaemonArgs),
+}
+
+/// Commands on miners.
+#[derive(Clone, Debug, Subcommand)]
+pub enum MinerCommand {
+    /// Make a miner on chain, owned by the keys of this home, and write it into manager.toml
+    Create(CreateMinerArgs),
+}
+
+/// Which miner.
+#[derive(Clone, Debug, Args)]
+pub struct CreateMinerArgs {
+    /// The size of its sectors
+    #[arg(long, default_value = "2KiB", value_name = "SIZE")]
+    pub sector_size: SectorSize,
+    /// Give out at most so many sectors
+    #[arg(long, value_name = "N")]
+    pub max_sectors: Option<u64>,
+}
+
+/// Commands on pieces.
+#[derive(Clone, Debug, Subcommand)]
+pub enum PieceCommand {
+    /// Put a file's data into the next sector that asks
+    Add(AddPieceArgs),
+}
+
+/// Which piece.
+#[derive(Clone, Debug, Args)]
+pub struct AddPieceArgs {
+    /// The file; it stays where it is and must stay there until its sector is sealed
+    pub file: PathBuf,
 }
 
 /// Commands on the manager.
@@ -45,7 +90,15 @@ pub enum DaemonCommand {
     /// Make the directory: keys, database, configuration
     Init(InitArgs),
     /// Run until told to stop
-    Run,
+    Run(RunArgs),
+}
+
+/// How the manager runs.
+#[derive(Clone, Copy, Debug, Args)]
+pub struct RunArgs {
+    /// How it was started.
+    #[command(flatten)]
+    pub supervision: Supervision,
 }
 
 /// How the directory is made.
@@ -81,6 +134,9 @@ pub struct DevnetArgs {
     /// Where its RPC listens, loopback only
     #[arg(long, default_value = "127.0.0.1:1234", value_name = "ADDR")]
     pub listen: SocketAddr,
+    /// How it was started.
+    #[command(flatten)]
+    pub supervision: Supervision,
 }
 
 /// A funded account.
@@ -141,6 +197,7 @@ mod tests {
     fn help_is_as_documented() {
         let mut command = ManagerArgs::command().term_width(100);
         command.clone().debug_assert();
+        command.build();
         insta::assert_snapshot!("manager_help", command.render_long_help());
         for path in [&["daemon", "init"][..], &["devnet", "run"], &["quickstart"], &["sectors", "release"]] {
             let found = path.iter().try_fold(&mut command, |c, name| c.find_subcommand_mut(name));

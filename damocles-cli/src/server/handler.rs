@@ -25,7 +25,9 @@ impl RequestHeaders {
     pub(super) fn of(headers: &HeaderMap) -> Result<Self, &'static str> {
         let text = |name: &str| headers.get(name).and_then(|v| v.to_str().ok()).map(str::to_owned);
         let fence = match headers.get("x-damocles-fence") {
-            Some(value) => Some(value.to_str().ok().and_then(|v| v.parse().ok()).ok_or("X-Damocles-Fence is no number")?),
+            Some(value) => {
+                Some(value.to_str().ok().and_then(|v| v.parse().ok()).ok_or("X-Damocles-Fence is no number")?)
+            }
             None => None,
         };
         let bearer = text(header::AUTHORIZATION.as_str()).and_then(|v| v.strip_prefix("Bearer ").map(str::to_owned));

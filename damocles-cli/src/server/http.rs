@@ -92,7 +92,11 @@ async fn refuse_browsers(request: Request, next: Next) -> Response {
         let name = host.rsplit_once(':').filter(|(_, port)| port.chars().all(|c| c.is_ascii_digit()));
         !matches!(name.map_or(host, |(name, _)| name), "localhost" | "127.0.0.1" | "[::1]")
     });
-    if foreign { (StatusCode::FORBIDDEN, "requests of web pages are refused").into_response() } else { next.run(request).await }
+    if foreign {
+        (StatusCode::FORBIDDEN, "requests of web pages are refused").into_response()
+    } else {
+        next.run(request).await
+    }
 }
 
 /// A bound TCP port.

@@ -63,7 +63,8 @@ fn post(headers: &str, body: &str) -> String {
 
 async fn serving() -> (std::net::SocketAddr, CancellationToken, tokio::task::JoinHandle<Result<(), ServerError>>) {
     let server = Server::bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
-    let lookup: FileLookup = Arc::new(|name| (name == "piece").then(|| concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml").into()));
+    let lookup: FileLookup =
+        Arc::new(|name| (name == "piece").then(|| concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml").into()));
     let server = server.route_rpc("/rpc/v0", Arc::new(FakeHandler)).route_ws("/rpc/v0", Arc::new(FakeHandler));
     let server = server.route_files("/piecestore", lookup);
     let (address, cancel) = (server.address(), CancellationToken::new());

@@ -104,7 +104,9 @@ async fn clear(path: &Path) -> Result<(), ServerError> {
     }
     match UnixStream::connect(path).await {
         Err(e) if e.kind() == io::ErrorKind::ConnectionRefused => match fs_err::remove_file(path) {
-            Err(e) if e.kind() != io::ErrorKind::NotFound => Err(ServerError::Socket { path: path.to_owned(), source: e }),
+            Err(e) if e.kind() != io::ErrorKind::NotFound => {
+                Err(ServerError::Socket { path: path.to_owned(), source: e })
+            }
             _ => Ok(()),
         },
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),

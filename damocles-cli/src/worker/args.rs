@@ -1,6 +1,6 @@
 //! The arguments of `damocles-worker`, as data.
 
-use crate::frame::Global;
+use crate::{frame::Global, supervised::Supervision};
 use clap::{Args, Parser, Subcommand};
 use std::path::PathBuf;
 
@@ -20,7 +20,7 @@ pub struct WorkerArgs {
 #[derive(Clone, Debug, Subcommand)]
 pub enum WorkerCommand {
     /// Seal until told to stop
-    Daemon(ConfigFile),
+    Daemon(DaemonArgs),
     /// Prepare directories
     #[command(subcommand)]
     Store(StoreCommand),
@@ -35,11 +35,22 @@ pub enum WorkerCommand {
     Processor(ProcessorArgs),
 }
 
+/// How the worker runs.
+#[derive(Clone, Debug, Args)]
+pub struct DaemonArgs {
+    /// The configuration.
+    #[command(flatten)]
+    pub file: ConfigFile,
+    /// How it was started.
+    #[command(flatten)]
+    pub supervision: Supervision,
+}
+
 /// Which configuration file.
 #[derive(Clone, Debug, Args)]
 pub struct ConfigFile {
     /// The worker's configuration file
-    #[arg(short, long, env = "DAMOCLES_WORKER_CONFIG", value_name = "FILE")]
+    #[arg(short, long, env = "DAMOCLES_WORKER_CONFIG", hide_env_values = true, value_name = "FILE")]
     pub config: PathBuf,
 }
 
@@ -91,6 +102,7 @@ mod tests {
     fn help_is_as_documented() {
         let mut command = WorkerArgs::command().term_width(100);
         command.clone().debug_assert();
+        command.build();
         insta::assert_snapshot!("worker_help", command.render_long_help());
         for name in ["daemon", "store", "list", "pause", "resume"] {
             let help = command.find_subcommand_mut(name).unwrap().render_long_help();

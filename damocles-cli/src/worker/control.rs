@@ -188,14 +188,17 @@ mod tests {
 
     #[tokio::test]
     async fn the_three_methods_answer() {
-        insta::assert_snapshot!(ask(r#"{"jsonrpc":"2.0","id":1,"method":"Worker.List","params":[]}"#).await, @"");
-        insta::assert_snapshot!(ask(r#"{"jsonrpc":"2.0","id":1,"method":"Worker.Pause","params":[0]}"#).await, @"");
-        insta::assert_snapshot!(ask(r#"{"jsonrpc":"2.0","id":1,"method":"Worker.Resume","params":[5]}"#).await, @"");
-        insta::assert_snapshot!(ask("rubbish").await, @"");
+        insta::assert_snapshot!(ask(r#"{"jsonrpc":"2.0","id":1,"method":"Worker.List","params":[]}"#).await, @r#"{"jsonrpc":"2.0","result":{"threads":[{"index":0,"last_error":null,"location":"/mnt/a","plan":"sealer","sector":{"miner":1000,"number":7},"stage":"seed","state":"waiting"}],"version":1,"worker":"w"},"id":1}"#);
+        insta::assert_snapshot!(ask(r#"{"jsonrpc":"2.0","id":1,"method":"Worker.Pause","params":[0]}"#).await, @r#"{"jsonrpc":"2.0","result":true,"id":1}"#);
+        insta::assert_snapshot!(ask(r#"{"jsonrpc":"2.0","id":1,"method":"Worker.Resume","params":[5]}"#).await, @r#"{"jsonrpc":"2.0","error":{"code":-32602,"message":"no sealing thread has the number 5"},"id":1}"#);
+        insta::assert_snapshot!(ask("rubbish").await, @r#"{"jsonrpc":"2.0","error":{"code":-32700,"message":"Parse error"},"id":null}"#);
     }
 
     #[test]
     fn the_list_is_a_table() {
-        insta::assert_snapshot!(FakeWorker.status().text(false), @"");
+        insta::assert_snapshot!(FakeWorker.status().text(false), @r"
+        #  LOCATION  PLAN    STATE    SECTOR      STAGE  LAST ERROR
+        0  /mnt/a    sealer  waiting  s-t01000-7  seed   -
+        ");
     }
 }

@@ -18,7 +18,8 @@ use std::path::{Path, PathBuf};
 pub fn control_socket(config: &WorkerConfig) -> Result<PathBuf, Failure> {
     let dir = config.worker.run_dir.clone().or_else(default_run_dir);
     let dir = dir.ok_or_else(|| {
-        Failure::usage("no run directory for the control socket").hint("set XDG_RUNTIME_DIR, or `worker.run_dir` in the file")
+        Failure::usage("no run directory for the control socket")
+            .hint("set XDG_RUNTIME_DIR, or `worker.run_dir` in the file")
     })?;
     Ok(socket_path(&dir, &config.name()))
 }

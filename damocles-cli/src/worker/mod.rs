@@ -3,6 +3,7 @@
 pub mod args;
 pub mod control;
 mod list;
+mod store;
 
 use crate::{
     exit::{Exit, Failure},
@@ -24,7 +25,8 @@ fn dispatch(args: WorkerArgs, printer: Printer) -> Result<Exit, Failure> {
         WorkerCommand::List(file) => frame::runtime()?.block_on(list::list(&file.config, printer))?,
         WorkerCommand::Pause(thread) => frame::runtime()?.block_on(list::pause(&thread, printer))?,
         WorkerCommand::Resume(thread) => frame::runtime()?.block_on(list::resume(&thread, printer))?,
-        WorkerCommand::Daemon(_) | WorkerCommand::Store(_) | WorkerCommand::Processor(_) => {
+        WorkerCommand::Store(command) => store::init(command, printer)?,
+        WorkerCommand::Daemon(_) | WorkerCommand::Processor(_) => {
             return Err(Failure::usage("this build does not seal"));
         }
     }

@@ -1,0 +1,81 @@
+//! `damocles-worker store ...`: directories become stores.
+
+use super::args::StoreCommand;
+use crate::{
+    exit::Failure,
+    output::{Printer, Render, table},
+};
+use damocles_seal::store::{PersistStore, SealingStore};
+use serde::Serialize;
+use std::path::PathBuf;
+
+/// The version of the document that is printed with `--json`.
+const VERSION: u32 = 1;
+
+/// What was made.
+#[derive(Debug, Serialize)]
+struct Made {
+    version: u32,
+    stores: Vec<MadeStore>,
+}
+
+#[derive(Debug, Serialize)]
+struct MadeStore {
+    location: PathBuf,
+    kind: &'static str,
+    /// A persist store goes by its name; only a sealing store's identity matters to a lease.
+    id: Option<String>,
+}
+
+impl Render for Made {
+    fn text(&self, color: bool) -> String {
+        let rows = self.stores.iter().map(|store| {
+            let id = store.id.clone().unwrap_or_else(|| "-".to_owned());
+            vec![store.location.display().to_string(), store.kind.to_owned(), id]
+        });
+        table(&["LOCATION", "KIND", "ID"], rows, color)
+    }
+}
+
+/// Makes every directory into a store, and stops at the first that cannot become one.
+pub(super) fn init(command: StoreCommand, printer: Printer) -> Result<(), Failure> {
+    let mut made = Made { version: VERSION, stores: Vec::new() };
+    let ended = match command {
+        StoreCommand::SealingInit(locations) => locations.locations.into_iter().try_for_each(|location| {
+            let id = Some(SealingStore::init(&location)?.as_str().to_owned());
+            made.stores.push(MadeStore { location, kind: "sealing", id });
+            Ok(())
+        }),
+        StoreCommand::FileInit(locations) => locations.locations.into_iter().try_for_each(|location| {
+            PersistStore::init(&location, None)?;
+            made.stores.push(MadeStore { location, kind: "persist", id: None });
+            Ok(())
+        }),
+    };
+    // What was made before a failure exists: it is said, whatever follows.
+    if !made.stores.is_empty() {
+        printer.data(&made)?;
+    }
+    ended
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{exit::Exit, worker::args::Locations};
+
+    #[test]
+    fn a_store_is_made_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let printer = Printer::new(true, true);
+        let sealing = || Locations { locations: vec![dir.path().join("s")] };
+        init(StoreCommand::SealingInit(sealing()), printer).unwrap();
+        let again = init(StoreCommand::SealingInit(sealing()), printer).unwrap_err();
+        assert_ne!(again.exit, Exit::Ok);
+        assert!(SealingStore::open(&dir.path().join("s")).is_ok());
+
+        let persist = Locations { locations: vec![dir.path().join("p"), dir.path().join("q")] };
+        init(StoreCommand::FileInit(persist), printer).unwrap();
+        assert!(PersistStore::open(&dir.path().join("q"), Some("q"), false).is_ok());
+    }
+}
