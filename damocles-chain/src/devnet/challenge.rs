@@ -21,6 +21,18 @@ enum Stop {
     Nowhere,
 }
 
+/// What a deadline still waits for.
+#[derive(Default)]
+struct Pending {
+    /// Something can be proven and was not in this window.
+    proof: bool,
+    /// Something is faulty and was not declared recovered.
+    recovery: bool,
+}
+
+/// The most epochs that one call skips: more than two months, and a slip of the pen does not run for ever.
+const MAX_SKIP: ChainEpoch = 200_000;
+
 impl Devnet {
     /// Mines null rounds, with cron in each, up to `limit` or up to the first epoch at which a deadline with live sectors
     /// is challenged, whichever comes first. Messages that wait are mined before; while a challenged deadline still waits
@@ -32,6 +44,7 @@ impl Devnet {
     pub fn advance_to(&self, limit: ChainEpoch) -> Result<TipsetRef, DevnetError> {
         let _growing = self.growing.lock();
         let head = self.chain.read().head().height;
+        let limit = limit.min(head + MAX_SKIP);
         let waiting = {
             let chain = self.chain.read();
             !chain.pool.select(|id| chain.actors.get(&id).map(|a| (a.sequence, a.balance.clone()))).is_empty()
@@ -74,13 +87,16 @@ impl Devnet {
             }
             // The next epoch's messages are the first that can still be about this deadline.
             let next = new_deadline_info(&self.policy, period, index, epoch + 1).next_not_elapsed();
+            let pending = self
+                .pending(&deadline)
+                .map_err(|e| actor_error_v18!(illegal_state, "deadline {} of miner {}: {}", index, id, e))?;
             let found = if next.challenge > epoch {
                 Stop::At(next.challenge)
-            } else if self
-                .waits_for_proof(&deadline)
-                .map_err(|e| actor_error_v18!(illegal_state, "miner {}: {}", id, e))?
-            {
+            } else if pending.proof {
                 Stop::Now
+            } else if pending.recovery && next.close > epoch {
+                // Recoveries can be declared again once the window has closed.
+                Stop::At(next.close + 1)
             } else {
                 Stop::At(next.challenge + self.policy.wpost_proving_period)
             };
@@ -89,15 +105,16 @@ impl Devnet {
         Ok(stop)
     }
 
-    /// Whether something in a deadline can be proven and was not in this window.
-    fn waits_for_proof(&self, deadline: &Deadline) -> Result<bool, anyhow::Error> {
-        let mut waits = false;
+    /// What a deadline still waits for.
+    fn pending(&self, deadline: &Deadline) -> Result<Pending, anyhow::Error> {
+        let mut pending = Pending::default();
         deadline.for_each(&self.store, |index, partition: &Partition| {
             let good = &partition.live_sectors() - &partition.faults;
             let provable = &good | &partition.recoveries;
-            waits |= !provable.is_empty() && !deadline.partitions_posted.get(index);
+            pending.proof |= !provable.is_empty() && !deadline.partitions_posted.get(index);
+            pending.recovery |= !(&partition.faults - &partition.recoveries).is_empty();
             Ok(())
         })?;
-        Ok(waits)
+        Ok(pending)
     }
 }

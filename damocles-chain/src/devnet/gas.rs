@@ -46,6 +46,7 @@ pub(super) fn worst_case(message: &Message) -> TokenAmount {
 /// What a message costs in the end.
 pub(super) fn fee(message: &Message, used: u64) -> TokenAmount {
     let base = base_fee();
-    let premium = message.gas_premium.clone().min(&message.gas_fee_cap - &base);
+    // A simulated message offers nothing.
+    let premium = message.gas_premium.clone().min(&message.gas_fee_cap - &base).max(TokenAmount::default());
     base * BigInt::from(used) + premium * BigInt::from(message.gas_limit)
 }

@@ -32,4 +32,3 @@ pub use error::{DevnetError, DevnetErrorKind};
 pub use node::{Devnet, LandedMessage, PushError};
 pub use rpc::{DevnetRpc, RpcFault};
 pub use signed::{SignedMessage, message_cid};
-pub use store::DevnetStore;

@@ -27,7 +27,7 @@ const FRAME: usize = 4 + 8;
 const MAX_RECORD: usize = 256 << 20;
 
 /// Where a devnet keeps its blocks and its history.
-pub struct DevnetStore {
+pub(super) struct DevnetStore {
     backing: Backing,
 }
 
@@ -57,8 +57,7 @@ pub(super) type Blocks = Vec<(Cid, Vec<u8>)>;
 
 impl DevnetStore {
     /// One that forgets.
-    #[must_use]
-    pub fn in_memory() -> Self {
+    pub(super) fn in_memory() -> Self {
         Self { backing: Backing::Memory(RwLock::default()) }
     }
 

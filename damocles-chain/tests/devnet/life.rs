@@ -262,4 +262,12 @@ fn skipping_stops_at_the_challenge_and_never_over_an_open_window() {
     assert_eq!(net.post(&open, partition, &[&sector]).receipt.exit_code.value(), 0);
     let next = net.devnet.advance_to(reached + 10_000).unwrap().epoch.0;
     assert_eq!(next, reached + 2880);
+
+    // A faulty deadline has nothing to prove; the next stop is where its recovery can be declared.
+    net.devnet.grow_to(next + 81).unwrap();
+    let challenged = net.devnet.advance_to(reached + 20_000).unwrap().epoch.0;
+    assert_eq!(challenged, next + 2880);
+    let closed = net.devnet.advance_to(reached + 20_000).unwrap().epoch.0;
+    assert_eq!(closed, challenged + 81);
+    assert_eq!(net.devnet.advance_to(reached + 20_000).unwrap().epoch.0, challenged + 2880);
 }

@@ -9,6 +9,9 @@ use damocles_core::{SealProofType, SectorSize};
 use fvm_shared::address::Address;
 use serde_json::{Value, json};
 
+/// The most tipsets that one call mines.
+const MAX_MINED: u64 = 10_000;
+
 /// The network, its clock and the digests of the verifying keys.
 pub(super) fn info(devnet: &Devnet, _: &Args) -> Result<Value, RpcFault> {
     let mut keys = serde_json::Map::new();
@@ -48,6 +51,9 @@ pub(super) fn resume(devnet: &Devnet, _: &Args) -> Result<Value, RpcFault> {
 /// Mines some tipsets, one per epoch; answers with the epoch of the head.
 pub(super) fn mine(devnet: &Devnet, args: &Args) -> Result<Value, RpcFault> {
     let n: Option<u64> = args.get(0)?;
+    if n.is_some_and(|n| n > MAX_MINED) {
+        return Err(RpcFault::new(format!("at most {MAX_MINED} tipsets at a time")));
+    }
     Ok(json!(devnet.mine(n.unwrap_or(1))?.epoch.0))
 }
 
