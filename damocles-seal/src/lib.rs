@@ -4,13 +4,18 @@ pub mod allocator;
 pub mod journal;
 #[cfg(feature = "proofs")]
 pub mod params;
+mod plan;
 pub mod pool;
 pub mod processor;
 pub mod rpc;
 pub mod sector_state;
 pub mod service;
 pub mod stage;
+mod staged;
 pub mod store;
 mod sys;
 pub mod task;
 pub mod worker;
+
+pub use plan::{Plan, PlanError};
+pub use staged::StagedPipeline;

@@ -1,0 +1,321 @@
+//! The default pipeline: a plan over a journal.
+
+use crate::{
+    journal::{EntryFault, Journal, NewEntry, SectorRecord},
+    plan::Plan,
+    service::{Report, SealingService},
+    stage::{Stage, StageOutcome},
+};
+use async_trait::async_trait;
+use damocles_core::{
+    Context, Error, Event, Recovery, SectorId, StageEvent,
+    allocator::SectorLease,
+    pipeline::{SealError, SealErrorKind, SealingPipeline, SectorProgress, StageId, Step, Wake},
+};
+use parking_lot::Mutex;
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+/// After so many rewinds to one stage since the sector was opened, it waits for an operator.
+const MAX_REWINDS: usize = 8;
+
+/// How long the manager may take to hear of a step that is recorded already.
+const REPORT_LIMIT: Duration = Duration::from_secs(10);
+
+/// Moves sectors through a [`Plan`] and keeps what came of it in a [`Journal`].
+///
+/// There is one commit point a step: the output of a stage goes into the journal and is synced before anything else
+/// happens, before any report to the manager too.
+#[derive(Debug)]
+pub struct StagedPipeline {
+    plan: Plan,
+    journal: Arc<dyn Journal>,
+    service: Option<Arc<dyn SealingService>>,
+    limits: BTreeMap<StageId, Duration>,
+    open: Mutex<BTreeMap<SectorId, Arc<tokio::sync::Mutex<OpenSector>>>>,
+}
+
+#[derive(Debug)]
+struct OpenSector {
+    lease: SectorLease,
+    /// The stage whose start is journalled and that has not failed since: a stage that waits is asked again without
+    /// another start.
+    started: Option<StageId>,
+    /// What the manager said when it wanted no more of the sector.
+    ended: Option<String>,
+    closed: bool,
+}
+
+impl StagedPipeline {
+    /// A pipeline that follows `plan` and records in `journal`.
+    pub fn new(plan: Plan, journal: Arc<dyn Journal>) -> Self {
+        Self { plan, journal, service: None, limits: BTreeMap::new(), open: Mutex::default() }
+    }
+
+    /// Tells `service` of every step, after it is recorded.
+    #[must_use]
+    pub fn reporting_to(mut self, service: Arc<dyn SealingService>) -> Self {
+        self.service = Some(service);
+        self
+    }
+
+    /// Stops a run of `stage` that takes longer.
+    #[must_use]
+    pub fn with_limit(mut self, stage: StageId, limit: Duration) -> Self {
+        self.limits.insert(stage, limit);
+        self
+    }
+
+    /// The plan.
+    pub fn plan(&self) -> &Plan {
+        &self.plan
+    }
+
+    fn sector(&self, op: &'static str, id: SectorId) -> Result<Arc<tokio::sync::Mutex<OpenSector>>, SealError> {
+        self.open.lock().get(&id).cloned().ok_or_else(|| unknown(op, id))
+    }
+
+    async fn load(&self, open: &OpenSector) -> Result<SectorRecord, SealError> {
+        let mut record = self.journal.load(open.lease.sector).await?;
+        record.set_lease(open.lease.clone());
+        for stage in self.plan.stages() {
+            if let Some(fact) = record.fact(&stage.id())
+                && fact.version > stage.version()
+            {
+                return Err(Error::new(SealErrorKind::CorruptJournal, "read the output of a stage")
+                    .with("sector", record.sector())
+                    .with("stage", &fact.stage)
+                    .with("version", fact.version)
+                    .because(EntryFault::Range { what: "version" })
+                    .hint_with("a newer version of damocles-worker sealed this sector so far; use that one"));
+            }
+        }
+        Ok(record)
+    }
+
+    async fn start(&self, open: &mut OpenSector, stage: &StageId, cx: &Context) -> Result<(), SealError> {
+        if open.started.as_ref() == Some(stage) {
+            return Ok(());
+        }
+        let started = NewEntry::started(stage.clone());
+        self.journal.append(open.lease.sector, open.lease.fence, started).await?;
+        open.started = Some(stage.clone());
+        emit(cx, open.lease.sector, stage, StageEvent::Started);
+        Ok(())
+    }
+
+    /// Runs a stage to its end: the pool must see the cancellation, so that the future is never dropped for it.
+    async fn run(&self, stage: &dyn Stage, record: &SectorRecord, cx: &Context) -> Result<StageOutcome, SealError> {
+        let Some(limit) = self.limits.get(&stage.id()).copied() else {
+            return stage.run(record, cx).await;
+        };
+        let cx = cx.child();
+        let run = stage.run(record, &cx);
+        tokio::pin!(run);
+        if let Ok(outcome) = tokio::time::timeout(limit, &mut run).await {
+            return outcome;
+        }
+        cx.cancel.cancel();
+        match run.await {
+            Err(error) if error.kind() == SealErrorKind::Cancelled => {
+                Err(Error::new(SealErrorKind::Stage, "run stage")
+                    .with("limit in seconds", limit.as_secs())
+                    .because(error))
+            }
+            // It ended while it was being stopped: a result is kept.
+            other => other,
+        }
+    }
+
+    async fn record(
+        &self,
+        open: &mut OpenSector,
+        record: &SectorRecord,
+        stage: &dyn Stage,
+        outcome: StageOutcome,
+        cx: &Context,
+    ) -> Result<Step, SealError> {
+        let (id, fence) = (open.lease.sector, open.lease.fence);
+        let name = stage.id();
+        match outcome {
+            StageOutcome::Wait(until) => {
+                emit(cx, id, &name, StageEvent::Waiting { until });
+                Ok(Step::Waiting { stage: name, until })
+            }
+            StageOutcome::Done(output) => {
+                let done = NewEntry::done(name.clone(), stage.version(), output);
+                self.journal.append(id, fence, done).await?;
+                open.started = None;
+                emit(cx, id, &name, StageEvent::Advanced);
+                let at = self.plan.stages().iter().position(|s| s.id() == name);
+                let later = self.plan.stages().iter().skip(at.map_or(0, |i| i + 1));
+                let next = later.map(|s| s.id()).find(|s| record.fact(s).is_none());
+                self.report(open, Report::Moved { done: Some(name.clone()), next }, cx).await;
+                Ok(Step::Advanced { stage: name })
+            }
+            StageOutcome::Rewind { to, reason } => {
+                if record.rewinds(&to) >= MAX_REWINDS {
+                    return Err(reason.recover_by(Recovery::Park));
+                }
+                let Some(dropped) = self.plan.dropped(record, &to) else {
+                    return Err(reason);
+                };
+                let text = reason.chain();
+                self.journal.append(id, fence, NewEntry::rewound(to.clone(), &dropped, &text)).await?;
+                open.started = None;
+                let failed = StageEvent::Failed { error: text.clone(), recovery: Recovery::RETRY };
+                emit(cx, id, &name, failed);
+                let report = Report::Failed { stage: name, error: text, recovery: Recovery::RETRY };
+                self.report(open, report, cx).await;
+                Ok(Step::Waiting { stage: to, until: Wake::After(Duration::ZERO) })
+            }
+        }
+    }
+
+    /// Tells the manager; that it cannot be told loses nothing.
+    async fn report(&self, open: &mut OpenSector, report: Report, cx: &Context) {
+        let Some(service) = &self.service else {
+            return;
+        };
+        let told = tokio::select! {
+            biased;
+            () = cx.cancel.cancelled() => return,
+            told = tokio::time::timeout(REPORT_LIMIT, service.report(&open.lease, &report)) => told,
+        };
+        match told {
+            Ok(Ok(answer)) if answer.finalized && matches!(report, Report::Moved { next: Some(_), .. }) => {
+                open.ended = Some(answer.abort_reason.unwrap_or_else(|| "no reason given".to_owned()));
+            }
+            Ok(Ok(_)) => {}
+            Ok(Err(error)) => note(cx, format!("{}: report not delivered: {}", open.lease.sector, error.chain())),
+            Err(_) => note(cx, format!("{}: report not delivered: no answer", open.lease.sector)),
+        }
+    }
+}
+
+fn unknown(op: &'static str, id: SectorId) -> SealError {
+    Error::new(SealErrorKind::UnknownSector, op).with("sector", id)
+}
+
+fn emit(cx: &Context, sector: SectorId, stage: &StageId, what: StageEvent) {
+    cx.emit(Event::Stage { sector, stage: stage.clone(), what });
+}
+
+fn note(cx: &Context, text: String) {
+    cx.emit(Event::Note { from: "pipeline".to_owned(), text });
+}
+
+#[async_trait]
+impl SealingPipeline for StagedPipeline {
+    async fn open(&self, lease: SectorLease) -> Result<SectorId, SealError> {
+        let id = lease.sector;
+        let fresh = OpenSector { lease: lease.clone(), started: None, ended: None, closed: false };
+        let known = self.open.lock().get(&id).cloned();
+        if let Some(known) = known {
+            // A running step goes on under its own lease; the new one counts from the next step on.
+            let mut open = known.lock().await;
+            if !open.closed {
+                self.journal.open(&lease).await?;
+                *open = fresh;
+                return Ok(id);
+            }
+        }
+        self.journal.open(&lease).await?;
+        self.open.lock().insert(id, Arc::new(tokio::sync::Mutex::new(fresh)));
+        Ok(id)
+    }
+
+    async fn step(&self, id: SectorId, cx: &Context) -> Result<Step, SealError> {
+        let op = "step sector";
+        let sector = self.sector(op, id)?;
+        let mut open = tokio::select! {
+            biased;
+            () = cx.cancel.cancelled() => return Err(Error::new(SealErrorKind::Cancelled, op).with("sector", id)),
+            open = sector.lock() => open,
+        };
+        if open.closed {
+            return Err(unknown(op, id));
+        }
+        if let Some(reason) = &open.ended {
+            return Err(Error::new(SealErrorKind::Refused, op).with("sector", id).with("the manager ended it", reason));
+        }
+        let record = self.load(&open).await?;
+        let Some(stage) = self.plan.next(&record) else {
+            return Ok(Step::Finished);
+        };
+        let name = stage.id();
+        self.start(&mut open, &name, cx).await?;
+        let outcome = self.run(&**stage, &record, cx).await;
+        let step = match outcome {
+            Ok(outcome) => self.record(&mut open, &record, &**stage, outcome, cx).await,
+            Err(error) => Err(error),
+        };
+        if let Err(error) = &step {
+            // A manager that is away did not run the stage: the same start goes on.
+            if error.kind() != SealErrorKind::Service {
+                open.started = None;
+            }
+            let recovery = error.recovery();
+            let text = error.chain();
+            emit(cx, id, &name, StageEvent::Failed { error: text.clone(), recovery });
+            let told = [SealErrorKind::Service, SealErrorKind::Cancelled, SealErrorKind::Fenced];
+            if !told.contains(&error.kind()) {
+                self.report(&mut open, Report::Failed { stage: name, error: text, recovery }, cx).await;
+            }
+        }
+        step
+    }
+
+    async fn rewind(&self, id: SectorId, stage: &StageId) -> Result<(), SealError> {
+        let op = "rewind sector";
+        let sector = self.sector(op, id)?;
+        let mut open = sector.lock().await;
+        if open.closed {
+            return Err(unknown(op, id));
+        }
+        let record = self.load(&open).await?;
+        let dropped = self.plan.dropped(&record, stage).ok_or_else(|| {
+            Error::new(SealErrorKind::Stage, op)
+                .with("sector", id)
+                .with("unknown stage", stage)
+                .recover_by(Recovery::Park)
+        })?;
+        let entry = NewEntry::rewound(stage.clone(), &dropped, "asked for by an operator");
+        self.journal.append(id, open.lease.fence, entry).await?;
+        open.started = None;
+        Ok(())
+    }
+
+    async fn close(&self, id: SectorId) -> Result<SectorLease, SealError> {
+        let sector = self.sector("close sector", id)?;
+        let mut open = sector.lock().await;
+        if open.closed {
+            return Err(unknown("close sector", id));
+        }
+        open.closed = true;
+        self.open.lock().remove(&id);
+        Ok(open.lease.clone())
+    }
+
+    async fn progress(&self) -> Result<Vec<SectorProgress>, SealError> {
+        let sectors: Vec<_> = self.open.lock().keys().copied().collect();
+        let mut progress = Vec::with_capacity(sectors.len());
+        for id in sectors {
+            // A sector whose journal is damaged is listed all the same, and does not hide the others.
+            match self.journal.load(id).await {
+                Ok(record) => progress.push(SectorProgress {
+                    lease: record.lease().clone(),
+                    done: record.facts().iter().map(|f| f.stage.clone()).collect(),
+                    next: self.plan.next(&record).map(|s| s.id()),
+                }),
+                Err(error) if error.kind() == SealErrorKind::CorruptJournal => {
+                    let known = self.open.lock().get(&id).cloned();
+                    if let Some(open) = known.as_ref().and_then(|open| open.try_lock().ok()) {
+                        progress.push(SectorProgress { lease: open.lease.clone(), done: Vec::new(), next: None });
+                    }
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(progress)
+    }
+}
