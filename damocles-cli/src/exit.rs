@@ -135,6 +135,9 @@ impl Advice {
         if let Some(error) = error.downcast_ref::<ServerError>() {
             return Some(Self { exit: Some(error.exit()), hint: error.hint() });
         }
+        if let Some(error) = error.downcast_ref::<damocles_seal::params::ParamsError>() {
+            return Some(Self { exit: None, hint: error.hint().map(str::to_owned) });
+        }
         Self::of_kind::<AllocErrorKind>(error)
             .or_else(|| Self::of_kind::<ChainErrorKind>(error))
             .or_else(|| Self::of_kind::<SealErrorKind>(error))
@@ -143,6 +146,8 @@ impl Advice {
             .or_else(|| Self::of_kind::<VerifyErrorKind>(error))
             .or_else(|| Self::of_kind::<damocles_seal::service::ServiceErrorKind>(error))
             .or_else(|| Self::of_kind::<damocles_seal::store::StoreErrorKind>(error))
+            .or_else(|| Self::of_kind::<damocles_chain::signer::SignerErrorKind>(error))
+            .or_else(|| Self::of_kind::<damocles_chain::devnet::DevnetErrorKind>(error))
     }
 
     fn of_kind<K: Kind>(error: &(dyn StdError + 'static)) -> Option<Self> {
