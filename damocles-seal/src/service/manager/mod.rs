@@ -8,6 +8,7 @@ mod prove_commit;
 mod replicas;
 mod reports;
 mod service;
+mod workers;
 
 pub use pieces::QueuedPiece;
 pub use replicas::ReplicaStores;

@@ -1,0 +1,378 @@
+//! What stages ask of a manager.
+
+use crate::support::{MINER, Manager, TTL, Trip, proof_type};
+use async_trait::async_trait;
+use damocles_core::{
+    CommP, CommR, Fence, PaddedPieceSize, PieceInfo, SectorId, SectorNumber, StoreId, Timestamp,
+    allocator::{SectorAllocator, SectorLease},
+    chain::{Call, CallKind, OnChain},
+    testing::fake_proof,
+    verify::SealStatement,
+};
+use damocles_seal::{
+    sector_state::SectorKind,
+    service::{
+        CommitState, InMemoryService, PreCommitRequest, Report, SealingService, Seed, SeedAnswer, ServiceErrorKind,
+        SubmitAnswer, comm_d_of,
+        conformance::{self, World},
+    },
+};
+use parking_lot::Mutex;
+use std::{path::Path, time::Duration};
+
+#[derive(Debug)]
+struct MemoryWorld<'a>(&'a InMemoryService, Mutex<u64>);
+
+#[async_trait]
+impl World for MemoryWorld<'_> {
+    async fn lease(&self) -> SectorLease {
+        let mut next = self.1.lock();
+        *next += 1;
+        SectorLease {
+            sector: SectorId::new(MINER, SectorNumber(*next)),
+            proof_type: proof_type(),
+            store: StoreId::new("store"),
+            fence: Fence(1),
+            heard_until: Timestamp(0),
+        }
+    }
+
+    async fn lease_again(&self, lease: &SectorLease) -> SectorLease {
+        SectorLease { fence: Fence(lease.fence.0 + 1), ..lease.clone() }
+    }
+
+    async fn tick(&self) {
+        self.0.nudge();
+    }
+
+    fn store(&self) -> String {
+        "persist".to_owned()
+    }
+
+    fn show_replicas(&self, shown: bool) {
+        self.0.hide_replicas(!shown);
+    }
+}
+
+#[tokio::test]
+async fn the_service_in_memory_keeps_the_contract() {
+    for polls in [0, 3] {
+        let service = InMemoryService::new().land_after(polls);
+        conformance::all(&service, &MemoryWorld(&service, Mutex::default())).await;
+    }
+}
+
+#[tokio::test]
+async fn the_managers_own_service_keeps_the_contract() {
+    let manager = Manager::start().await;
+    manager.spawn();
+    conformance::all(&*manager.service, &manager).await;
+    manager.cancel.cancel();
+}
+
+async fn request(manager: &Manager, lease: &SectorLease) -> PreCommitRequest {
+    let pieces: Vec<PieceInfo> = manager.service.pieces(lease).await.unwrap().iter().map(|p| p.piece).collect();
+    let ticket = manager.service.ticket(lease).await.unwrap();
+    PreCommitRequest { comm_r: CommR([7; 32]), comm_d: comm_d_of(&pieces, proof_type().sector_size()).unwrap(), ticket }
+}
+
+async fn seed(manager: &Manager, lease: &SectorLease) -> Seed {
+    match manager.service.seed(lease).await.unwrap() {
+        SeedAnswer::Ready(seed) => seed,
+        SeedAnswer::Wait(wake) => panic!("no seed yet: {wake:?}"),
+    }
+}
+
+async fn proof(manager: &Manager, lease: &SectorLease, request: &PreCommitRequest) -> Vec<u8> {
+    fake_proof::seal(&SealStatement {
+        sector: lease.sector,
+        proof_type: lease.proof_type,
+        comm_r: request.comm_r,
+        comm_d: request.comm_d,
+        ticket: request.ticket.randomness,
+        seed: seed(manager, lease).await.randomness,
+    })
+}
+
+fn landed(manager: &Manager, kind: CallKind) -> usize {
+    manager.chain.inner.landed_calls().iter().filter(|l| l.call.kind() == kind).count()
+}
+
+/// A sector whose pre-commit landed and whose seed is drawn.
+async fn pre_committed(manager: &Manager) -> (SectorLease, PreCommitRequest) {
+    let lease = manager.lease().await;
+    let request = request(manager, &lease).await;
+    assert_eq!(manager.service.submit_pre_commit(&lease, &request).await.unwrap(), SubmitAnswer::Accepted);
+    manager.tick(30);
+    assert!(matches!(manager.service.pre_commit_state(&lease).await.unwrap(), CommitState::Landed { .. }));
+    (lease, request)
+}
+
+#[tokio::test]
+async fn a_crash_around_a_submission_sends_it_once() {
+    for trip in [Trip::Before, Trip::After] {
+        let mut manager = Manager::start().await;
+        let lease = manager.lease().await;
+        let request = request(&manager, &lease).await;
+        manager.chain.trips.lock().push(trip);
+        let answer = manager.service.submit_pre_commit(&lease, &request).await.unwrap();
+        assert_eq!(answer, SubmitAnswer::Accepted, "{trip:?}: it is recorded, so it will be sent");
+        manager.restart().await;
+        manager.spawn();
+        // The loop sends what is open at the first head that it sees.
+        manager.service.changed(&lease, Duration::from_secs(3600)).await.unwrap();
+        assert_eq!(manager.service.submit_pre_commit(&lease, &request).await.unwrap(), SubmitAnswer::Accepted);
+        manager.tick(30);
+        assert!(matches!(manager.service.pre_commit_state(&lease).await.unwrap(), CommitState::Landed { .. }));
+        assert_eq!(landed(&manager, CallKind::PreCommit), 1, "{trip:?}");
+
+        assert!(manager.service.persisted(&lease, "persist").await.unwrap());
+        let proof = proof(&manager, &lease, &request).await;
+        manager.cancel.cancel();
+        manager.chain.trips.lock().push(trip);
+        assert_eq!(manager.service.submit_proof(&lease, &proof).await.unwrap(), SubmitAnswer::Accepted);
+        manager.restart().await;
+        // Without the loop, the question where it stands sends it too.
+        assert!(matches!(manager.service.proof_state(&lease).await.unwrap(), CommitState::Pending { .. }));
+        manager.tick(30);
+        assert!(matches!(manager.service.proof_state(&lease).await.unwrap(), CommitState::Landed { .. }));
+        assert_eq!(landed(&manager, CallKind::ProveCommit), 1, "{trip:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_service_that_is_dropped_while_it_submits_loses_nothing() {
+    // Each number of polls drops the call at another of its waits.
+    for polls in 1..60 {
+        let mut manager = Manager::start().await;
+        let lease = manager.lease().await;
+        let request = request(&manager, &lease).await;
+        let service = manager.service.clone();
+        let mut call = Box::pin(service.submit_pre_commit(&lease, &request));
+        let mut done = false;
+        for _ in 0..polls {
+            if futures::poll!(&mut call).is_ready() {
+                done = true;
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        drop(call);
+        manager.restart().await;
+        assert_eq!(manager.service.submit_pre_commit(&lease, &request).await.unwrap(), SubmitAnswer::Accepted);
+        manager.tick(30);
+        assert!(matches!(manager.service.pre_commit_state(&lease).await.unwrap(), CommitState::Landed { .. }));
+        assert_eq!(landed(&manager, CallKind::PreCommit), 1, "dropped after {polls} polls");
+        if done {
+            return;
+        }
+    }
+    panic!("the call never ended");
+}
+
+#[tokio::test]
+async fn a_wrong_proof_never_reaches_the_chain() {
+    let manager = Manager::start().await;
+    let (lease, request) = pre_committed(&manager).await;
+    let good = proof(&manager, &lease, &request).await;
+    let answer = manager.service.submit_proof(&lease, &good).await.unwrap();
+    assert!(matches!(answer, SubmitAnswer::FilesMissed { .. }), "not before the replica is in a store: {answer:?}");
+    assert!(manager.service.persisted(&lease, "persist").await.unwrap());
+    assert_eq!(manager.service.locate(lease.sector).await.unwrap().as_deref(), Some("persist"));
+    let mut flipped = good.clone();
+    flipped[100] ^= 1;
+    for wrong in [flipped, Vec::new(), vec![0; 1 << 20], good[..191].to_vec()] {
+        let answer = manager.service.submit_proof(&lease, &wrong).await.unwrap();
+        assert!(matches!(answer, SubmitAnswer::Rejected { .. }), "{} bytes: {answer:?}", wrong.len());
+    }
+    manager.tick(30);
+    assert_eq!(landed(&manager, CallKind::ProveCommit), 0);
+    assert_eq!(manager.service.submit_proof(&lease, &good).await.unwrap(), SubmitAnswer::Accepted);
+    manager.tick(30);
+    assert_eq!(landed(&manager, CallKind::ProveCommit), 1);
+}
+
+#[tokio::test]
+async fn exit_codes_decide_whether_to_try_again() {
+    for (code, again) in [(7, true), (19, true), (16, false)] {
+        let manager = Manager::start().await;
+        let lease = manager.lease().await;
+        let request = request(&manager, &lease).await;
+        manager.chain.inner.next_exit_code(code);
+        manager.service.submit_pre_commit(&lease, &request).await.unwrap();
+        manager.tick(30);
+        let state = manager.service.pre_commit_state(&lease).await.unwrap();
+        let answer = manager.service.submit_pre_commit(&lease, &request).await.unwrap();
+        if again {
+            assert!(
+                matches!(&state, CommitState::Failed { reason } if reason.contains(&code.to_string())),
+                "{state:?}"
+            );
+            assert_eq!(answer, SubmitAnswer::Accepted);
+            manager.tick(30);
+            let state = manager.service.pre_commit_state(&lease).await.unwrap();
+            assert!(matches!(state, CommitState::Landed { .. }), "{state:?}");
+            assert_eq!(landed(&manager, CallKind::PreCommit), 2);
+        } else {
+            assert!(matches!(&state, CommitState::Refused { reason } if reason.contains("16")), "{state:?}");
+            assert!(matches!(answer, SubmitAnswer::Rejected { .. }), "{answer:?}");
+            manager.tick(30);
+            assert_eq!(landed(&manager, CallKind::PreCommit), 1, "nothing is sent again");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_landed_pre_commit_that_the_chain_lost_is_given_up() {
+    let manager = Manager::start().await;
+    let (lease, _) = pre_committed(&manager).await;
+    for gone in [OnChain::Absent, OnChain::Gone] {
+        manager.chain.inner.set_sector(lease.sector.number, gone);
+        let state = manager.service.pre_commit_state(&lease).await.unwrap();
+        assert!(matches!(state, CommitState::ShouldAbort { .. }), "{state:?}");
+    }
+}
+
+#[tokio::test]
+async fn what_the_chain_knows_already_is_adopted() {
+    let manager = Manager::start().await;
+    let lease = manager.lease().await;
+    let request = request(&manager, &lease).await;
+    let head = 1000;
+    let on_chain = |comm_r| OnChain::PreCommitted {
+        comm_r,
+        ticket_epoch: request.ticket.epoch,
+        epoch: damocles_core::Epoch(head + 1),
+        expiration: damocles_core::Epoch(9_000_000),
+    };
+    manager.chain.inner.set_sector(lease.sector.number, on_chain(CommR([9; 32])));
+    manager.tick(1);
+    let answer = manager.service.submit_pre_commit(&lease, &request).await.unwrap();
+    assert!(matches!(answer, SubmitAnswer::Rejected { .. }), "another replica: {answer:?}");
+    manager.chain.inner.set_sector(lease.sector.number, on_chain(request.comm_r));
+    let err = manager.service.submit_pre_commit(&lease, &request).await.unwrap_err();
+    assert_eq!(err.kind(), ServiceErrorKind::Unavailable, "it may still be reverted");
+    manager.tick(30);
+    assert_eq!(manager.service.submit_pre_commit(&lease, &request).await.unwrap(), SubmitAnswer::Accepted);
+    assert!(matches!(manager.service.pre_commit_state(&lease).await.unwrap(), CommitState::Landed { .. }));
+    assert_eq!(landed(&manager, CallKind::PreCommit), 0, "nothing was sent");
+}
+
+#[tokio::test]
+async fn tickets_are_checked() {
+    let manager = Manager::start().await;
+    let lease = manager.lease().await;
+    let good = request(&manager, &lease).await;
+    let mut forged = good.clone();
+    forged.ticket.randomness.0[0] ^= 1;
+    let mut future = good.clone();
+    future.ticket.epoch = damocles_core::Epoch(5000);
+    for wrong in [forged, future] {
+        let answer = manager.service.submit_pre_commit(&lease, &wrong).await.unwrap();
+        assert!(matches!(answer, SubmitAnswer::Rejected { .. }), "{answer:?}");
+    }
+    manager.tick(2881);
+    let answer = manager.service.submit_pre_commit(&lease, &good).await.unwrap();
+    assert!(matches!(answer, SubmitAnswer::Rejected { .. }), "an expired ticket: {answer:?}");
+    manager.tick(5);
+    assert_eq!(manager.chain.inner.landed_calls(), []);
+}
+
+#[tokio::test]
+async fn a_piece_goes_to_the_next_sector_and_onto_the_chain() {
+    let manager = Manager::start().await;
+    let piece = PieceInfo { comm_p: CommP([3; 32]), size: PaddedPieceSize::try_from(1024).unwrap() };
+    manager.service.add_piece(piece, 1000, Path::new("/data/piece")).await.unwrap();
+    let huge = PieceInfo { size: PaddedPieceSize::try_from(4096).unwrap(), ..piece };
+    let err = manager.service.add_piece(huge, 1, Path::new("/data/huge")).await.unwrap_err();
+    assert_eq!(err.kind(), ServiceErrorKind::Refused);
+    let err = manager.service.add_piece(piece, 1017, Path::new("/data/long")).await.unwrap_err();
+    assert_eq!(err.kind(), ServiceErrorKind::Refused);
+
+    let (data, request) = pre_committed(&manager).await;
+    let (cc, _) = pre_committed(&manager).await;
+    assert_eq!(manager.service.pieces(&data).await.unwrap().len(), 1);
+    assert_eq!(manager.service.pieces(&cc).await.unwrap(), []);
+    assert_eq!(manager.service.piece_path(piece.comm_p).await.unwrap().as_deref(), Some(Path::new("/data/piece")));
+    let comm_ds: Vec<_> = manager
+        .chain
+        .inner
+        .landed_calls()
+        .iter()
+        .filter_map(|l| match &l.call {
+            Call::PreCommit(batch) => batch.sectors.first().map(|s| s.comm_d),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(comm_ds, [Some(request.comm_d), None], "committed capacity names no data");
+
+    manager.service.persisted(&data, "persist").await.unwrap();
+    let proof = proof(&manager, &data, &request).await;
+    manager.service.submit_proof(&data, &proof).await.unwrap();
+    manager.tick(10);
+    let Some(Call::ProveCommit(call)) = manager.chain.inner.landed_calls().pop().map(|l| l.call) else {
+        panic!("a proof landed last");
+    };
+    assert!(call.all_or_nothing);
+    assert_eq!(call.sectors[0].pieces[0].piece, piece);
+    let summaries = manager.service.sectors().await.unwrap();
+    let kinds: Vec<_> = summaries.iter().map(|s| s.kind).collect();
+    assert_eq!(kinds, [Some(SectorKind::Data), Some(SectorKind::Cc)]);
+    assert!(summaries[0].pre_commit.as_ref().is_some_and(|a| a.cid.is_some() && a.exit_code == Some(0)));
+}
+
+#[tokio::test]
+async fn an_aborted_sector_gives_its_piece_back() {
+    let manager = Manager::start().await;
+    let piece = PieceInfo { comm_p: CommP([3; 32]), size: PaddedPieceSize::try_from(2048).unwrap() };
+    manager.service.add_piece(piece, 1000, Path::new("/data/piece")).await.unwrap();
+    let first = manager.lease().await;
+    assert_eq!(manager.service.pieces(&first).await.unwrap().len(), 1);
+    manager.service.report(&first, &Report::Aborted { reason: "ticket expired".to_owned() }).await.unwrap();
+    let second = manager.lease().await;
+    assert_eq!(manager.service.pieces(&second).await.unwrap().len(), 1);
+    let shown = manager.service.sector(first.sector).await.unwrap().unwrap();
+    assert_eq!(shown.summary.abort_reason.as_deref(), Some("ticket expired"));
+}
+
+#[tokio::test]
+async fn a_released_sector_refuses_its_old_holder() {
+    let manager = Manager::start().await;
+    let lease = manager.lease().await;
+    manager.allocator().release_by_operator(lease.sector).await.unwrap();
+    assert_eq!(manager.service.ticket(&lease).await.unwrap_err().kind(), ServiceErrorKind::Fenced);
+    let taken = manager.allocator().take_up(&StoreId::new("other"), lease.sector, TTL).await.unwrap();
+    manager.service.ticket(&taken).await.unwrap();
+    let unknown = SectorLease { sector: SectorId::new(MINER, SectorNumber(u64::MAX)), ..taken };
+    assert_eq!(manager.service.ticket(&unknown).await.unwrap_err().kind(), ServiceErrorKind::UnknownSector);
+    assert_eq!(manager.service.pieces(&unknown).await.unwrap_err().kind(), ServiceErrorKind::UnknownSector);
+}
+
+#[tokio::test]
+async fn a_chain_that_is_away_is_waited_for() {
+    let manager = Manager::start().await;
+    let (lease, _) = pre_committed(&manager).await;
+    manager.chain.inner.set_unavailable(true);
+    for error in [
+        manager.service.ticket(&lease).await.err(),
+        manager.service.seed(&lease).await.err(),
+        manager.service.pre_commit_state(&lease).await.err(),
+    ] {
+        assert_eq!(error.map(|e| e.kind()), Some(ServiceErrorKind::Unavailable));
+    }
+    manager.service.hello().await.unwrap();
+    manager.chain.inner.set_unavailable(false);
+    seed(&manager, &lease).await;
+}
+
+#[tokio::test]
+async fn reservations_leave_room_for_each_other() {
+    let manager = Manager::start().await;
+    let (one, two) = (manager.lease().await, manager.lease().await);
+    let room = 1 << 20;
+    assert!(manager.service.reserve(&one, room, &[]).await.unwrap().is_some());
+    assert_eq!(manager.service.reserve(&two, room, &[]).await.unwrap(), None, "the room is promised");
+    assert_eq!(manager.service.reserve(&two, 1, &["nowhere".to_owned()]).await.unwrap(), None);
+    manager.service.report(&one, &Report::Finalized).await.unwrap();
+    assert!(manager.service.reserve(&two, room, &[]).await.unwrap().is_some());
+}

@@ -1,0 +1,226 @@
+//! A manager over a chain in memory and a database in a temporary directory.
+
+use async_trait::async_trait;
+use damocles_core::{
+    ActorId, CancellationToken, Clock, Epoch, RequestId, SealProofType, SectorId, SectorSize, StoreId, Timestamp,
+    allocator::{AllocateRequest, SectorAllocator, SectorLease},
+    chain::{
+        BoxStream, Call, ChainClient, ChainError, ChainErrorKind, DeadlineInfo, DeadlineState, HeadChange, MessageId,
+        MessageState, MinerInfo, NetworkInfo, OnChain, RandomnessKind, SectorInfo, SubmitKey, TipsetRef,
+    },
+    testing::{FakeClock, InMemoryChain, fake_proof::FakeVerifier},
+    verify::Randomness,
+};
+use damocles_seal::{
+    allocator::{MinerPolicy, SqlAllocator},
+    sector_state::SealDb,
+    service::{ManagerConfig, ManagerParts, ManagerService, ReplicaStores, conformance::World},
+};
+use parking_lot::Mutex;
+use std::{
+    collections::BTreeSet,
+    io,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+use tempfile::TempDir;
+
+pub(crate) const MINER: ActorId = ActorId(1000);
+pub(crate) const TTL: Duration = Duration::from_secs(60);
+
+pub(crate) fn proof_type() -> SealProofType {
+    SealProofType::of(SectorSize::KiB2)
+}
+
+pub(crate) async fn open_db(dir: &Path) -> SealDb {
+    sqlx::any::install_default_drivers();
+    let url = format!("sqlite://{}?mode=rwc", dir.join("manager.db").display());
+    SealDb::open(sqlx::AnyPool::connect(&url).await.unwrap()).await.unwrap()
+}
+
+/// Persist stores whose replicas are shown or hidden.
+#[derive(Debug, Default)]
+pub(crate) struct FakeStores {
+    pub(crate) hidden: Mutex<bool>,
+    pub(crate) found: Mutex<BTreeSet<SectorId>>,
+}
+
+impl ReplicaStores for FakeStores {
+    fn names(&self) -> Vec<String> {
+        vec!["persist".to_owned(), "small".to_owned()]
+    }
+
+    fn has_all_files(&self, store: &str, _: SectorId, _: SealProofType) -> io::Result<bool> {
+        if store == "persist" { Ok(!*self.hidden.lock()) } else { Err(io::ErrorKind::NotFound.into()) }
+    }
+
+    fn free_bytes(&self, store: &str) -> io::Result<u64> {
+        Ok(if store == "persist" { 1 << 20 } else { 100 })
+    }
+
+    fn path(&self, store: &str) -> Option<PathBuf> {
+        (store == "persist").then(|| PathBuf::from("/persist"))
+    }
+}
+
+/// What a chain client does with the next submission.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Trip {
+    /// It fails before anything is recorded.
+    Before,
+    /// It fails after the message was taken: the answer is lost.
+    After,
+}
+
+/// The chain in memory, behind a line that breaks when told to.
+#[derive(Debug)]
+pub(crate) struct TrippingChain {
+    pub(crate) inner: InMemoryChain,
+    pub(crate) trips: Mutex<Vec<Trip>>,
+}
+
+macro_rules! forward {
+    ($($name:ident($($arg:ident: $kind:ty),*) -> $out:ty;)*) => {
+        #[async_trait]
+        impl ChainClient for TrippingChain {
+            $(async fn $name(&self, $($arg: $kind),*) -> Result<$out, ChainError> {
+                self.inner.$name($($arg),*).await
+            })*
+
+            fn head_changes(&self) -> BoxStream<HeadChange> {
+                self.inner.head_changes()
+            }
+
+            async fn submit(&self, key: &SubmitKey, call: &Call) -> Result<MessageId, ChainError> {
+                let trip = self.trips.lock().pop();
+                let lost = || ChainError::new(ChainErrorKind::Unavailable, "submit");
+                match trip {
+                    Some(Trip::Before) => Err(lost()),
+                    Some(Trip::After) => {
+                        self.inner.submit(key, call).await?;
+                        Err(lost())
+                    }
+                    None => self.inner.submit(key, call).await,
+                }
+            }
+        }
+    };
+}
+
+forward! {
+    head() -> TipsetRef;
+    network(at: &TipsetRef) -> NetworkInfo;
+    miner(at: &TipsetRef, miner: ActorId) -> MinerInfo;
+    randomness(at: &TipsetRef, kind: RandomnessKind, epoch: Epoch, miner: ActorId) -> Randomness;
+    sector(at: &TipsetRef, id: SectorId) -> OnChain;
+    sectors(at: &TipsetRef, miner: ActorId, numbers: &damocles_core::SectorSet) -> Vec<SectorInfo>;
+    deadline(at: &TipsetRef, miner: ActorId) -> DeadlineInfo;
+    partitions(at: &TipsetRef, miner: ActorId, deadline: damocles_core::DeadlineIndex) -> DeadlineState;
+    message(id: &MessageId, confidence: i64) -> MessageState;
+}
+
+/// A manager that can be restarted: everything but its service outlives it.
+#[derive(Debug)]
+pub(crate) struct Manager {
+    pub(crate) dir: TempDir,
+    pub(crate) chain: Arc<TrippingChain>,
+    pub(crate) clock: Arc<FakeClock>,
+    pub(crate) stores: Arc<FakeStores>,
+    pub(crate) service: Arc<ManagerService>,
+    pub(crate) cancel: CancellationToken,
+    policy: MinerPolicy,
+    requests: Mutex<u64>,
+}
+
+impl Manager {
+    pub(crate) async fn start() -> Self {
+        Self::with_policy(MinerPolicy::new(MINER, proof_type())).await
+    }
+
+    pub(crate) async fn with_policy(policy: MinerPolicy) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let chain = Arc::new(TrippingChain { inner: InMemoryChain::new(MINER), trips: Mutex::default() });
+        let clock = Arc::new(FakeClock::at(Timestamp(1_000_000)));
+        let stores = Arc::new(FakeStores::default());
+        let service = build(&dir, &chain, &clock, &stores, &policy).await;
+        let cancel = CancellationToken::new();
+        Self { dir, chain, clock, stores, service, cancel, policy, requests: Mutex::default() }
+    }
+
+    /// Runs the service's loop, as the manager does.
+    pub(crate) fn spawn(&self) {
+        let (service, cancel) = (self.service.clone(), self.cancel.clone());
+        tokio::spawn(async move { service.run(cancel).await });
+    }
+
+    /// Another service over the same database and chain; the old one is gone with everything that it knew.
+    pub(crate) async fn restart(&mut self) {
+        self.cancel.cancel();
+        self.cancel = CancellationToken::new();
+        self.service = build(&self.dir, &self.chain, &self.clock, &self.stores, &self.policy).await;
+    }
+
+    pub(crate) fn allocator(&self) -> &SqlAllocator {
+        self.service.allocator()
+    }
+
+    pub(crate) fn want(&self, store: &str) -> AllocateRequest {
+        let mut requests = self.requests.lock();
+        *requests += 1;
+        want(&format!("request-{requests}"), store)
+    }
+
+    pub(crate) fn tick(&self, epochs: i64) {
+        self.chain.inner.tick(epochs);
+    }
+}
+
+async fn build(
+    dir: &TempDir,
+    chain: &Arc<TrippingChain>,
+    clock: &Arc<FakeClock>,
+    stores: &Arc<FakeStores>,
+    policy: &MinerPolicy,
+) -> Arc<ManagerService> {
+    let db = open_db(dir.path()).await;
+    let (chain, clock): (Arc<dyn ChainClient>, Arc<dyn Clock>) = (chain.clone(), clock.clone());
+    let allocator = Arc::new(SqlAllocator::new(db.clone(), chain.clone(), vec![policy.clone()], clock.clone()));
+    let parts = ManagerParts { db, chain, allocator, verifier: Arc::new(FakeVerifier), stores: stores.clone(), clock };
+    let config = ManagerConfig { confidence: 3, ..ManagerConfig::default() };
+    Arc::new(ManagerService::new(parts, config))
+}
+
+pub(crate) fn want(request: &str, store: &str) -> AllocateRequest {
+    AllocateRequest {
+        request: RequestId::new(request),
+        store: StoreId::new(store),
+        worker: "worker".to_owned(),
+        miners: Vec::new(),
+        proof_types: Vec::new(),
+        ttl: TTL,
+    }
+}
+
+#[async_trait]
+impl World for Manager {
+    async fn lease(&self) -> SectorLease {
+        self.allocator().allocate(&self.want("store")).await.unwrap().unwrap()
+    }
+
+    async fn lease_again(&self, lease: &SectorLease) -> SectorLease {
+        self.allocator().take_up(&lease.store, lease.sector, TTL).await.unwrap()
+    }
+
+    async fn tick(&self) {
+        Manager::tick(self, 1);
+    }
+
+    fn store(&self) -> String {
+        "persist".to_owned()
+    }
+
+    fn show_replicas(&self, shown: bool) {
+        *self.stores.hidden.lock() = !shown;
+    }
+}
