@@ -101,7 +101,7 @@ impl From<CommP> for CommD {
 pub fn zero_comm_d(size: crate::SectorSize) -> CommD {
     CommD(match size {
         crate::SectorSize::KiB2 => hex32("fc7e928296e516faade986b28f92d44a4f24b935485223376a799027bc18f833"),
-        crate::SectorSize::MiB8 => hex32("65f29c5d98d246c38b388cfc06db1f6b021303c5a289000bdce832a9c3ec421c"),
+        crate::SectorSize::MiB8 => hex32("65f29e5d98d246c38b388cfc06db1f6b021303c5a289000bdce832a9c3ec421c"),
         crate::SectorSize::MiB512 => hex32("39560e7b13a93b07a243fd2720ffa7cb3e1d2e505ab3629e79f46313512cda06"),
         crate::SectorSize::GiB32 => hex32("077e5fde35c50a9303a55009e3498a4ebedff39c42b710b730d8ec7ac7afa63e"),
         crate::SectorSize::GiB64 => hex32("e64005a6bfe3777953b8ad6ef93f0fca1049b2041654f2a411f7702799cece02"),
