@@ -4,6 +4,8 @@ pub mod allocator;
 pub mod journal;
 #[cfg(feature = "proofs")]
 pub mod params;
+#[cfg(feature = "proofs")]
+pub mod parent_cache;
 mod plan;
 pub mod pool;
 pub mod processor;
@@ -15,6 +17,8 @@ mod staged;
 pub mod store;
 mod sys;
 pub mod task;
+#[cfg(feature = "proofs")]
+pub mod verifier;
 pub mod worker;
 
 pub use plan::{Plan, PlanError};

@@ -52,7 +52,7 @@ impl ProcessorError {
     }
 }
 
-fn is_disk_full(error: &(dyn std::error::Error + 'static)) -> bool {
+pub(super) fn is_disk_full(error: &(dyn std::error::Error + 'static)) -> bool {
     let mut next = Some(error);
     while let Some(error) = next {
         if let Some(io) = error.downcast_ref::<std::io::Error>()

@@ -1,12 +1,57 @@
-//! What does the work of a task.
+//! What does the work of a task. One file a task, one line in a registry.
+//!
+//! A processor may be killed at any instant and run again with the same task. So each looks at its inputs before it
+//! starts, removes what an earlier run may have left, and syncs what it leaves behind: the proofs library does none of
+//! the three.
 
+#[cfg(feature = "proofs")]
+mod add_pieces;
+#[cfg(feature = "proofs")]
+mod c1;
+#[cfg(feature = "proofs")]
+mod c2;
 mod contract;
+pub(crate) mod files;
+#[cfg(feature = "proofs")]
+pub(crate) mod library;
 mod panic;
+#[cfg(feature = "proofs")]
+mod pc1;
+#[cfg(feature = "proofs")]
+mod pc2;
+#[cfg(feature = "proofs")]
+mod prove_window_post;
+#[cfg(feature = "proofs")]
+mod read_challenges;
+#[cfg(feature = "proofs")]
+mod registry;
 mod serve;
+mod transfer;
+#[cfg(feature = "proofs")]
+mod tree_d;
 mod turn;
 
 pub(crate) use panic::panic_text;
 
+#[cfg(feature = "proofs")]
+pub use add_pieces::AddPiecesProcessor;
+#[cfg(feature = "proofs")]
+pub use c1::C1Processor;
+#[cfg(feature = "proofs")]
+pub use c2::C2Processor;
 pub use contract::{Processor, ProcessorError, ProgressSink, Registry};
+#[cfg(feature = "proofs")]
+pub use pc1::Pc1Processor;
+#[cfg(feature = "proofs")]
+pub use pc2::Pc2Processor;
+#[cfg(feature = "proofs")]
+pub use prove_window_post::ProveWindowPoStProcessor;
+#[cfg(feature = "proofs")]
+pub use read_challenges::ReadChallengesProcessor;
+#[cfg(feature = "proofs")]
+pub use registry::{all, post_registry, sealing_registry};
 pub use serve::{ServeError, ServeOptions, Served, serve};
+pub use transfer::TransferProcessor;
+#[cfg(feature = "proofs")]
+pub use tree_d::TreeDProcessor;
 pub use turn::ProofTurn;

@@ -7,11 +7,15 @@
 
 mod group;
 mod guard;
+#[cfg(feature = "proofs")]
+mod map;
 mod placement;
 mod process;
 mod stdio;
 
 pub(crate) use group::Group;
+#[cfg(feature = "proofs")]
+pub(crate) use map::Mapped;
 pub(crate) use placement::Placement;
 pub(crate) use process::{Exited, Process, spawn};
 pub(crate) use stdio::take_protocol;
