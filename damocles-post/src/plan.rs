@@ -2,7 +2,7 @@
 
 use crate::{Deadlines, Options};
 use damocles_core::{
-    PartitionIndex, SectorSet,
+    Epoch, PartitionIndex, SectorSet,
     chain::{DeadlineInfo, DeadlineState, PartitionState},
     post::{Duty, DutyKind, ProvingView},
 };
@@ -69,7 +69,7 @@ fn recoveries(view: &ProvingView, deadline: &DeadlineInfo, state: &DeadlineState
     groups.map(|group| duty(view, deadline, due, DutyKind::Recover { partitions: group.to_vec() })).collect()
 }
 
-fn duty(view: &ProvingView, deadline: &DeadlineInfo, due: damocles_core::Epoch, what: DutyKind) -> Duty {
+fn duty(view: &ProvingView, deadline: &DeadlineInfo, due: Epoch, what: DutyKind) -> Duty {
     Duty { miner: view.miner, deadline: deadline.clone(), what, due }
 }
 
@@ -97,7 +97,7 @@ mod tests {
     use super::*;
     use crate::deadline::tests::info;
     use damocles_core::{
-        ActorId, DeadlineIndex, Epoch, SectorNumber,
+        ActorId, DeadlineIndex, SectorNumber,
         chain::{TipsetKey, TipsetRef},
     };
     use proptest::prelude::*;

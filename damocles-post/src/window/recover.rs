@@ -9,6 +9,9 @@ use damocles_core::{
 };
 use futures::{StreamExt, stream};
 
+/// What reading a sector alone said about it, if anything.
+type Checked = Result<Result<(), String>, PoStError>;
+
 impl WindowScheduler {
     /// Reads each faulty sector alone, with a fresh challenge. Those that read well are declared; a reader that fails
     /// says nothing about its sector, which then waits for the next check.
@@ -38,7 +41,7 @@ impl WindowScheduler {
             let number = replica.sector.number;
             (number, self.read_one(duty, miner.window_post_proof, randomness, replica, cx).await)
         });
-        let checked: Vec<(SectorNumber, Result<Result<(), String>, PoStError>)> =
+        let checked: Vec<(SectorNumber, Checked)> =
             checks.buffer_unordered(self.options.parallel_checks.max(1)).collect().await;
 
         let (mut good, mut answered, mut failure) = (SectorSet::new(), !candidates.lost.is_empty(), None);

@@ -10,7 +10,7 @@ use crate::{
 use async_trait::async_trait;
 use damocles_core::{
     ActorId, Context, Epoch, Error, Event, Recovery,
-    chain::{ChainClient, ChainClientExt, ChainError, DeadlineState, MessageState, Receipt, TipsetRef},
+    chain::{ChainClient, ChainClientExt, ChainError, DeadlineState, MessageId, MessageState, Receipt, TipsetRef},
     pool::ProcessorPool,
     post::{Duty, DutyKind, Fulfilled, PoStError, PoStErrorKind, PoStScheduler, ProvingView},
     verify::ProofVerifier,
@@ -41,9 +41,9 @@ pub struct Deps {
 }
 
 /// What there is to send.
-pub(super) enum Made {
+enum Made {
     /// A recorded attempt.
-    Attempt(Attempt),
+    Attempt(Box<Attempt>),
     /// Nothing.
     Nothing(Fulfilled),
 }
@@ -78,7 +78,7 @@ impl WindowScheduler {
                     attempt
                 }
                 previous => match self.make(&name, duty, previous.as_ref(), cx).await? {
-                    Made::Attempt(attempt) => attempt,
+                    Made::Attempt(attempt) => *attempt,
                     Made::Nothing(done) => return Ok(done),
                 },
             };
@@ -106,7 +106,7 @@ impl WindowScheduler {
             Err(done) => Ok(Made::Nothing(done)),
             Ok(intent) => {
                 let begun = self.records.begin(name, number, duty, intent).await;
-                begun.map(Made::Attempt).map_err(|e| self.unrecorded(duty, e))
+                begun.map(|attempt| Made::Attempt(Box::new(attempt))).map_err(|e| self.unrecorded(duty, e))
             }
         }
     }
@@ -139,12 +139,7 @@ impl WindowScheduler {
         Ok(None)
     }
 
-    async fn is_landed(
-        &self,
-        message: &damocles_core::chain::MessageId,
-        receipt: &Receipt,
-        cx: &Context,
-    ) -> Result<bool, PoStError> {
+    async fn is_landed(&self, message: &MessageId, receipt: &Receipt, cx: &Context) -> Result<bool, PoStError> {
         let state = self.ask("read message", cx, self.deps.chain.message(message, self.options.confidence)).await?;
         Ok(matches!(state, MessageState::Landed(now) if now == *receipt))
     }

@@ -1,9 +1,8 @@
 //! The contract of `PoStScheduler`.
 
-use crate::harness::{MINER, World};
-use damocles_core::{Context, Epoch, Event, EventSink, conformance, post::PoStScheduler};
+use crate::harness::{Heard, MINER, World};
+use damocles_core::{Context, Epoch, Event, conformance, post::PoStScheduler};
 use damocles_post::{DryRun, Options, ProofRecords};
-use parking_lot::Mutex;
 use std::sync::Arc;
 
 #[tokio::test]
@@ -35,13 +34,6 @@ async fn dry_run_keeps_the_contract_and_sends_nothing() {
 
 #[tokio::test]
 async fn a_dry_run_says_what_it_would_do() {
-    #[derive(Debug, Default)]
-    struct Heard(Mutex<Vec<Event>>);
-    impl EventSink for Heard {
-        fn emit(&self, event: Event) {
-            self.0.lock().push(event);
-        }
-    }
     let world = World::new().await;
     world.hold(16, &[&[1, 2], &[3]]);
     let dry = DryRun::new(world.node.clone(), Options::default());

@@ -1,12 +1,12 @@
 //! Fulfilling one proof duty, with everything that can go wrong on the way.
 
-use crate::harness::{World, proof_of, sectors, until};
+use crate::harness::{Heard, MINER, World, proof_of, sectors, until};
 use damocles_core::{
-    Context, PartitionIndex, Recovery,
+    Context, Event, MessageEvent, PartitionIndex, Recovery,
     chain::{ChainClient, DeadlineState},
     post::{Duty, Fulfilled, PoStError, PoStErrorKind, PoStScheduler},
 };
-use damocles_post::{AttemptEnd, WindowScheduler};
+use damocles_post::{Attempt, AttemptEnd, WindowScheduler};
 use std::sync::{Arc, atomic::Ordering::SeqCst};
 use tokio::task::JoinHandle;
 
@@ -15,8 +15,15 @@ fn begin(scheduler: &Arc<WindowScheduler>, duty: &Duty, cx: &Context) -> JoinHan
     tokio::spawn(async move { scheduler.fulfil(&duty, &cx).await })
 }
 
-async fn attempts(scheduler: &WindowScheduler) -> Vec<damocles_post::Attempt> {
-    scheduler.records().recent(crate::harness::MINER, 100).await.unwrap()
+fn landed_with(event: &Event) -> Option<i64> {
+    match event {
+        Event::Message { what: MessageEvent::Landed { exit_code }, .. } => Some(*exit_code),
+        _ => None,
+    }
+}
+
+async fn attempts(scheduler: &WindowScheduler) -> Vec<Attempt> {
+    scheduler.records().recent(MINER, 100).await.unwrap()
 }
 
 #[tokio::test]
@@ -97,9 +104,12 @@ async fn a_message_without_gas_is_sent_again_with_the_same_proof() {
     world.chain.next_exit_code(7);
     let scheduler = world.scheduler().await;
     let duty = world.duty(&*scheduler, true).await;
-    let done = scheduler.fulfil(&duty, &Context::detached()).await.unwrap();
+    let heard = Arc::new(Heard::default());
+    let done = scheduler.fulfil(&duty, &Context::new(heard.clone())).await.unwrap();
     assert!(done.receipts.iter().all(|r| r.is_success()));
     assert_eq!(world.bench.proofs(), 1);
+    let landed: Vec<_> = heard.0.lock().iter().filter_map(landed_with).collect();
+    assert_eq!(landed, [7, 0]);
     let keys: Vec<_> = world.chain.landed_calls().into_iter().map(|c| c.key.0).collect();
     assert_eq!(keys, ["post/1000/940/16/0/1", "post/1000/940/16/0/2"]);
     world.check(&world.accepted()[0], &[1, 2]).await;
@@ -263,4 +273,27 @@ async fn cancellation_ends_every_wait() {
     cx.cancel.cancel();
     assert_eq!(task.await.unwrap().unwrap_err().kind(), PoStErrorKind::Cancelled);
     assert_eq!(world.bench.stopped.load(SeqCst), 1);
+}
+
+#[tokio::test]
+async fn an_accepted_message_that_left_no_trace_is_not_believed() {
+    let world = World::new().await.landing_at_once();
+    world.hold(16, &[&[1, 2]]);
+    let scheduler = world.scheduler().await;
+    let duty = world.duty(&*scheduler, true).await;
+    let cx = Context::detached();
+    let done = scheduler.fulfil(&duty, &cx).await.unwrap();
+    let state = world.state(16).await;
+    world.chain.set_deadline(duty.deadline.index, DeadlineState { proven: Vec::new(), ..state.clone() });
+    // The message stands, so another one would be refused: ask again later.
+    assert_eq!(scheduler.fulfil(&duty, &cx).await.unwrap_err().kind(), PoStErrorKind::Submit);
+    // A reorganisation took it back into the pool: it is waited for again.
+    world.node.reverted.store(true, SeqCst);
+    let task = begin(&scheduler, &duty, &cx);
+    until("it counts as under way", async || attempts(&scheduler).await[0].end.is_none()).await;
+    world.node.reverted.store(false, SeqCst);
+    world.chain.set_deadline(duty.deadline.index, state);
+    world.chain.tick(1);
+    assert_eq!(task.await.unwrap().unwrap(), done);
+    assert_eq!((world.chain.landed_calls().len(), world.bench.proofs()), (1, 1));
 }

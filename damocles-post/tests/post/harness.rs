@@ -4,8 +4,8 @@
 use async_trait::async_trait;
 use bytes::Bytes;
 use damocles_core::{
-    ActorId, BoxError, CommR, Context, DeadlineIndex, Epoch, PartitionIndex, SealProofType, SectorId, SectorNumber,
-    SectorSet, SectorSize, TokenAmount,
+    ActorId, BoxError, CommR, Context, DeadlineIndex, Epoch, Event, EventSink, PartitionIndex, SealProofType, SectorId,
+    SectorNumber, SectorSet, SectorSize, TokenAmount,
     chain::{
         BoxStream, Call, ChainClient, ChainError, DeadlineInfo, DeadlineState, HeadChange, MessageId, MessageState,
         MinerInfo, NetworkInfo, OnChain, PartitionState, RandomnessKind, SectorInfo, SubmitKey, SubmitWindowedPoSt,
@@ -50,7 +50,12 @@ impl World {
         sqlx::query("PRAGMA journal_mode = WAL").execute(&db).await.unwrap();
         let chain = Arc::new(InMemoryChain::new(MINER));
         let cut = Arc::new(Cut::default());
-        let node = Arc::new(Node { chain: chain.clone(), cut: cut.clone(), ticks_per_submit: AtomicI64::new(0) });
+        let node = Arc::new(Node {
+            chain: chain.clone(),
+            cut: cut.clone(),
+            ticks_per_submit: AtomicI64::new(0),
+            reverted: AtomicBool::new(false),
+        });
         let bench = Arc::new(Bench { cut, ..Bench::default() });
         let mut options = Options::default();
         options.confidence = 2;
@@ -169,6 +174,16 @@ fn comm_r(number: u64) -> CommR {
     CommR([u8::try_from(number % 251).unwrap(); 32])
 }
 
+/// Keeps every event.
+#[derive(Debug, Default)]
+pub(crate) struct Heard(pub(crate) Mutex<Vec<Event>>);
+
+impl EventSink for Heard {
+    fn emit(&self, event: Event) {
+        self.0.lock().push(event);
+    }
+}
+
 /// Waits until `done`, which nothing but the code under test brings about.
 pub(crate) async fn until(what: &str, mut done: impl AsyncFnMut() -> bool) {
     for _ in 0..20_000 {
@@ -215,6 +230,8 @@ pub(crate) struct Node {
     chain: Arc<InMemoryChain>,
     pub(crate) cut: Arc<Cut>,
     ticks_per_submit: AtomicI64,
+    /// Messages that landed are no longer on the chain.
+    pub(crate) reverted: AtomicBool,
 }
 
 macro_rules! pass {
@@ -290,7 +307,8 @@ impl ChainClient for Node {
     }
 
     async fn message(&self, id: &MessageId, confidence: i64) -> Result<MessageState, ChainError> {
-        pass!(self, self.chain.message(id, confidence))
+        let answer = pass!(self, self.chain.message(id, confidence));
+        if self.reverted.load(SeqCst) { Ok(MessageState::Pending) } else { answer }
     }
 }
 

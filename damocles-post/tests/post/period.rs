@@ -1,13 +1,21 @@
 //! A whole proving period under the loop, with faults.
 
 use crate::harness::{MINER, World, sectors, until};
+use async_trait::async_trait;
 use damocles_core::{
-    Context, Epoch,
-    chain::{Call, ChainClient},
-    post::PoStScheduler,
+    ActorId, Context, Epoch,
+    chain::{Call, ChainClient, TipsetRef},
+    post::{Duty, Fulfilled, PoStError, PoStScheduler, ProvingView},
 };
 use damocles_post::{LoopOptions, PoStLoop};
-use std::{collections::BTreeMap, sync::atomic::Ordering::SeqCst, time::Duration};
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::SeqCst},
+    },
+    time::Duration,
+};
 use tokio::task::JoinHandle;
 
 /// The loop as a program of its own.
@@ -18,11 +26,16 @@ struct Program {
 
 impl Program {
     async fn start(world: &World) -> Self {
-        let scheduler = world.scheduler().await;
+        Self::with(world, world.scheduler().await)
+    }
+
+    fn with(world: &World, scheduler: Arc<dyn PoStScheduler>) -> Self {
         let mut options = LoopOptions::default();
         options.first_retry = Duration::from_millis(1);
         options.longest_retry = Duration::from_millis(5);
-        let watched = PoStLoop::new(scheduler, world.node.clone(), [MINER]).with_options(options);
+        // The chain knows nothing of the first miner: its views fail, and that is nobody else's trouble.
+        let miners = [ActorId(999), MINER];
+        let watched = PoStLoop::new(scheduler, world.node.clone(), miners).with_options(options);
         let cx = Context::detached();
         let inner = cx.clone();
         Self { task: tokio::spawn(async move { watched.run(&inner).await }), cx }
@@ -164,5 +177,41 @@ async fn what_does_not_read_well_is_tried_again_later() {
     assert!(head.epoch < world.accepted()[0].epoch);
     let view = world.scheduler().await.view(MINER, &head).await.unwrap();
     assert_eq!(view.deadlines.len(), 5);
+    program.stop().await;
+}
+
+/// Panics at its first duty.
+#[derive(Debug)]
+struct Panicking {
+    inner: Arc<dyn PoStScheduler>,
+    calls: AtomicUsize,
+}
+
+#[async_trait]
+impl PoStScheduler for Panicking {
+    fn plan(&self, view: &ProvingView) -> Vec<Duty> {
+        self.inner.plan(view)
+    }
+
+    async fn view(&self, miner: ActorId, at: &TipsetRef) -> Result<ProvingView, PoStError> {
+        self.inner.view(miner, at).await
+    }
+
+    async fn fulfil(&self, duty: &Duty, cx: &Context) -> Result<Fulfilled, PoStError> {
+        assert!(self.calls.fetch_add(1, SeqCst) > 0, "the first call panics");
+        self.inner.fulfil(duty, cx).await
+    }
+}
+
+#[tokio::test]
+async fn a_duty_that_panics_ends_neither_the_loop_nor_the_deadline() {
+    let world = World::new().await;
+    world.hold(16, &[&[1, 2]]);
+    let scheduler = Arc::new(Panicking { inner: world.scheduler().await, calls: AtomicUsize::new(0) });
+    let program = Program::with(&world, scheduler.clone());
+    until("it panicked", async || scheduler.calls.load(SeqCst) == 1).await;
+    let mut waits = BTreeMap::from([(1015, 1)]);
+    live_until(&world, 1019, &mut waits).await;
+    world.check(&world.accepted()[0], &[1, 2]).await;
     program.stop().await;
 }
