@@ -61,7 +61,7 @@ impl HttpTransport {
         const OP: &str = "connect to manager";
         let refused = || Error::new(ServiceErrorKind::Refused, OP);
         let mut shown = Url::parse(url).map_err(|e| refused().with("url", shorten(url)).because(e))?;
-        let parsed = shown.clone();
+        let mut parsed = shown.clone();
         if !matches!(parsed.scheme(), "http" | "https") {
             return Err(refused()
                 .with("scheme", parsed.scheme())
@@ -72,6 +72,11 @@ impl HttpTransport {
         let _ = shown.set_username("");
         shown.set_query(None);
         let authorization = token.map(bearer).transpose()?;
+        if authorization.is_some() {
+            // The client would turn a user in the URL into a second header of the same name.
+            let _ = parsed.set_password(None);
+            let _ = parsed.set_username("");
+        }
         let roots = RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
         let tls = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
             .with_safe_default_protocol_versions()

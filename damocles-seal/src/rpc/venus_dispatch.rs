@@ -20,7 +20,7 @@ use crate::{
 };
 use damocles_core::{
     ActorId, CommD, CommR, Error, Recovery, RequestId, SealProofType, SectorId, StoreId,
-    allocator::{AllocateRequest, SectorLease},
+    allocator::{AllocateRequest, Outcome, SectorAllocator, SectorLease},
     pipeline::{StageId, Wake},
     verify::Randomness,
 };
@@ -69,12 +69,10 @@ fn add_reports(server: &mut Server) {
         Ok(SectorStateResponse { id: sector, finalized: told.finalized, abort_reason: told.abort_reason })
     });
     server.on::<ReportFinalized, _, _>(|api, (sector,), caller| async move {
-        let lease = api.lease(sector.into(), &caller).await?;
-        answer(api.service.report(&lease, &Report::Finalized).await).map(|_| ())
+        ended(&api, sector, &caller, Report::Finalized, Outcome::Sealed).await
     });
     server.on::<ReportAborted, _, _>(|api, (sector, reason), caller| async move {
-        let lease = api.lease(sector.into(), &caller).await?;
-        answer(api.service.report(&lease, &Report::Aborted { reason }).await).map(|_| ())
+        ended(&api, sector, &caller, Report::Aborted { reason }, Outcome::Abandoned).await
     });
     server.on::<WorkerPing, _, _>(|api, (info,), _| async move {
         let document = serde_json::to_string(&info).map_err(|_| RpcError::internal_error())?;
@@ -221,6 +219,16 @@ async fn bound(api: &Api, sector: SectorId, report: &StateReport, caller: &Calle
     }
     api.allocator().bind_implicit(sector, &holder, INCUMBENT_TTL).await.map_err(|e| code::of_alloc(&e))?;
     api.lease(sector, caller).await
+}
+
+/// Records the end of a sector. An incumbent's worker knows no lease that it could give back.
+async fn ended(api: &Api, sector: WireSector, caller: &Caller, report: Report, outcome: Outcome) -> Answer<()> {
+    let lease = api.lease(sector.into(), caller).await?;
+    answer(api.service.report(&lease, &report).await)?;
+    match caller.fence {
+        Some(_) => Ok(()),
+        None => api.allocator().release(&lease, outcome).await.map_err(|e| code::of_alloc(&e)),
+    }
 }
 
 fn report_of(wire: &StateReport) -> Report {

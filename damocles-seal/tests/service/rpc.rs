@@ -319,6 +319,7 @@ async fn an_incumbents_worker_is_answered_in_its_own_words() {
     assert_eq!(ask("Venus.ReportFinalized", json!([first])).await["result"], Value::Null);
     let again = ask("Venus.ReportState", json!([first, report])).await["result"].clone();
     assert_eq!(again["Finalized"], true);
+    assert_eq!(manager.service.sectors().await.unwrap()[0].lease.ended.as_deref(), Some("sealed"));
     let missing = ask("Venus.AssignTicket", json!([{"Miner": 1000, "Number": 99}])).await;
     assert_eq!(missing["error"]["code"], 11001, "the incumbent's worker gives such a sector up");
     assert_eq!(ask("Venus.AllocateSectorsBatch", json!([spec, 2])).await["error"]["code"], -32601);
@@ -468,6 +469,7 @@ async fn any_status_with_an_answer_is_an_answer() {
     let got = got.to_ascii_lowercase();
     assert!(got.contains("x-damocles-fence: 3"), "{got}");
     assert!(got.contains("authorization: bearer secret-token"), "{got}");
+    assert_eq!(got.matches("authorization:").count(), 1, "{got}");
     let gone = r#"{"jsonrpc":"2.0","id":1,"error":{"code":11001,"message":"sector state not found"}}"#;
     let (ticket, _) = ticket_from("500 Internal Server Error", gone).await;
     assert_eq!(ticket.unwrap_err().kind(), ServiceErrorKind::UnknownSector);

@@ -2,7 +2,7 @@
 
 use super::{
     ManagerService,
-    intent::{End, EndState, NewIntent},
+    intent::{End, NewIntent},
     pre_commit::{Judged, abort, judge, landed_at},
 };
 use crate::{
@@ -147,7 +147,6 @@ impl ManagerService {
         let Some(end) = self.follow(OP, &intent).await? else {
             return Ok(self.pending());
         };
-        debug_assert!(end.state != EndState::Landed || end.epoch.is_some(), "what landed has an epoch");
         let epoch = match landed_at(end) {
             Ok(epoch) => epoch,
             Err(state) => return Ok(state),

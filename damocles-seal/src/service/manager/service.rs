@@ -129,6 +129,8 @@ impl ManagerService {
             }
             self.nudge();
         }
+        // Whoever waits now would hold the end of the process up.
+        self.nudge();
     }
 
     /// Every sector in one line.
