@@ -3,12 +3,12 @@
 use super::{
     actors::{Actor, code, load},
     chain::Entry,
-    config::address_text,
     gas,
     mempool::Refusal,
     node::{Devnet, encode},
     signed::SignedMessage,
 };
+use crate::lotus_json::text_of;
 use cid::Cid;
 use fil_actor_account_state::v18 as account;
 use fil_actor_init_state::v18 as init;
@@ -24,7 +24,7 @@ impl Devnet {
     pub(super) fn accept(&self, message: SignedMessage) -> Result<Cid, Refusal> {
         let from = self.check_shape(&message)?;
         let mut chain = self.chain.write();
-        let unknown = || Refusal::Sender { from: address_text(&message.message.from) };
+        let unknown = || Refusal::Sender { from: text_of(&message.message.from) };
         let sender: &Actor = chain.actors.get(&from).ok_or_else(unknown)?;
         if message.message.sequence < sender.sequence {
             return Err(Refusal::NonceTooLow { expected: sender.sequence });
@@ -86,7 +86,7 @@ impl Devnet {
         let (id, key) = self.account(&message.from)?;
         if !signed.verify(&key) {
             return Err(Refusal::Signature {
-                reason: format!("{} signature of {} did not verify", kind_text(signed), address_text(&message.from)),
+                reason: format!("{} signature of {} did not verify", kind_text(signed), text_of(&message.from)),
             });
         }
         Ok(id)
@@ -94,7 +94,7 @@ impl Devnet {
 
     /// The account behind an address, and its key.
     pub(super) fn account(&self, address: &Address) -> Result<(ActorID, Address), Refusal> {
-        let unknown = || Refusal::Sender { from: address_text(address) };
+        let unknown = || Refusal::Sender { from: text_of(address) };
         let (_, actors) = self.tip();
         let id = match address.id() {
             Ok(id) => id,

@@ -58,6 +58,8 @@ impl Devnet {
             Stop::At(epoch) => epoch.min(limit),
             Stop::Nowhere => limit,
         };
+        // Reads at a tipset see the state before it: with a tipset right below the target they see what the null rounds did.
+        self.grow(target - 1)?;
         self.grow(target)?;
         Ok(self.head())
     }

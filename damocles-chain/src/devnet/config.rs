@@ -1,8 +1,9 @@
 //! What a devnet is made from.
 
+use crate::lotus_json::parse_address;
 use fil_actors_shared::v18::runtime::Policy;
 use fvm_shared::{
-    address::{Address, Network},
+    address::Address,
     bigint::BigInt,
     econ::TokenAmount,
     sector::{RegisteredPoStProof, RegisteredSealProof},
@@ -48,14 +49,8 @@ impl Default for DevnetConfig {
 impl DevnetConfig {
     /// Parses an address with either network prefix.
     pub fn parse_address(text: &str) -> Option<Address> {
-        Network::Mainnet.parse_address(text).or_else(|_| Network::Testnet.parse_address(text)).ok()
+        parse_address(text).ok()
     }
-}
-
-/// An address as this network writes it.
-pub(super) fn address_text(address: &Address) -> String {
-    let text = address.to_string();
-    format!("t{}", text.get(1..).unwrap_or_default())
 }
 
 /// The protocol's policy; only challenge delay, proof types and minimum power are the devnet's own.

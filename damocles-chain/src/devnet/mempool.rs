@@ -60,7 +60,7 @@ impl Mempool {
     pub(super) fn check(&self, from: ActorID, message: &SignedMessage) -> Result<Cid, Refusal> {
         let cid = message.cid();
         let nonce = message.message.sequence;
-        let sender = super::config::address_text(&message.message.from);
+        let sender = crate::lotus_json::text_of(&message.message.from);
         let Some(set) = self.pending.get(&from) else { return Ok(cid) };
         if let Some(old) = set.get(&nonce) {
             if old.cid() == cid {

@@ -4,7 +4,7 @@ use super::{
     actors::{Actors, World, load_actors},
     block::{Draft, Tipset},
     chain::{Chain, Entry},
-    config::{DevnetConfig, FIRST_HEIGHT, address_text, policy},
+    config::{DevnetConfig, FIRST_HEIGHT, policy},
     error::{DevnetError, DevnetErrorKind},
     genesis,
     mempool::Refusal,
@@ -13,6 +13,7 @@ use super::{
     store::{DevnetStore, Overlay},
     vm,
 };
+use crate::lotus_json::text_of;
 use cid::Cid;
 use damocles_core::{
     Epoch,
@@ -139,7 +140,7 @@ impl Devnet {
     fn fund_new(&self) -> Result<(), DevnetError> {
         let fund: Vec<(Address, TokenAmount)> = {
             let chain = self.chain.read();
-            let new = self.config.fund.iter().filter(|(a, _)| !chain.funded.contains(&address_text(a)));
+            let new = self.config.fund.iter().filter(|(a, _)| !chain.funded.contains(&text_of(a)));
             new.cloned().collect()
         };
         if fund.is_empty() {
@@ -152,7 +153,7 @@ impl Devnet {
         let mut world = self.world(&overlay, &tipset_at, head.height, &actors);
         genesis::fund_accounts(&mut world, &fund).map_err(state_error)?;
         let state = world.flush(Some((&head.state, &actors))).map_err(state_error)?;
-        let funded: Vec<String> = fund.iter().map(|(a, _)| address_text(a)).collect();
+        let funded: Vec<String> = fund.iter().map(|(a, _)| text_of(a)).collect();
         let entry = Entry::Fund { funded: funded.clone(), state };
         let actors = world.actors;
         self.store.append(&encode(&entry)?, overlay.reachable([state]))?;
@@ -388,7 +389,7 @@ fn found(
     let state = world.flush(None).map_err(state_error)?;
     let draft = Draft { oracle, parent: None, height: 0, parent_state: state, state, messages: Vec::new() };
     let tipset = draft.seal(&overlay).map_err(state_error)?;
-    let funded: Vec<String> = config.fund.iter().map(|(a, _)| address_text(a)).collect();
+    let funded: Vec<String> = config.fund.iter().map(|(a, _)| text_of(a)).collect();
     let entry = Entry::Genesis {
         network: config.network_name.clone(),
         seed: config.genesis_seed.to_vec(),

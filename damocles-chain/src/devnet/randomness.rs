@@ -87,15 +87,26 @@ pub(super) fn entropy(miner: u64) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use fil_actors_shared::v18::runtime::randomness::{DomainSeparationTag, draw_randomness};
+    use fil_actors_shared::v18::runtime::DomainSeparationTag as Tag;
 
     #[test]
     fn draws_as_the_fvm_draws() {
+        assert_eq!(entropy(1001), [0x43, 0x00, 0xe9, 0x07], "the address as a CBOR byte string");
+        let numbers = [
+            Tag::WindowedPoStChallengeSeed,
+            Tag::SealRandomness,
+            Tag::InteractiveSealChallengeSeed,
+            Tag::PoStChainCommit,
+        ];
+        assert_eq!(
+            numbers.map(|t| t as i64),
+            [tag::WINDOW_POST, tag::SEAL_TICKET, tag::INTERACTIVE_SEED, tag::CHAIN_COMMIT]
+        );
         let digest = Oracle::new([7; 32]).ticket_digest(1000);
-        let ours = draw(&digest, tag::SEAL_TICKET, 1234, &entropy(1001));
-        let theirs = draw_randomness(blake2b, &digest, DomainSeparationTag::SealRandomness, 1234, &entropy(1001));
-        assert_eq!(ours, theirs);
-        assert_ne!(ours, draw(&digest, tag::SEAL_TICKET, 1235, &entropy(1001)));
+        let mut drawn_from = vec![0, 0, 0, 0, 0, 0, 0, 5];
+        drawn_from.extend(digest);
+        drawn_from.extend([0, 0, 0, 0, 0, 0, 0x04, 0xd2, 0x43, 0x00, 0xe9, 0x07]);
+        assert_eq!(draw(&digest, tag::SEAL_TICKET, 1234, &entropy(1001)), blake2b(&drawn_from));
     }
 
     #[test]

@@ -15,7 +15,7 @@ use std::{
     cell::RefCell,
     collections::{HashMap, HashSet},
     fmt,
-    io::{BufReader, Read, Write},
+    io::{BufReader, Read},
     os::unix::fs::FileExt,
     path::{Path, PathBuf},
 };
@@ -200,7 +200,7 @@ impl FileLog {
         for (to, from) in record.iter_mut().zip(size.iter().chain(&checksum)).take(FRAME) {
             *to = *from;
         }
-        (&*self.file).write_all_at(&record, self.end).and_then(|()| (&*self.file).flush()).map_err(|e| {
+        self.file.write_all_at(&record, self.end).map_err(|e| {
             DevnetError::new(DevnetErrorKind::Store, "write a record").with("path", self.path.display()).because(e)
         })?;
         self.end += record.len() as u64;
@@ -209,8 +209,11 @@ impl FileLog {
     }
 }
 
+/// Blocks by CID, with offset and length in their record.
+type Places = Vec<(Cid, u32, u32)>;
+
 /// The entry in a record, and where its blocks lie in the payload.
-fn parse(payload: &[u8]) -> Option<(Vec<u8>, Vec<(Cid, u32, u32)>)> {
+fn parse(payload: &[u8]) -> Option<(Vec<u8>, Places)> {
     let mut rest = payload;
     let take = |what: &mut &[u8]| -> Option<Vec<u8>> {
         let (len, tail) = what.split_first_chunk::<4>()?;

@@ -27,32 +27,32 @@ use fvm_shared::{
 use serde_json::{Value, json};
 use std::{path::Path, sync::Arc};
 
-pub const SECTOR_LIFE: i64 = 300 * 2880;
+pub(crate) const SECTOR_LIFE: i64 = 300 * 2880;
 
-pub enum Key {
+pub(crate) enum Key {
     Secp(k256::ecdsa::SigningKey),
     Bls(bls_signatures::PrivateKey),
 }
 
 impl Key {
-    pub fn secp(seed: u8) -> Self {
+    pub(crate) fn secp(seed: u8) -> Self {
         Self::Secp(k256::ecdsa::SigningKey::from_slice(&[seed; 32]).unwrap())
     }
 
-    pub fn bls(seed: u8) -> Self {
+    pub(crate) fn bls(seed: u8) -> Self {
         let mut bytes = [0; 32];
         bytes[0] = seed;
         Self::Bls(bls_signatures::PrivateKey::from_bytes(&bytes).unwrap())
     }
 
-    pub fn address(&self) -> Address {
+    pub(crate) fn address(&self) -> Address {
         match self {
             Self::Secp(key) => Address::new_secp256k1(key.verifying_key().to_encoded_point(false).as_bytes()).unwrap(),
             Self::Bls(key) => Address::new_bls(&key.public_key().as_bytes()).unwrap(),
         }
     }
 
-    pub fn sign(&self, message: Message) -> SignedMessage {
+    pub(crate) fn sign(&self, message: Message) -> SignedMessage {
         let signed = message_cid(&message).to_bytes();
         let signature = match self {
             Self::Secp(key) => {
@@ -68,14 +68,14 @@ impl Key {
     }
 }
 
-pub struct Net {
-    pub devnet: Arc<Devnet>,
-    pub owner: Key,
-    pub worker: Key,
-    pub miner: Address,
+pub(crate) struct Net {
+    pub(crate) devnet: Arc<Devnet>,
+    pub(crate) owner: Key,
+    pub(crate) worker: Key,
+    pub(crate) miner: Address,
 }
 
-pub fn config() -> DevnetConfig {
+pub(crate) fn config() -> DevnetConfig {
     DevnetConfig {
         network_name: "devnet-fake-test".to_owned(),
         fund: vec![
@@ -88,11 +88,11 @@ pub fn config() -> DevnetConfig {
 
 impl Net {
     /// A devnet without a miner.
-    pub fn bare() -> Self {
+    pub(crate) fn bare() -> Self {
         Self::over(Devnet::in_memory(config(), Arc::new(FakeVerifier)).unwrap())
     }
 
-    pub fn at(home: &Path) -> Self {
+    pub(crate) fn at(home: &Path) -> Self {
         Self::over(Devnet::open(config(), Arc::new(FakeVerifier), home).unwrap())
     }
 
@@ -101,20 +101,20 @@ impl Net {
     }
 
     /// A devnet with a miner.
-    pub fn with_miner() -> Self {
+    pub(crate) fn with_miner() -> Self {
         let mut net = Self::bare();
         net.create_miner();
         net
     }
 
-    pub fn create_miner(&mut self) {
+    pub(crate) fn create_miner(&mut self) {
         let landed = self.try_create(&self.worker.address(), TokenAmount::from_whole(1));
         assert_eq!(landed.receipt.exit_code.value(), 0, "{}", landed.error);
         let made: CreateMinerReturn = landed.receipt.return_data.deserialize().unwrap();
         self.miner = made.id_address;
     }
 
-    pub fn try_create(&self, worker: &Address, value: TokenAmount) -> LandedMessage {
+    pub(crate) fn try_create(&self, worker: &Address, value: TokenAmount) -> LandedMessage {
         let params = CreateMinerParams {
             owner: self.owner.address(),
             worker: *worker,
@@ -126,11 +126,11 @@ impl Net {
         self.land(&self.owner, message)
     }
 
-    pub fn nonce(&self, from: &Address) -> u64 {
+    pub(crate) fn nonce(&self, from: &Address) -> u64 {
         self.call("MpoolGetNonce", json!([format!("{from}")])).as_u64().unwrap()
     }
 
-    pub fn message(
+    pub(crate) fn message(
         &self,
         from: &Key,
         to: Address,
@@ -152,43 +152,43 @@ impl Net {
         }
     }
 
-    pub fn push(&self, from: &Key, message: Message) -> Result<Cid, PushError> {
+    pub(crate) fn push(&self, from: &Key, message: Message) -> Result<Cid, PushError> {
         self.devnet.push(from.sign(message))
     }
 
     /// Sends a message and mines it.
-    pub fn land(&self, from: &Key, message: Message) -> LandedMessage {
+    pub(crate) fn land(&self, from: &Key, message: Message) -> LandedMessage {
         let cid = self.push(from, message).unwrap();
         self.devnet.mine(1).unwrap();
         self.devnet.landed(&cid).expect("a good message lands in the next tipset")
     }
 
     /// Calls the miner as its worker.
-    pub fn call_miner(&self, method: u64, params: &impl Serialize, value: TokenAmount) -> LandedMessage {
+    pub(crate) fn call_miner(&self, method: u64, params: &impl Serialize, value: TokenAmount) -> LandedMessage {
         let message = self.message(&self.worker, self.miner, method, params, value);
         self.land(&self.worker, message)
     }
 
     /// An RPC that has to succeed, by its name without the prefix.
-    pub fn call(&self, method: &str, params: Value) -> Value {
+    pub(crate) fn call(&self, method: &str, params: Value) -> Value {
         self.try_call(method, params).unwrap_or_else(|e| panic!("{method}: {e}"))
     }
 
-    pub fn try_call(&self, method: &str, params: Value) -> Result<Value, Value> {
+    pub(crate) fn try_call(&self, method: &str, params: Value) -> Result<Value, Value> {
         self.devnet
             .call(&format!("Filecoin.{method}"), params)
             .map_err(|e| json!({"code": e.code, "message": e.message}))
     }
 
-    pub fn epoch(&self) -> i64 {
+    pub(crate) fn epoch(&self) -> i64 {
         self.devnet.head().epoch.0
     }
 
-    pub fn id(&self) -> u64 {
+    pub(crate) fn id(&self) -> u64 {
         self.miner.id().unwrap()
     }
 
-    pub fn sector(&self, number: u64) -> Sector {
+    pub(crate) fn sector(&self, number: u64) -> Sector {
         Sector {
             number,
             comm_r: CommR([u8::try_from(number).unwrap() + 1; 32].map(|b: u8| b & 0x3f)),
@@ -197,7 +197,7 @@ impl Net {
         }
     }
 
-    pub fn pre_commit_info(&self, sector: &Sector) -> SectorPreCommitInfo {
+    pub(crate) fn pre_commit_info(&self, sector: &Sector) -> SectorPreCommitInfo {
         SectorPreCommitInfo {
             seal_proof: RegisteredSealProof::StackedDRG2KiBV1P1,
             sector_number: sector.number,
@@ -209,7 +209,7 @@ impl Net {
         }
     }
 
-    pub fn pre_commit(&self, sector: &Sector) -> LandedMessage {
+    pub(crate) fn pre_commit(&self, sector: &Sector) -> LandedMessage {
         let params = PreCommitSectorBatchParams2 { sectors: vec![self.pre_commit_info(sector)] };
         self.call_miner(28, &params, TokenAmount::from_whole(1))
     }
@@ -220,7 +220,7 @@ impl Net {
         Randomness(bytes_of(&value).try_into().unwrap())
     }
 
-    pub fn seal_statement(&self, sector: &Sector) -> SealStatement {
+    pub(crate) fn seal_statement(&self, sector: &Sector) -> SealStatement {
         let info = self.call("StateSectorPreCommitInfo", json!([self.miner.to_string(), sector.number, []]));
         let pre_commit_epoch = info["PreCommitEpoch"].as_i64().unwrap();
         SealStatement {
@@ -233,7 +233,7 @@ impl Net {
         }
     }
 
-    pub fn prove_params(&self, sector: &Sector, proof: Vec<u8>) -> ProveCommitSectors3Params {
+    pub(crate) fn prove_params(&self, sector: &Sector, proof: Vec<u8>) -> ProveCommitSectors3Params {
         ProveCommitSectors3Params {
             sector_activations: vec![SectorActivationManifest {
                 sector_number: sector.number,
@@ -247,13 +247,13 @@ impl Net {
         }
     }
 
-    pub fn prove(&self, sector: &Sector) -> LandedMessage {
+    pub(crate) fn prove(&self, sector: &Sector) -> LandedMessage {
         let proof = fake_proof::seal(&self.seal_statement(sector));
         self.call_miner(34, &self.prove_params(sector, proof), TokenAmount::from_whole(1))
     }
 
     /// A sector that is active and not yet proven.
-    pub fn active_sector(&self, number: u64) -> Sector {
+    pub(crate) fn active_sector(&self, number: u64) -> Sector {
         let sector = self.sector(number);
         let landed = self.pre_commit(&sector);
         assert_eq!(landed.receipt.exit_code.value(), 0, "{}", landed.error);
@@ -264,17 +264,17 @@ impl Net {
         sector
     }
 
-    pub fn location(&self, sector: &Sector) -> (u64, u64) {
+    pub(crate) fn location(&self, sector: &Sector) -> (u64, u64) {
         let at = self.call("StateSectorPartition", json!([self.miner.to_string(), sector.number, []]));
         (at["Deadline"].as_u64().unwrap(), at["Partition"].as_u64().unwrap())
     }
 
-    pub fn deadline(&self) -> DeadlineInfo {
+    pub(crate) fn deadline(&self) -> DeadlineInfo {
         serde_json::from_value(self.call("StateMinerProvingDeadline", json!([self.miner.to_string(), []]))).unwrap()
     }
 
     /// Mines until a deadline is open, with null rounds.
-    pub fn open(&self, deadline: u64) -> DeadlineInfo {
+    pub(crate) fn open(&self, deadline: u64) -> DeadlineInfo {
         self.devnet.mine(1).unwrap();
         let now = self.deadline();
         let mut opens = now.period_start + i64::try_from(deadline).unwrap() * 60;
@@ -289,7 +289,7 @@ impl Net {
         open
     }
 
-    pub fn post_statement(&self, open: &DeadlineInfo, sectors: &[&Sector]) -> PoStStatement {
+    pub(crate) fn post_statement(&self, open: &DeadlineInfo, sectors: &[&Sector]) -> PoStStatement {
         PoStStatement {
             miner: ActorId(self.id()),
             proof_type: PoStProofType::window(SectorSize::KiB2),
@@ -301,7 +301,7 @@ impl Net {
         }
     }
 
-    pub fn post_params(&self, open: &DeadlineInfo, partition: u64, proof: Vec<u8>) -> SubmitWindowedPoStParams {
+    pub(crate) fn post_params(&self, open: &DeadlineInfo, partition: u64, proof: Vec<u8>) -> SubmitWindowedPoStParams {
         let commit = self.call("StateGetRandomnessFromTickets", json!([9, open.open, null_entropy(), []]));
         SubmitWindowedPoStParams {
             deadline: open.index,
@@ -312,34 +312,34 @@ impl Net {
         }
     }
 
-    pub fn post(&self, open: &DeadlineInfo, partition: u64, sectors: &[&Sector]) -> LandedMessage {
+    pub(crate) fn post(&self, open: &DeadlineInfo, partition: u64, sectors: &[&Sector]) -> LandedMessage {
         let proof = fake_proof::window_post(&self.post_statement(open, sectors));
         self.call_miner(5, &self.post_params(open, partition, proof), TokenAmount::default())
     }
 
-    pub fn power(&self) -> u64 {
+    pub(crate) fn power(&self) -> u64 {
         let power = self.call("StateMinerPower", json!([self.miner.to_string(), []]));
         power["MinerPower"]["RawBytePower"].as_str().unwrap().parse().unwrap()
     }
 
-    pub fn faults(&self) -> Value {
+    pub(crate) fn faults(&self) -> Value {
         self.call("StateMinerFaults", json!([self.miner.to_string(), []]))
     }
 }
 
-pub struct Sector {
-    pub number: u64,
-    pub comm_r: CommR,
-    pub comm_d: Option<CommD>,
-    pub pieces: Vec<PieceActivationManifest>,
+pub(crate) struct Sector {
+    pub(crate) number: u64,
+    pub(crate) comm_r: CommR,
+    pub(crate) comm_d: Option<CommD>,
+    pub(crate) pieces: Vec<PieceActivationManifest>,
 }
 
-pub fn base64_text(bytes: &[u8]) -> String {
+pub(crate) fn base64_text(bytes: &[u8]) -> String {
     use base64::Engine as _;
     base64::engine::general_purpose::STANDARD.encode(bytes)
 }
 
-pub fn bytes_of(value: &Value) -> Vec<u8> {
+pub(crate) fn bytes_of(value: &Value) -> Vec<u8> {
     use base64::Engine as _;
     base64::engine::general_purpose::STANDARD.decode(value.as_str().unwrap()).unwrap()
 }
@@ -349,7 +349,7 @@ fn null_entropy() -> Value {
 }
 
 #[track_caller]
-pub fn refused(landed: &LandedMessage, code: u32, text: &str) {
+pub(crate) fn refused(landed: &LandedMessage, code: u32, text: &str) {
     assert_eq!(landed.receipt.exit_code.value(), code, "{}", landed.error);
     assert!(landed.error.contains(text), "{}", landed.error);
 }

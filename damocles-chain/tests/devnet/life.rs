@@ -1,6 +1,6 @@
 //! The whole life of a sector, and each wrong turn with its exit code.
 
-use crate::harness::{Net, Sector, refused};
+use crate::harness::{Key, Net, Sector, refused};
 use damocles_core::{CommD, testing::fake_proof};
 use fil_actor_miner_state::v18::{
     DeclareFaultsParams, DeclareFaultsRecoveredParams, FaultDeclaration, PieceActivationManifest,
@@ -152,10 +152,22 @@ fn wrong_posts_are_refused() {
 
     refused(&net.call_miner(5, &net.post_params(&open, 7, good.clone()), none.clone()), 17, "no such partition 7");
 
-    let stranger =
-        net.message(&net.owner, net.miner, 5, &net.post_params(&open, partition, good.clone()), none.clone());
-    let landed = net.land(&net.owner, stranger);
+    let from_owner = net.message(&net.owner, net.miner, 5, &net.post_params(&open, partition, good), none);
+    let landed = net.land(&net.owner, from_owner);
     assert_eq!(landed.receipt.exit_code.value(), 0, "the owner may send it too: {}", landed.error);
+}
+
+#[test]
+fn only_controllers_may_call() {
+    let net = Net::with_miner();
+    let stranger = Key::secp(55);
+    let fund = net.message(&net.owner, stranger.address(), 0, &(), TokenAmount::from_whole(5));
+    assert_eq!(net.land(&net.owner, fund).receipt.exit_code.value(), 0);
+    let params = PreCommitSectorBatchParams2 { sectors: vec![net.pre_commit_info(&net.sector(1))] };
+    let message = net.message(&stranger, net.miner, 28, &params, TokenAmount::from_whole(1));
+    refused(&net.land(&stranger, message), 18, "is not one of supported");
+    let missing = net.prove_params(&net.sector(1), vec![0; 192]);
+    refused(&net.call_miner(34, &missing, TokenAmount::default()), 17, "sector 1 not found");
 }
 
 #[test]
@@ -262,6 +274,9 @@ fn skipping_stops_at_the_challenge_and_never_over_an_open_window() {
     assert_eq!(net.post(&open, partition, &[&sector]).receipt.exit_code.value(), 0);
     let next = net.devnet.advance_to(reached + 10_000).unwrap().epoch.0;
     assert_eq!(next, reached + 2880);
+    let seen = net.call("StateMinerDeadlines", json!([net.miner.to_string(), []]));
+    let at = usize::try_from(deadline).unwrap();
+    assert_eq!(seen[at]["PostSubmissions"], json!([0]), "the last window's proof is seen to be over");
 
     // A faulty deadline has nothing to prove; the next stop is where its recovery can be declared.
     net.devnet.grow_to(next + 81).unwrap();

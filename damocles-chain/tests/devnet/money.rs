@@ -40,16 +40,21 @@ fn a_failed_message_costs_gas_and_nothing_else() {
 
 #[test]
 fn a_deposit_that_is_not_there_is_refused() {
-    let net = Net::with_miner();
-    let mut spend = net.message(&net.worker, net.miner, 28, &(), TokenAmount::default());
-    let sectors = (0..3).map(|n| net.pre_commit_info(&net.sector(n))).collect();
-    spend.params = fvm_ipld_encoding::RawBytes::serialize(PreCommitSectorBatchParams2 { sectors }).unwrap();
-    let landed = net.land(&net.worker, spend);
-    // The miner was made with more than its deposit, so this one is paid from what is left.
-    assert_eq!(landed.receipt.exit_code.value(), 0, "{}", landed.error);
+    let mut net = Net::bare();
+    let deposit = amount(net.call("StateMinerCreationDeposit", json!([[]])));
+    let made = net.try_create(&net.worker.address(), TokenAmount::from_atto(deposit));
+    assert_eq!(made.receipt.exit_code.value(), 0, "{}", made.error);
+    net.miner = Address::new_id(1002);
+    let params = PreCommitSectorBatchParams2 { sectors: vec![net.pre_commit_info(&net.sector(0))] };
+    refused(&net.call_miner(28, &params, TokenAmount::default()), 19, "for pre-commit deposit");
+    let info = json!({
+        "SealProof": 5, "SectorNumber": 0, "SealedCID": {"/": net.sector(0).comm_r.cid().to_string()},
+        "SealRandEpoch": 1, "Expiration": 1, "UnsealedCid": null
+    });
     net.devnet.mine(1).unwrap();
-    let state = net.call("StateGetActor", json!([net.miner.to_string(), []]));
-    assert!(amount(state["Balance"].clone()) > 0);
+    let asked = amount(net.call("StateMinerPreCommitDepositForPower", json!(["t01002", info, []])));
+    let landed = net.call_miner(28, &params, TokenAmount::from_atto(asked));
+    assert_eq!(landed.receipt.exit_code.value(), 0, "what the node asks is enough: {}", landed.error);
 }
 
 #[test]

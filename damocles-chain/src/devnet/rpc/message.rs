@@ -135,13 +135,10 @@ pub(super) fn estimate(devnet: &Devnet, args: &Args) -> Result<Value, RpcFault> 
         let outcome = simulate(devnet, message.clone(), &tipset)?;
         let receipt = outcome.msg_rct.unwrap_or_default();
         if receipt.exit_code != 0 {
-            return Err(RpcFault {
-                code: 3,
-                message: format!(
-                    "message execution failed (exit=[{}], vm error=[{}])",
-                    receipt.exit_code, outcome.error
-                ),
-            });
+            return Err(RpcFault::new(format!(
+                "estimating gas limit: message execution failed (exit=[{}], vm error=[{}])",
+                receipt.exit_code, outcome.error
+            )));
         }
         // The message's own gas fields make it a little longer.
         let bytes = to_vec(&message).map(|b| b.len() as u64 + 64).unwrap_or_default();

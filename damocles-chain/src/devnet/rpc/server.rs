@@ -87,10 +87,10 @@ async fn wait(devnet: &Devnet, args: &Args) -> Result<Value, RpcFault> {
     }
     let mut heads = devnet.heads.subscribe();
     loop {
-        if let Some(found) = lookup(devnet, &cid, allow_replaced.unwrap_or(true))? {
-            if devnet.chain.read().head().height >= found.height + confidence {
-                return super::args::plain(&found);
-            }
+        let found = lookup(devnet, &cid, allow_replaced.unwrap_or(true))?;
+        let height = devnet.chain.read().head().height;
+        if let Some(found) = found.filter(|f| height - f.height >= confidence) {
+            return super::args::plain(&found);
         }
         match heads.recv().await {
             Ok(_) | Err(RecvError::Lagged(_)) => {}
