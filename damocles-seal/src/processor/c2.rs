@@ -12,9 +12,11 @@ use damocles_core::{
     CommD, CommR,
     verify::{ProofVerifier, Randomness, SealStatement},
 };
+use filecoin_proofs::constants::DefaultTreeHasher;
 use filecoin_proofs_api::seal::{self, SealCommitPhase1Output};
 use fs_err as fs;
 use std::io::BufReader;
+use storage_proofs_porep::stacked::generate_replica_id;
 
 /// Proves with the proofs library and verifies what came of it: a proof that was made on broken hardware costs less
 /// here than on chain.
@@ -39,6 +41,18 @@ impl Processor<C2> for C2Processor {
             seed: Randomness(nodes.seed),
         };
         let prover = library::prover_id(task.sector.miner);
+        // Known in advance, instead of by a proof that took minutes and does not verify.
+        let replica = generate_replica_id::<DefaultTreeHasher, _>(
+            &prover,
+            task.sector.number.0,
+            &nodes.ticket,
+            nodes.comm_d,
+            &nodes.registered_proof.as_v1_config().porep_id,
+        );
+        if nodes.replica_id != replica {
+            let path = task.c1.display();
+            return Err(ProcessorError::because(format!("the nodes in {path} are not of {}", task.sector)));
+        }
         let proof = seal::seal_commit_phase2(nodes, prover, library::sector_id(task.sector.number))
             .map_err(|e| failed(format!("C2 of {}", task.sector), e))?
             .proof;

@@ -7,9 +7,11 @@ use super::{
     panic_text,
 };
 use damocles_core::{
-    PoStProofType, SectorNumber,
+    CommR, PoStProofType, SectorNumber,
     post::{ChallengeRead, ReadChallenges, Replica},
 };
+use filecoin_hashers::{Domain, HashFunction, Hasher};
+use filecoin_proofs::constants::{DefaultTreeDomain, DefaultTreeHasher};
 use filecoin_proofs_api::{PrivateReplicaInfo, SectorId, post};
 use rayon::prelude::*;
 use std::{
@@ -18,6 +20,7 @@ use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     sync::atomic::{AtomicU64, Ordering},
 };
+use storage_proofs_core::cache_key::CacheKey;
 
 /// Reads each replica with the proofs library, which checks every leaf against the root of its tree.
 ///
@@ -64,6 +67,7 @@ impl Processor<ReadChallenges> for ReadChallengesProcessor {
 fn read(proof_type: PoStProofType, replica: &Replica, challenges: &[u64]) -> Result<Vec<u8>, String> {
     let paths = &replica.paths;
     expect_len("sealed file", &paths.sealed, proof_type.sector_size().bytes()).map_err(|e| chain(&e))?;
+    expect_root(replica).map_err(|e| chain(&e))?;
     let proof = library::post_proof(proof_type);
     let info = PrivateReplicaInfo::new(proof, replica.sector.comm_r.0, paths.cache.clone(), paths.sealed.clone());
     let id = library::sector_id(replica.sector.number);
@@ -75,6 +79,23 @@ fn read(proof_type: PoStProofType, replica: &Replica, challenges: &[u64]) -> Res
         }
         Err(panic) => Err(format!("read {}: {}", paths.sealed.display(), panic_text(&*panic))),
     }
+}
+
+/// Checks that the files are those of the replica: leaves of another replica read well and spoil the whole proof.
+fn expect_root(replica: &Replica) -> Result<(), ProcessorError> {
+    let path = replica.paths.cache.join(CacheKey::PAux.to_string());
+    let bytes = fs_err::read(&path).map_err(|e| ProcessorError::new("read the replica's roots", e))?;
+    let not_roots = || ProcessorError::because(format!("{} does not hold the roots of a replica", path.display()));
+    let (comm_c, comm_r_last) = bytes.split_first_chunk::<32>().ok_or_else(not_roots)?;
+    let comm_c = DefaultTreeDomain::try_from_bytes(comm_c).map_err(|_| not_roots())?;
+    let comm_r_last = DefaultTreeDomain::try_from_bytes(comm_r_last).map_err(|_| not_roots())?;
+    let comm_r = <DefaultTreeHasher as Hasher>::Function::hash2(&comm_c, &comm_r_last);
+    let (found, expected) = (CommR(comm_r.into()), replica.sector.comm_r);
+    if found == expected {
+        return Ok(());
+    }
+    let dir = replica.paths.cache.display();
+    Err(ProcessorError::because(format!("{dir} belongs to the replica {found}, not to {expected}")))
 }
 
 fn chain(error: &dyn StdError) -> String {

@@ -33,3 +33,25 @@ impl ProofTurn {
         Ok(Some(file))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn large_work_takes_turns_and_small_work_does_not_wait() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("turn");
+        let turn = ProofTurn::new(path.clone());
+        let mine = turn.take(&TaskKind::new("c2")).unwrap();
+        assert!(mine.is_some());
+        assert!(turn.take(&TaskKind::new("pc1")).unwrap().is_none());
+        let other = File::options().write(true).open(&path).unwrap();
+        assert!(matches!(other.try_lock(), Err(std::fs::TryLockError::WouldBlock)));
+        drop(mine);
+        other.try_lock().unwrap();
+
+        let error = ProofTurn::new(dir.path().to_owned()).take(&TaskKind::new("c2")).unwrap_err();
+        assert!(error.to_string().contains(dir.path().to_str().unwrap()), "{error}");
+    }
+}

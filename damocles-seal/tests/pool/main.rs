@@ -1,4 +1,7 @@
 //! The pools against good and bad children. The program is its own child.
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a failed helper is a failed test")]
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "children print, and so does the runner")]
+#![expect(clippy::disallowed_methods, reason = "a child may end as it likes")]
 
 mod cases;
 mod child;

@@ -31,7 +31,7 @@ fn a_replica_that_does_not_read_is_an_answer() {
     let (sector, replica) = Sector::sealed(1);
     let (_other, good) = Sector::sealed(2);
     let is_good = |read: &ChallengeRead| matches!(read, ChallengeRead::Read { number, .. } if number.0 == 2);
-    assert!(matches!(&read(&[replica.clone()])[0], ChallengeRead::Read { number, .. } if number.0 == 1));
+    assert!(matches!(&read(std::slice::from_ref(&replica))[0], ChallengeRead::Read { number, .. } if number.0 == 1));
 
     let sealed = fs::read(&replica.paths.sealed).unwrap();
     let flipped: Vec<u8> = sealed.iter().map(|b| b ^ 1).collect();
@@ -56,7 +56,11 @@ fn a_replica_that_does_not_read_is_an_answer() {
         fs::write(path, whole).unwrap();
     }
     fs::write(sector.cache("p_aux"), [1; 64]).unwrap();
-    bad(&read(&[replica])[0]);
+    bad(&read(std::slice::from_ref(&replica))[0]);
+    // The files of another replica, which are whole.
+    let other = Replica { paths: good.paths.clone(), ..replica };
+    let reads = read(&[other]);
+    assert!(bad(&reads[0]).contains(&format!("belongs to the replica {}", good.sector.comm_r)), "{reads:?}");
     let mut twice = good.clone();
     twice.sector.comm_r = damocles_core::CommR([1; 32]);
     let task = ReadChallenges { miner: MINER, proof_type: WINDOW, randomness: RANDOMNESS, replicas: vec![good, twice] };
@@ -86,13 +90,8 @@ fn a_window_post_is_made_and_verifies_for_its_statement_only() {
         .collect();
     assert_eq!(vanilla.iter().map(|(s, _)| s.number.0).collect::<Vec<_>>(), [11, 12]);
     let (sectors, vanilla): (Vec<_>, Vec<_>) = vanilla.into_iter().rev().unzip();
-    let task = ProveWindowPoSt {
-        miner: MINER,
-        proof_type: WINDOW,
-        randomness: RANDOMNESS,
-        sectors: sectors.clone(),
-        vanilla: vanilla.clone(),
-    };
+    let task =
+        ProveWindowPoSt { miner: MINER, proof_type: WINDOW, randomness: RANDOMNESS, sectors, vanilla: vanilla.clone() };
     let proof = run(&task).unwrap().proof;
 
     let verifier = Groth16Verifier::new();
