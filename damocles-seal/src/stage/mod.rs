@@ -21,6 +21,8 @@ mod seed;
 mod ticket;
 mod tree_d;
 
+pub(crate) use fault::{of_service, of_store};
+
 pub use add_pieces::{AddPiecesStage, AddedOutput};
 pub use c1::{C1Stage, ChallengesOutput};
 pub use c2::{C2Stage, ProofOutput};

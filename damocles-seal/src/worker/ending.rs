@@ -1,0 +1,70 @@
+//! The end of the work on a sector.
+
+use super::{
+    ThreadState,
+    exit::{Exit, of_alloc},
+    run::Run,
+};
+use crate::{journal::NewEntry, service::Report};
+use damocles_core::{
+    Error,
+    allocator::{Outcome, SectorLease},
+    pipeline::{SealError, SealErrorKind},
+};
+use std::sync::Arc;
+
+impl Run<'_> {
+    /// Records that the work is over, then tells everybody. From here on the sector takes no step.
+    pub(super) async fn finish(&self, lease: &SectorLease, outcome: Outcome, reason: Option<&str>) -> Result<(), Exit> {
+        let journal = &self.thread.parts.journal;
+        let ending = NewEntry::ending(outcome, reason);
+        let recorded = self
+            .patiently("record the end", async || {
+                journal.append(lease.sector, lease.fence, ending.clone()).await.map(drop)
+            })
+            .await?;
+        if let Err(error) = recorded {
+            return self.park(Some(lease), &error).await;
+        }
+        self.end(lease, outcome, reason).await
+    }
+
+    /// Tells the manager how the sector ended and only then removes what is left of it. May be repeated.
+    pub(super) async fn end(&self, lease: &SectorLease, outcome: Outcome, reason: Option<&str>) -> Result<(), Exit> {
+        self.show_sector(Some(lease.sector));
+        self.show(ThreadState::Running);
+        let told = self.patiently("end sector", async || self.tell(lease, outcome, reason).await).await?;
+        if let Err(error) = told {
+            self.show_error(Some((&error).into()));
+            // The entry that says that it ends stays the last one, so that the same is tried again after the wait.
+            return self.await_operator().await;
+        }
+        // It may never have been open in this process.
+        drop(self.thread.parts.pipeline.close(lease.sector).await);
+        self.show_sector(None);
+        self.show_error(None);
+        self.show(ThreadState::Idle);
+        self.wait(self.thread.config.seal_interval).await
+    }
+
+    async fn tell(&self, lease: &SectorLease, outcome: Outcome, reason: Option<&str>) -> Result<(), SealError> {
+        let op = "end sector";
+        let parts = &self.thread.parts;
+        let report = match outcome {
+            Outcome::Abandoned => Report::Aborted { reason: reason.unwrap_or("no reason recorded").to_owned() },
+            _ => Report::Finalized,
+        };
+        let reported = self.limited(op, parts.service.report(lease, &report)).await?;
+        reported.map_err(|e| crate::stage::of_service(op, e).with("sector", lease.sector))?;
+        let released = self.limited(op, parts.allocator.release(lease, outcome)).await?;
+        released.map_err(|e| of_alloc(op, e).with("sector", lease.sector))?;
+        if outcome == Outcome::Abandoned {
+            let (store, sector) = (Arc::clone(&parts.store), lease.sector);
+            let wiped = tokio::task::spawn_blocking(move || store.wipe(sector)).await;
+            wiped
+                .map_err(|e| Error::new(SealErrorKind::Stage, op).because(e))?
+                .map_err(|e| crate::stage::of_store(op, e))?;
+        }
+        parts.journal.append(lease.sector, lease.fence, NewEntry::ended(outcome)).await.map(drop)
+    }
+}

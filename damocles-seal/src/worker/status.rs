@@ -1,0 +1,60 @@
+//! What a sealing thread does at this moment, for people.
+
+use damocles_core::{Kind, SectorId, Timestamp, pipeline::StageId};
+use serde::{Deserialize, Serialize};
+use std::path::PathBuf;
+
+/// What a sealing thread does at this moment.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ThreadStatus {
+    /// Its sealing store.
+    pub location: PathBuf,
+    /// The sector that it has.
+    pub sector: Option<SectorId>,
+    /// The stage that comes next or runs.
+    pub stage: Option<StageId>,
+    /// What it does.
+    pub state: ThreadState,
+    /// Since when.
+    pub since: Timestamp,
+    /// The last error since the sector moved on.
+    pub last_error: Option<ThreadError>,
+    /// How often the stage failed since the sector moved on.
+    pub failures: u32,
+}
+
+/// What a sealing thread does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum ThreadState {
+    /// It has not started.
+    New,
+    /// There is no work for it, or it pauses between two sectors.
+    Idle,
+    /// It runs a step.
+    Running,
+    /// It waits for the chain, for the manager, or before it repeats a step.
+    Waiting,
+    /// An operator paused it.
+    Paused,
+    /// It waits for an operator because of the last error.
+    Parked,
+    /// It has ended.
+    Stopped,
+}
+
+/// An error as people see it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ThreadError {
+    /// The error with its causes.
+    pub error: String,
+    /// What can be done about it.
+    pub hint: Option<String>,
+}
+
+impl<K: Kind> From<&damocles_core::Error<K>> for ThreadError {
+    fn from(error: &damocles_core::Error<K>) -> Self {
+        Self { error: error.chain(), hint: error.hint().map(ToOwned::to_owned) }
+    }
+}

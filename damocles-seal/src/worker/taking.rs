@@ -1,0 +1,194 @@
+//! Which sector to work on.
+
+use super::{
+    ThreadState,
+    exit::{Exit, of_alloc},
+    run::Run,
+};
+use crate::{
+    journal::{JournalSector, Phase},
+    service::Hello,
+};
+use damocles_core::{
+    Error, RequestId,
+    allocator::{AllocateRequest, Outcome, SectorLease},
+    pipeline::{SealError, SealErrorKind, StageId},
+};
+
+/// What to do next.
+#[derive(Debug)]
+pub(super) enum Taken {
+    /// Step this sector, which is open.
+    Open {
+        /// Its lease.
+        lease: SectorLease,
+    },
+    /// The work on this one is over; the manager may not know.
+    Ending {
+        /// Its lease, as recorded.
+        lease: SectorLease,
+        /// How it ended.
+        outcome: Outcome,
+        /// Why, if it was abandoned.
+        reason: Option<String>,
+    },
+}
+
+impl Run<'_> {
+    /// Takes up the sector that the store holds, else has a new one leased.
+    pub(super) async fn take(&self) -> Result<Taken, Exit> {
+        loop {
+            self.show(ThreadState::Idle);
+            self.gate().await?;
+            let journal = &self.thread.parts.journal;
+            let active = self.patiently("read journal", async || journal.active().await).await?;
+            let taken = match active {
+                Err(error) => Err(error),
+                Ok(active) => match active.into_iter().next() {
+                    Some(JournalSector { lease, phase: Phase::Ending { outcome, reason } }) => {
+                        return Ok(Taken::Ending { lease, outcome, reason });
+                    }
+                    Some(held) => self.take_up(held).await?,
+                    None => self.allocate().await?,
+                },
+            };
+            match taken {
+                Ok(Some(lease)) => return Ok(Taken::Open { lease }),
+                Ok(None) => {}
+                Err(error) => self.park(None, &error).await?,
+            }
+        }
+    }
+
+    async fn take_up(&self, held: JournalSector) -> Result<Result<Option<SectorLease>, SealError>, Exit> {
+        let parts = &self.thread.parts;
+        let sector = held.lease.sector;
+        self.show_sector(Some(sector));
+        if let Err(error) = self.greet().await? {
+            return Ok(Err(error));
+        }
+        let lease = self
+            .patiently("take sector up", async || {
+                let taken = parts.allocator.take_up(parts.store.id(), sector, self.thread.config.ttl);
+                self.limited("take sector up", taken)
+                    .await?
+                    .map_err(|e| of_alloc("take sector up", e).with("sector", sector))
+            })
+            .await?;
+        let lease = match lease {
+            Ok(lease) => lease,
+            Err(error) => return Ok(Err(error)),
+        };
+        if let Err(error) = self.open(&lease).await? {
+            return Ok(Err(error));
+        }
+        if let Phase::Parked { stage, error, hint } = held.phase {
+            // A restart is not an operator's word.
+            self.stay_parked(&lease, stage, error, hint).await?;
+            return Ok(Ok(None));
+        }
+        Ok(Ok(Some(lease)))
+    }
+
+    async fn allocate(&self) -> Result<Result<Option<SectorLease>, SealError>, Exit> {
+        let (parts, config) = (&self.thread.parts, &self.thread.config);
+        self.show_sector(None);
+        if let Err(error) = self.greet().await? {
+            return Ok(Err(error));
+        }
+        let (request, fresh) = match self.request().await? {
+            Ok(request) => request,
+            Err(error) => return Ok(Err(error)),
+        };
+        let want = AllocateRequest {
+            request,
+            store: parts.store.id().clone(),
+            worker: config.worker.clone(),
+            miners: config.miners.clone(),
+            proof_types: config.proof_types.clone(),
+            ttl: config.ttl,
+        };
+        let leased = self
+            .patiently("lease a sector", async || {
+                let leased = self.limited("lease a sector", parts.allocator.allocate(&want)).await?;
+                leased.map_err(|e| of_alloc("lease a sector", e).with("request", &want.request))
+            })
+            .await?;
+        match leased {
+            Ok(Some(lease)) => {
+                self.show_sector(Some(lease.sector));
+                Ok(self.open(&lease).await?.map(|()| Some(lease)))
+            }
+            Ok(None) => {
+                self.show(ThreadState::Idle);
+                self.wait(config.idle_interval).await?;
+                Ok(Ok(None))
+            }
+            Err(error) if !fresh && error.kind() == SealErrorKind::Refused => {
+                // Its lease was ended by an operator before we heard of it: there is nothing left to ask for.
+                self.note(format!("request {} is void: {}", want.request, error.chain()));
+                let forgotten =
+                    self.patiently("forget request", async || parts.journal.set_pending_request(None).await).await?;
+                Ok(forgotten.map(|()| None))
+            }
+            Err(error) => Ok(Err(error)),
+        }
+    }
+
+    /// The recorded request, or a new one that is recorded before anybody hears of it.
+    async fn request(&self) -> Result<Result<(RequestId, bool), SealError>, Exit> {
+        let journal = &self.thread.parts.journal;
+        self.patiently("record request", async || {
+            if let Some(request) = journal.pending_request().await? {
+                return Ok((request, false));
+            }
+            let bytes: [u8; 16] = rand::random();
+            let request = RequestId::new(hex::encode(bytes));
+            journal.set_pending_request(Some(&request)).await?;
+            Ok((request, true))
+        })
+        .await
+    }
+
+    async fn open(&self, lease: &SectorLease) -> Result<Result<(), SealError>, Exit> {
+        let pipeline = &self.thread.parts.pipeline;
+        self.patiently("open sector", async || pipeline.open(lease.clone()).await.map(drop)).await
+    }
+
+    /// Makes sure that the manager checks proofs with the keys that ours are made for.
+    async fn greet(&self) -> Result<Result<(), SealError>, Exit> {
+        let parts = &self.thread.parts;
+        let hello = self
+            .patiently("greet manager", async || {
+                let hello = self.limited("greet manager", parts.service.hello()).await?;
+                hello.map_err(|e| crate::stage::of_service("greet manager", e))
+            })
+            .await?;
+        Ok(hello.and_then(|Hello { keys, network, .. }| match (&parts.keys, keys) {
+            (Some(ours), Some(theirs)) if *ours != theirs => {
+                Err(Error::new(SealErrorKind::Refused, "compare verifying keys")
+                    .with("network", network.as_deref().unwrap_or("unknown"))
+                    .with("porep here", &ours.porep)
+                    .with("porep at the manager", &theirs.porep)
+                    .with("window post here", &ours.window_post)
+                    .with("window post at the manager", &theirs.window_post)
+                    .hint_with("give both sides the same proof parameters, then resume the thread"))
+            }
+            _ => Ok(()),
+        }))
+    }
+
+    async fn stay_parked(
+        &self,
+        lease: &SectorLease,
+        stage: Option<StageId>,
+        error: String,
+        hint: Option<String>,
+    ) -> Result<(), Exit> {
+        let _keeper = self.keeper(lease, self.cx.child());
+        self.show_stage(stage);
+        self.show_error(Some(super::ThreadError { error, hint }));
+        self.await_operator().await?;
+        self.resumed(lease).await
+    }
+}

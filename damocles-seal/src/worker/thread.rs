@@ -1,0 +1,92 @@
+//! The loop of one sealing store.
+
+use super::{
+    ThreadConfig, ThreadControl, ThreadState, ThreadStatus,
+    control::{Shared, Wanted},
+    exit::Exit,
+    run::Run,
+    taking::Taken,
+};
+use crate::{journal::Journal, service::SealingService, store::SealingStore};
+use damocles_core::{
+    CancellationToken, Clock, Context,
+    allocator::SectorAllocator,
+    pipeline::{SealError, SealingPipeline},
+    verify::VerifyingKeys,
+};
+use parking_lot::Mutex;
+use std::sync::Arc;
+use tokio::sync::watch;
+
+/// What a sealing thread works with.
+#[derive(Clone, Debug)]
+pub struct ThreadParts {
+    /// Who hands out sectors.
+    pub allocator: Arc<dyn SectorAllocator>,
+    /// The manager.
+    pub service: Arc<dyn SealingService>,
+    /// What moves a sector.
+    pub pipeline: Arc<dyn SealingPipeline>,
+    /// The journal of the store, the same that the pipeline records in.
+    pub journal: Arc<dyn Journal>,
+    /// The sealing store.
+    pub store: Arc<SealingStore>,
+    /// The time, for records.
+    pub clock: Arc<dyn Clock>,
+    /// The digests of the verifying keys that fit this worker's proofs. A manager with others is not worked for.
+    pub keys: Option<VerifyingKeys>,
+}
+
+/// Carries one sector after the other through the plan, in one sealing store.
+#[derive(Debug)]
+pub struct SealingThread {
+    pub(super) parts: ThreadParts,
+    pub(super) config: ThreadConfig,
+    pub(super) shared: Arc<Shared>,
+}
+
+impl SealingThread {
+    /// A thread that has not started.
+    pub fn new(parts: ThreadParts, config: ThreadConfig) -> Self {
+        let status = ThreadStatus {
+            location: parts.store.location().to_owned(),
+            sector: None,
+            stage: None,
+            state: ThreadState::New,
+            since: parts.clock.now(),
+            last_error: None,
+            failures: 0,
+        };
+        let shared = Shared { status: Mutex::new(status), wanted: watch::Sender::new(Wanted::default()) };
+        Self { parts, config, shared: Arc::new(shared) }
+    }
+
+    /// How it is steered.
+    pub fn control(&self) -> ThreadControl {
+        ThreadControl(Arc::clone(&self.shared))
+    }
+
+    /// Seals until it is asked to end: `drain` lets the running step end, `cx.cancel` stops it too. The sector stays in
+    /// the store and is taken up by the next run.
+    ///
+    /// # Errors
+    ///
+    /// Our own state is proven to be inconsistent; every other error is waited out or parks the sector.
+    pub async fn run(&self, cx: &Context, drain: &CancellationToken) -> Result<(), SealError> {
+        let run = Run::new(self, cx, drain);
+        let ended = async {
+            loop {
+                match run.take().await? {
+                    Taken::Open { lease } => run.seal(lease).await?,
+                    Taken::Ending { lease, outcome, reason } => run.end(&lease, outcome, reason.as_deref()).await?,
+                }
+            }
+        };
+        let ended: Result<(), Exit> = ended.await;
+        run.show(ThreadState::Stopped);
+        match ended {
+            Ok(()) | Err(Exit::Asked) => Ok(()),
+            Err(Exit::Halted(error)) => Err(error),
+        }
+    }
+}
