@@ -64,12 +64,14 @@ impl Net {
     /// Mines while something is waited for.
     async fn mine_until<T>(&self, work: impl Future<Output = T>) -> T {
         tokio::pin!(work);
-        loop {
+        for _ in 0..500 {
             tokio::select! {
                 done = &mut work => return done,
                 () = tokio::time::sleep(Duration::from_millis(10)) => drop(self.devnet.mine(1).unwrap()),
             }
         }
+        let client = self.home.client(&self.server.url).await;
+        panic!("not done after 500 epochs: {:?}, called {:?}", client.outbox().await, self.server.called.lock());
     }
 
     async fn create_miner(&self, client: &LotusClient) -> ActorId {
