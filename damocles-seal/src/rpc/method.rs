@@ -12,7 +12,7 @@ pub trait Method: Send + Sync + 'static {
     const EXTRA_TIME: Duration;
 
     /// Its parameters.
-    type Params: Serialize + DeserializeOwned + Send;
+    type Params: Serialize + DeserializeOwned + Send + Sync;
 
     /// Its result.
     type Output: Serialize + DeserializeOwned + Send;

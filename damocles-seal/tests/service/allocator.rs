@@ -33,6 +33,33 @@ async fn leases_outlive_a_restart() {
 }
 
 #[tokio::test]
+async fn a_request_that_was_dropped_anywhere_gets_one_sector() {
+    // Each number of polls drops the call at another of its waits.
+    for polls in 1..60 {
+        let mut manager = Manager::start().await;
+        let (service, want) = (manager.service.clone(), want("dropped", "a"));
+        let mut call = service.allocator().allocate(&want);
+        let mut done = false;
+        for _ in 0..polls {
+            if futures::poll!(&mut call).is_ready() {
+                done = true;
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        drop(call);
+        manager.restart().await;
+        let lease = manager.allocator().allocate(&want).await.unwrap().unwrap();
+        assert_eq!(lease.sector.number.0, 1, "dropped after {polls} polls: no number is lost");
+        assert_eq!(manager.allocator().held_by(&StoreId::new("a")).await.unwrap(), [lease]);
+        if done {
+            return;
+        }
+    }
+    panic!("the call never ended");
+}
+
+#[tokio::test]
 async fn numbers_in_use_on_chain_are_skipped() {
     let policy = MinerPolicy { min_number: 10, ..MinerPolicy::new(MINER, proof_type()) };
     let manager = Manager::with_policy(policy).await;

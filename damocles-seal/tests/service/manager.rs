@@ -1,6 +1,6 @@
 //! What stages ask of a manager.
 
-use crate::support::{MINER, Manager, TTL, Trip, proof_type};
+use crate::support::{MINER, Manager, Meanwhile, TTL, Trip, proof_type};
 use async_trait::async_trait;
 use damocles_core::{
     CommP, CommR, Fence, PaddedPieceSize, PieceInfo, SectorId, SectorNumber, StoreId, Timestamp,
@@ -168,6 +168,22 @@ async fn a_service_that_is_dropped_while_it_submits_loses_nothing() {
         }
     }
     panic!("the call never ended");
+}
+
+#[tokio::test]
+async fn a_process_that_lost_its_lease_while_it_submitted_records_nothing() {
+    let manager = Manager::start().await;
+    let lease = manager.lease().await;
+    let request = request(&manager, &lease).await;
+    let (service, old) = (manager.service.clone(), lease.clone());
+    let take_up = async move {
+        service.allocator().take_up(&old.store, old.sector, TTL).await.unwrap();
+    };
+    *manager.chain.meanwhile.lock() = Some(Meanwhile(Box::pin(take_up)));
+    let error = manager.service.submit_pre_commit(&lease, &request).await.unwrap_err();
+    assert_eq!(error.kind(), ServiceErrorKind::Fenced, "the fence is checked where the decision is recorded");
+    manager.tick(5);
+    assert_eq!(manager.chain.inner.landed_calls(), []);
 }
 
 #[tokio::test]

@@ -18,8 +18,7 @@ use damocles_seal::{
 };
 use parking_lot::Mutex;
 use std::{
-    collections::BTreeSet,
-    io,
+    fmt, io,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -43,7 +42,6 @@ pub(crate) async fn open_db(dir: &Path) -> SealDb {
 #[derive(Debug, Default)]
 pub(crate) struct FakeStores {
     pub(crate) hidden: Mutex<bool>,
-    pub(crate) found: Mutex<BTreeSet<SectorId>>,
 }
 
 impl ReplicaStores for FakeStores {
@@ -78,6 +76,17 @@ pub(crate) enum Trip {
 pub(crate) struct TrippingChain {
     pub(crate) inner: InMemoryChain,
     pub(crate) trips: Mutex<Vec<Trip>>,
+    /// Done when a sector is read next: what another process does meanwhile.
+    pub(crate) meanwhile: Mutex<Option<Meanwhile>>,
+}
+
+/// Something that another process does.
+pub(crate) struct Meanwhile(pub(crate) futures::future::BoxFuture<'static, ()>);
+
+impl fmt::Debug for Meanwhile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Meanwhile")
+    }
 }
 
 macro_rules! forward {
@@ -87,6 +96,14 @@ macro_rules! forward {
             $(async fn $name(&self, $($arg: $kind),*) -> Result<$out, ChainError> {
                 self.inner.$name($($arg),*).await
             })*
+
+            async fn sector(&self, at: &TipsetRef, id: SectorId) -> Result<OnChain, ChainError> {
+                let meanwhile = self.meanwhile.lock().take();
+                if let Some(Meanwhile(work)) = meanwhile {
+                    work.await;
+                }
+                self.inner.sector(at, id).await
+            }
 
             fn head_changes(&self) -> BoxStream<HeadChange> {
                 self.inner.head_changes()
@@ -113,7 +130,6 @@ forward! {
     network(at: &TipsetRef) -> NetworkInfo;
     miner(at: &TipsetRef, miner: ActorId) -> MinerInfo;
     randomness(at: &TipsetRef, kind: RandomnessKind, epoch: Epoch, miner: ActorId) -> Randomness;
-    sector(at: &TipsetRef, id: SectorId) -> OnChain;
     sectors(at: &TipsetRef, miner: ActorId, numbers: &damocles_core::SectorSet) -> Vec<SectorInfo>;
     deadline(at: &TipsetRef, miner: ActorId) -> DeadlineInfo;
     partitions(at: &TipsetRef, miner: ActorId, deadline: damocles_core::DeadlineIndex) -> DeadlineState;
@@ -140,7 +156,11 @@ impl Manager {
 
     pub(crate) async fn with_policy(policy: MinerPolicy) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let chain = Arc::new(TrippingChain { inner: InMemoryChain::new(MINER), trips: Mutex::default() });
+        let chain = Arc::new(TrippingChain {
+            inner: InMemoryChain::new(MINER),
+            trips: Mutex::default(),
+            meanwhile: Mutex::default(),
+        });
         let clock = Arc::new(FakeClock::at(Timestamp(1_000_000)));
         let stores = Arc::new(FakeStores::default());
         let service = build(&dir, &chain, &clock, &stores, &policy).await;

@@ -121,11 +121,20 @@ impl ManagerService {
     pub async fn run(&self, cancel: CancellationToken) {
         // After a restart nobody knows which submissions reached the client; under their keys all may be repeated.
         let mut repeat_all = true;
+        let mut said = String::new();
         let mut heads = self.chain.head_changes();
         while let Some(Some(_)) = cancel.run_until_cancelled(heads.next()).await {
             match self.send_open(repeat_all).await {
-                Ok(()) => repeat_all = false,
-                Err(error) => tracing::warn!(error = %error.chain(), "decided messages could not be sent"),
+                Ok(()) => {
+                    repeat_all = false;
+                    said.clear();
+                }
+                // Heads come all the time; the same trouble is told once.
+                Err(error) if error.chain() == said => {}
+                Err(error) => {
+                    said = error.chain();
+                    tracing::warn!(error = %said, "decided messages could not be sent");
+                }
             }
             self.nudge();
         }
