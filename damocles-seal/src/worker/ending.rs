@@ -19,8 +19,8 @@ impl Run<'_> {
         let journal = &self.thread.parts.journal;
         let ending = NewEntry::ending(outcome, reason);
         let recorded = self
-            .patiently("record the end", async || {
-                journal.append(lease.sector, lease.fence, ending.clone()).await.map(drop)
+            .patiently("record the end", || {
+                Box::pin(async { journal.append(lease.sector, lease.fence, ending.clone()).await.map(drop) })
             })
             .await?;
         if let Err(error) = recorded {
@@ -33,7 +33,7 @@ impl Run<'_> {
     pub(super) async fn end(&self, lease: &SectorLease, outcome: Outcome, reason: Option<&str>) -> Result<(), Exit> {
         self.show_sector(Some(lease.sector));
         self.show(ThreadState::Running);
-        let told = self.patiently("end sector", async || self.tell(lease, outcome, reason).await).await?;
+        let told = self.patiently("end sector", || Box::pin(async { self.tell(lease, outcome, reason).await })).await?;
         if let Err(error) = told {
             self.show_error(Some((&error).into()));
             // The entry that says that it ends stays the last one, so that the same is tried again after the wait.

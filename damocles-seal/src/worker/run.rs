@@ -12,6 +12,7 @@ use damocles_core::{
     allocator::{Outcome, SectorLease},
     pipeline::{SealError, SealErrorKind, StageId, Step, Wake},
 };
+use futures::future::BoxFuture;
 use std::{future::Future, sync::Arc, time::Duration};
 
 /// A manager that always says that something changed is not asked faster than this.
@@ -181,10 +182,10 @@ impl<'a> Run<'a> {
     }
 
     /// Repeats a call for as long as its errors say so, and returns the first other result.
-    pub(super) async fn patiently<T>(
+    pub(super) async fn patiently<'f, T>(
         &self,
         what: &'static str,
-        mut call: impl AsyncFnMut() -> Result<T, SealError>,
+        call: impl Fn() -> BoxFuture<'f, Result<T, SealError>> + Send,
     ) -> Result<Result<T, SealError>, Exit> {
         let mut count = 0_u32;
         loop {

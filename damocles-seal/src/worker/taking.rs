@@ -41,7 +41,7 @@ impl Run<'_> {
             self.show(ThreadState::Idle);
             self.gate().await?;
             let journal = &self.thread.parts.journal;
-            let active = self.patiently("read journal", async || journal.active().await).await?;
+            let active = self.patiently("read journal", || Box::pin(async { journal.active().await })).await?;
             let taken = match active {
                 Err(error) => Err(error),
                 Ok(active) => match active.into_iter().next() {
@@ -68,11 +68,13 @@ impl Run<'_> {
             return Ok(Err(error));
         }
         let lease = self
-            .patiently("take sector up", async || {
-                let taken = parts.allocator.take_up(parts.store.id(), sector, self.thread.config.ttl);
-                self.limited("take sector up", taken)
-                    .await?
-                    .map_err(|e| of_alloc("take sector up", e).with("sector", sector))
+            .patiently("take sector up", || {
+                Box::pin(async {
+                    let taken = parts.allocator.take_up(parts.store.id(), sector, self.thread.config.ttl);
+                    self.limited("take sector up", taken)
+                        .await?
+                        .map_err(|e| of_alloc("take sector up", e).with("sector", sector))
+                })
             })
             .await?;
         let lease = match lease {
@@ -109,9 +111,11 @@ impl Run<'_> {
             ttl: config.ttl,
         };
         let leased = self
-            .patiently("lease a sector", async || {
-                let leased = self.limited("lease a sector", parts.allocator.allocate(&want)).await?;
-                leased.map_err(|e| of_alloc("lease a sector", e).with("request", &want.request))
+            .patiently("lease a sector", || {
+                Box::pin(async {
+                    let leased = self.limited("lease a sector", parts.allocator.allocate(&want)).await?;
+                    leased.map_err(|e| of_alloc("lease a sector", e).with("request", &want.request))
+                })
             })
             .await?;
         match leased {
@@ -127,8 +131,9 @@ impl Run<'_> {
             Err(error) if !fresh && error.kind() == SealErrorKind::Refused => {
                 // Its lease was ended by an operator before we heard of it: there is nothing left to ask for.
                 self.note(format!("request {} is void: {}", want.request, error.chain()));
-                let forgotten =
-                    self.patiently("forget request", async || parts.journal.set_pending_request(None).await).await?;
+                let forgotten = self
+                    .patiently("forget request", || Box::pin(async { parts.journal.set_pending_request(None).await }))
+                    .await?;
                 Ok(forgotten.map(|()| None))
             }
             Err(error) => Ok(Err(error)),
@@ -138,30 +143,34 @@ impl Run<'_> {
     /// The recorded request, or a new one that is recorded before anybody hears of it.
     async fn request(&self) -> Result<Result<(RequestId, bool), SealError>, Exit> {
         let journal = &self.thread.parts.journal;
-        self.patiently("record request", async || {
-            if let Some(request) = journal.pending_request().await? {
-                return Ok((request, false));
-            }
-            let bytes: [u8; 16] = rand::random();
-            let request = RequestId::new(hex::encode(bytes));
-            journal.set_pending_request(Some(&request)).await?;
-            Ok((request, true))
+        self.patiently("record request", || {
+            Box::pin(async {
+                if let Some(request) = journal.pending_request().await? {
+                    return Ok((request, false));
+                }
+                let bytes: [u8; 16] = rand::random();
+                let request = RequestId::new(hex::encode(bytes));
+                journal.set_pending_request(Some(&request)).await?;
+                Ok((request, true))
+            })
         })
         .await
     }
 
     async fn open(&self, lease: &SectorLease) -> Result<Result<(), SealError>, Exit> {
         let pipeline = &self.thread.parts.pipeline;
-        self.patiently("open sector", async || pipeline.open(lease.clone()).await.map(drop)).await
+        self.patiently("open sector", || Box::pin(async { pipeline.open(lease.clone()).await.map(drop) })).await
     }
 
     /// Makes sure that the manager checks proofs with the keys that ours are made for.
     async fn greet(&self) -> Result<Result<(), SealError>, Exit> {
         let parts = &self.thread.parts;
         let hello = self
-            .patiently("greet manager", async || {
-                let hello = self.limited("greet manager", parts.service.hello()).await?;
-                hello.map_err(|e| crate::stage::of_service("greet manager", e))
+            .patiently("greet manager", || {
+                Box::pin(async {
+                    let hello = self.limited("greet manager", parts.service.hello()).await?;
+                    hello.map_err(|e| crate::stage::of_service("greet manager", e))
+                })
             })
             .await?;
         Ok(hello.and_then(|Hello { keys, network, .. }| match (&parts.keys, keys) {

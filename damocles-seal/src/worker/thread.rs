@@ -61,6 +61,11 @@ impl SealingThread {
         Self { parts, config, shared: Arc::new(shared) }
     }
 
+    /// Changes how it behaves, before it runs.
+    pub fn configure(&mut self, change: impl FnOnce(&mut ThreadConfig)) {
+        change(&mut self.config);
+    }
+
     /// How it is steered.
     pub fn control(&self) -> ThreadControl {
         ThreadControl(Arc::clone(&self.shared))

@@ -1,0 +1,182 @@
+//! Files that are gone, disks that are full, answers that say no.
+
+use crate::world::{Process, SECTOR, World};
+use damocles_core::{
+    Context, Recovery,
+    pipeline::{SealErrorKind, SealingPipeline},
+    pool::{PoolErrorKind, Task},
+};
+use damocles_seal::{
+    journal::{EntryKind, Journal},
+    service::{CommitState, ServiceCall, ServiceErrorKind},
+    stage::id,
+    task::{C1, Pc2, Transfer},
+};
+
+async fn until(world: &World, stage: &damocles_core::pipeline::StageId) -> Process {
+    let process = world.start().await;
+    process.take(world).await;
+    process.drive_to(SECTOR, Some(stage)).await.unwrap();
+    process
+}
+
+async fn rewinds(process: &Process) -> Vec<String> {
+    let history = process.journal.history(SECTOR).await.unwrap();
+    history.into_iter().filter(|e| e.kind == EntryKind::Rewound).map(|e| e.stage.unwrap().to_string()).collect()
+}
+
+#[tokio::test]
+async fn a_truncated_sealed_file_is_encoded_again_and_is_the_same_replica() {
+    let world = World::new();
+    let process = until(&world, &id::PRE_COMMIT_LANDED).await;
+    let before = world.service.inner.pre_commit_of(SECTOR).unwrap();
+    std::fs::write(process.store.sealed(SECTOR), [0; 1000]).unwrap();
+    process.drive(SECTOR).await.unwrap();
+    assert_eq!(rewinds(&process).await, ["pc2"]);
+    assert_eq!((world.runs()["pc1"], world.runs()["pc2"]), (1, 2));
+    assert_eq!(world.service.inner.pre_commit_of(SECTOR).unwrap(), before, "the same pre-commit stands");
+    let history = process.journal.history(SECTOR).await.unwrap();
+    let rewound = history.iter().find(|e| e.kind == EntryKind::Rewound).unwrap();
+    assert!(rewound.output.contains("sealed/s-t01000-1"), "{}", rewound.output);
+}
+
+#[tokio::test]
+async fn a_lost_layer_is_computed_again() {
+    let world = World::new();
+    let process = until(&world, &id::SEED).await;
+    std::fs::remove_file(process.store.cache(SECTOR).join("sc-02-data-layer-1.dat")).unwrap();
+    process.drive(SECTOR).await.unwrap();
+    assert_eq!(rewinds(&process).await, ["pc1"]);
+    assert_eq!((world.runs()["add_pieces"], world.runs()["pc1"]), (1, 2));
+    assert_eq!(world.service.inner.count(ServiceCall::Ticket), 1, "the ticket stays");
+}
+
+#[tokio::test]
+async fn everything_lost_starts_over_from_the_data() {
+    let world = World::new();
+    let process = until(&world, &id::PC1).await;
+    process.store.wipe(SECTOR).unwrap();
+    process.drive(SECTOR).await.unwrap();
+    assert_eq!(rewinds(&process).await, ["add_pieces"]);
+}
+
+#[tokio::test]
+async fn a_replica_that_comes_out_otherwise_is_parked() {
+    let world = World::new();
+    let process = until(&world, &id::PRE_COMMIT).await;
+    std::fs::write(process.store.sealed(SECTOR), [0; 1000]).unwrap();
+    world.bench.lock().noise = 1;
+    let err = process.drive(SECTOR).await.unwrap_err();
+    assert_eq!((err.kind(), err.recovery()), (SealErrorKind::Damaged, Recovery::Park));
+    assert!(err.hint().is_some());
+}
+
+#[tokio::test]
+async fn a_lost_copy_is_made_again_before_anything_is_removed() {
+    let world = World::new();
+    let process = until(&world, &id::PROVE_COMMIT_LANDED).await;
+    std::fs::write(process.persist.sealed(SECTOR), [0; 1000]).unwrap();
+    process.drive(SECTOR).await.unwrap();
+    process.persist.check(SECTOR, damocles_core::SectorSize::KiB2).unwrap();
+    assert_eq!((world.runs()["transfer"], world.runs()["c2"]), (2, 1));
+}
+
+#[tokio::test]
+async fn a_full_disk_waits_and_goes_on() {
+    for kind in [Pc2::KIND, Transfer::KIND, C1::KIND] {
+        let world = World::new();
+        world.bench.lock().before.push((kind.clone(), PoolErrorKind::DiskFull));
+        let process = world.start().await;
+        process.take(&world).await;
+        let err = process.drive(SECTOR).await.unwrap_err();
+        assert_eq!((err.kind(), err.recovery()), (SealErrorKind::DiskFull, Recovery::RETRY), "{kind}");
+        assert!(err.hint().unwrap().contains("free space"));
+        process.drive(SECTOR).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_manager_that_is_away_costs_no_second_start() {
+    let world = World::new();
+    let process = until(&world, &id::PC2).await;
+    for _ in 0..3 {
+        world.service.inner.fail_next(ServiceCall::SubmitPreCommit, ServiceErrorKind::Unavailable);
+        let err = process.pipeline.step(SECTOR, &Context::detached()).await.unwrap_err();
+        assert_eq!((err.kind(), err.recovery()), (SealErrorKind::Service, Recovery::RETRY));
+    }
+    world.service.inner.fail_next(ServiceCall::Report, ServiceErrorKind::Unavailable);
+    process.drive(SECTOR).await.unwrap();
+    assert!(process.starts(SECTOR).await.values().all(|n| *n == 1));
+}
+
+#[tokio::test]
+async fn a_failed_pre_commit_is_submitted_again() {
+    let world = World::new();
+    let process = until(&world, &id::PRE_COMMIT).await;
+    world.service.inner.set_pre_commit_state(SECTOR, CommitState::Failed { reason: "out of gas".to_owned() });
+    process.drive(SECTOR).await.unwrap();
+    assert_eq!(rewinds(&process).await, ["pre_commit"]);
+    assert_eq!(world.service.inner.count(ServiceCall::SubmitPreCommit), 2);
+}
+
+#[tokio::test]
+async fn a_failed_proof_is_submitted_again_and_not_made_again() {
+    let world = World::new();
+    let process = until(&world, &id::PROVE_COMMIT).await;
+    world.service.inner.set_proof_state(SECTOR, CommitState::Failed { reason: "out of gas".to_owned() });
+    process.drive(SECTOR).await.unwrap();
+    assert_eq!(rewinds(&process).await, ["prove_commit"]);
+    assert_eq!(world.runs()["c2"], 1);
+}
+
+#[tokio::test]
+async fn a_refused_pre_commit_gets_a_new_ticket_only_if_the_old_one_is_too_old() {
+    let world = World::new();
+    let process = until(&world, &id::PRE_COMMIT).await;
+    world.service.inner.set_pre_commit_state(SECTOR, CommitState::Refused { reason: "no funds".to_owned() });
+    let err = process.drive(SECTOR).await.unwrap_err();
+    assert_eq!((err.kind(), err.recovery()), (SealErrorKind::Refused, Recovery::Park));
+    assert!(rewinds(&process).await.is_empty());
+
+    *world.service.ticket_skew.lock() = 10_000;
+    process.drive_to(SECTOR, Some(&id::PC2)).await.unwrap();
+    assert_eq!(rewinds(&process).await, ["ticket"]);
+    assert_eq!(world.runs()["pc1"], 2);
+    assert_eq!(world.runs()["add_pieces"], 1);
+}
+
+#[tokio::test]
+async fn what_the_chain_will_never_take_is_abandoned() {
+    let world = World::new();
+    let process = until(&world, &id::PRE_COMMIT).await;
+    world.service.inner.set_pre_commit_state(SECTOR, CommitState::ShouldAbort { reason: "gone".to_owned() });
+    let err = process.drive(SECTOR).await.unwrap_err();
+    assert_eq!((err.kind(), err.recovery()), (SealErrorKind::Expired, Recovery::Abandon));
+}
+
+#[tokio::test]
+async fn rewinds_that_lead_nowhere_end_with_an_operator() {
+    let world = World::new();
+    let process = until(&world, &id::PRE_COMMIT).await;
+    let error = loop {
+        world.service.inner.set_pre_commit_state(SECTOR, CommitState::Failed { reason: "again".to_owned() });
+        if let Err(error) = process.pipeline.step(SECTOR, &Context::detached()).await {
+            break error;
+        }
+    };
+    assert_eq!(error.recovery(), Recovery::Park);
+    assert_eq!(rewinds(&process).await.len(), 8);
+}
+
+#[tokio::test]
+async fn a_manager_that_does_not_see_the_files_is_asked_again() {
+    let world = World::new();
+    let process = until(&world, &id::PRE_COMMIT_LANDED).await;
+    world.service.inner.hide_replicas(true);
+    let err = process.drive(SECTOR).await.unwrap_err();
+    assert_eq!((err.kind(), err.recovery()), (SealErrorKind::Stage, Recovery::RETRY));
+    assert!(err.hint().unwrap().contains("same directory"));
+    assert_eq!(world.service.inner.count(ServiceCall::SubmitProof), 0);
+    world.service.inner.hide_replicas(false);
+    process.drive(SECTOR).await.unwrap();
+}

@@ -1,0 +1,236 @@
+//! The loop of a sealing store.
+
+use crate::world::{SECTOR, World};
+use damocles_core::{
+    ActorId, CancellationToken, Context, SectorId, SectorNumber, SectorSize,
+    allocator::SectorAllocator,
+    pipeline::SealError,
+    pool::{PoolErrorKind, Task},
+    verify::VerifyingKeys,
+};
+use damocles_seal::{
+    journal::{Journal, Phase},
+    service::{CommitState, Report, ServiceCall, ServiceErrorKind},
+    task::{Pc1, Pc2},
+    worker::{SealingThread, ThreadControl, ThreadState, ThreadStatus},
+};
+use std::{sync::Arc, time::Duration};
+use tokio::task::JoinHandle;
+
+const SECOND: SectorId = SectorId::new(ActorId(1000), SectorNumber(2));
+
+struct Running {
+    control: ThreadControl,
+    drain: CancellationToken,
+    cx: Context,
+    task: JoinHandle<Result<(), SealError>>,
+}
+
+fn run(thread: SealingThread) -> Running {
+    let (cx, drain) = (Context::detached(), CancellationToken::new());
+    let control = thread.control();
+    let task = tokio::spawn({
+        let (cx, drain) = (cx.clone(), drain.clone());
+        async move { thread.run(&cx, &drain).await }
+    });
+    Running { control, drain, cx, task }
+}
+
+impl Running {
+    async fn drained(self) {
+        self.drain.cancel();
+        self.task.await.unwrap().unwrap();
+        assert_eq!(self.control.status().state, ThreadState::Stopped);
+    }
+
+    async fn shows(&self, what: impl Fn(&ThreadStatus) -> bool) -> ThreadStatus {
+        eventually(|| Some(self.control.status()).filter(&what)).await
+    }
+}
+
+/// Bounded only so that a failure ends; nothing depends on how long it takes.
+async fn eventually<T>(what: impl Fn() -> Option<T>) -> T {
+    for _ in 0..6_000 {
+        if let Some(found) = what() {
+            return found;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    panic!("it never came true");
+}
+
+fn finalized(world: &World, sector: SectorId) -> bool {
+    world.service.inner.reports().contains(&(sector, Report::Finalized))
+}
+
+#[tokio::test]
+async fn sector_after_sector_without_an_operator() {
+    let world = World::new();
+    let process = world.start().await;
+    let running = run(process.thread(&world));
+    eventually(|| (finalized(&world, SECTOR) && finalized(&world, SECOND)).then_some(())).await;
+    running.shows(|s| s.state == ThreadState::Idle && s.sector.is_none()).await;
+    assert!(world.allocator.held_by(process.store.id()).await.unwrap().is_empty(), "both leases are given back");
+    assert!(process.journal.active().await.unwrap().is_empty());
+    running.drained().await;
+}
+
+#[tokio::test]
+async fn a_manager_that_is_away_is_waited_for() {
+    let world = World::new();
+    for call in [
+        ServiceCall::Hello,
+        ServiceCall::Pieces,
+        ServiceCall::Ticket,
+        ServiceCall::SubmitPreCommit,
+        ServiceCall::Persisted,
+        ServiceCall::SubmitProof,
+        ServiceCall::Report,
+    ] {
+        for _ in 0..10 {
+            world.service.inner.fail_next(call, ServiceErrorKind::Unavailable);
+        }
+    }
+    let process = world.start().await;
+    let running = run(process.thread(&world));
+    eventually(|| finalized(&world, SECTOR).then_some(())).await;
+    running.drained().await;
+}
+
+#[tokio::test]
+async fn a_full_disk_shows_its_hint_and_goes_on_by_itself() {
+    let world = World::new();
+    world.bench.lock().before.extend(std::iter::repeat_n((Pc2::KIND, PoolErrorKind::DiskFull), 20));
+    let process = world.start().await;
+    let running = run(process.thread(&world));
+    let status = running.shows(|s| s.state == ThreadState::Waiting && s.failures > 3).await;
+    assert!(status.last_error.unwrap().hint.unwrap().contains("free space"));
+    eventually(|| finalized(&world, SECTOR).then_some(())).await;
+    running.drained().await;
+}
+
+#[tokio::test]
+async fn a_stage_that_keeps_failing_is_parked_and_stays_so_over_a_restart() {
+    let world = World::new();
+    world.bench.lock().before.extend(std::iter::repeat_n((Pc1::KIND, PoolErrorKind::Crashed), 4));
+    let process = world.start().await;
+    let running = run(process.thread(&world));
+    let status = running.shows(|s| s.state == ThreadState::Parked).await;
+    assert_eq!((status.sector, status.stage.unwrap().as_str()), (Some(SECTOR), "pc1"));
+    running.drained().await;
+    drop(process);
+
+    let process = world.start().await;
+    let running = run(process.thread(&world));
+    let status = running.shows(|s| s.state == ThreadState::Parked).await;
+    assert_eq!(status.sector, Some(SECTOR));
+    assert!(status.last_error.unwrap().error.contains("died"), "the error is still shown");
+    let active = process.journal.active().await.unwrap();
+    assert!(matches!(active[0].phase, Phase::Parked { .. }));
+    assert_eq!(world.runs().get("pc1"), None);
+
+    running.control.resume();
+    eventually(|| finalized(&world, SECTOR).then_some(())).await;
+    running.drained().await;
+}
+
+#[tokio::test]
+async fn an_abandoned_sector_is_wiped_only_after_the_manager_knows() {
+    let world = World::new();
+    let process = world.start().await;
+    process.take(&world).await;
+    process.drive_to(SECTOR, Some(&damocles_seal::stage::id::PRE_COMMIT)).await.unwrap();
+    world.service.inner.set_pre_commit_state(SECTOR, CommitState::ShouldAbort { reason: "gone".to_owned() });
+    // The manager refuses to hear of it: nothing may be removed.
+    for _ in 0..2 {
+        world.service.inner.fail_next(ServiceCall::Report, ServiceErrorKind::Refused);
+    }
+    let running = run(process.thread(&world));
+    running.shows(|s| s.state == ThreadState::Parked).await;
+    assert!(process.store.sealed(SECTOR).exists());
+    let active = process.journal.active().await.unwrap();
+    assert!(matches!(active[0].phase, Phase::Ending { .. }));
+    // A restart finishes what was begun.
+    running.drained().await;
+    let running = run(process.thread(&world));
+    let aborted = |(id, report): &(SectorId, Report)| *id == SECTOR && matches!(report, Report::Aborted { .. });
+    eventually(|| world.service.inner.reports().iter().any(aborted).then_some(())).await;
+    eventually(|| (!process.store.sealed(SECTOR).exists()).then_some(())).await;
+    eventually(|| finalized(&world, SECOND).then_some(())).await;
+    running.drained().await;
+}
+
+#[tokio::test]
+async fn other_verifying_keys_seal_nothing() {
+    let world = World::new();
+    let keys = |name: &str| VerifyingKeys { porep: name.to_owned(), window_post: name.to_owned() };
+    *world.service.keys.lock() = Some(keys("theirs"));
+    let process = world.start().await;
+    let running = run(process.thread_with_keys(&world, Some(keys("ours"))));
+    let status = running.shows(|s| s.state == ThreadState::Parked).await;
+    let error = status.last_error.unwrap();
+    assert!(error.error.contains("theirs") && error.hint.is_some(), "{error:?}");
+    assert!(world.allocator.held_by(process.store.id()).await.unwrap().is_empty(), "no number is burnt");
+    *world.service.keys.lock() = Some(keys("ours"));
+    running.control.resume();
+    eventually(|| finalized(&world, SECTOR).then_some(())).await;
+    running.drained().await;
+}
+
+#[tokio::test]
+async fn a_request_whose_answer_was_lost_gets_the_same_sector() {
+    let world = World::new();
+    let process = world.start().await;
+    process.journal.set_pending_request(Some(&damocles_core::RequestId::new("first"))).await.unwrap();
+    let want = damocles_core::allocator::AllocateRequest {
+        request: damocles_core::RequestId::new("first"),
+        store: process.store.id().clone(),
+        worker: "test".to_owned(),
+        miners: Vec::new(),
+        proof_types: Vec::new(),
+        ttl: Duration::from_secs(60),
+    };
+    let lost = world.allocator.allocate(&want).await.unwrap().unwrap();
+    let running = run(process.thread(&world));
+    eventually(|| finalized(&world, lost.sector).then_some(())).await;
+    running.drained().await;
+}
+
+#[tokio::test]
+async fn a_pause_keeps_what_is_done_and_a_resume_goes_on() {
+    let world = World::new();
+    let process = world.start().await;
+    let thread = process.thread(&world);
+    thread.control().pause();
+    let running = run(thread);
+    running.shows(|s| s.state == ThreadState::Paused).await;
+    assert!(world.runs().is_empty());
+    running.control.resume();
+    eventually(|| finalized(&world, SECTOR).then_some(())).await;
+    running.drained().await;
+}
+
+#[tokio::test]
+async fn a_lease_that_was_taken_over_stops_the_sector() {
+    let world = World::new();
+    world.service.inner.set_report_answer(SECTOR, damocles_seal::service::ReportAnswer::default());
+    let process = world.start().await;
+    process.take(&world).await;
+    process.drive_to(SECTOR, Some(&damocles_seal::stage::id::PRE_COMMIT)).await.unwrap();
+    let waiting = CommitState::Pending { until: damocles_core::pipeline::Wake::After(Duration::from_millis(5)) };
+    world.service.inner.set_pre_commit_state(SECTOR, waiting);
+    let mut thread = process.thread(&world);
+    thread.configure(|config| config.ttl = Duration::from_millis(30));
+    let running = run(thread);
+    running.shows(|s| s.sector == Some(SECTOR) && s.state == ThreadState::Waiting).await;
+    let id = process.store.id().clone();
+    world.allocator.take_up(&id, SECTOR, Duration::from_secs(60)).await.unwrap();
+    let status = running.shows(|s| s.state == ThreadState::Parked).await;
+    assert!(status.last_error.unwrap().error.contains("fence"), "the error says why");
+    running.cx.cancel.cancel();
+    running.task.await.unwrap().unwrap();
+    assert!(!finalized(&world, SECTOR));
+    let store = Arc::clone(&process.store);
+    store.check(&store.fact(&store.sealed(SECTOR)).unwrap()).unwrap();
+    assert_eq!(std::fs::metadata(store.sealed(SECTOR)).unwrap().len(), SectorSize::KiB2.bytes());
+}

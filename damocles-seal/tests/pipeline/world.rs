@@ -1,0 +1,242 @@
+//! Stores, a service and an allocator that outlive the processes that use them.
+
+use crate::fake_work::{self, Bench};
+use async_trait::async_trait;
+use damocles_core::{
+    ActorId, Context, Epoch, Fence, SealProofType, SectorId, SectorNumber, SectorSize, StoreId, Timestamp,
+    allocator::{SectorAllocator, SectorLease},
+    pipeline::{SealError, SealingPipeline, StageId, Step},
+    testing::{FakeClock, InMemoryAllocator},
+    verify::VerifyingKeys,
+};
+use damocles_seal::{
+    Plan, StagedPipeline,
+    journal::{EntryKind, Journal, JournalObserver, SqliteJournal},
+    service::{
+        CommitState, DealPiece, Hello, InMemoryService, PreCommitRequest, Report, ReportAnswer, SealingService,
+        SeedAnswer, ServiceError, StoreChoice, SubmitAnswer, Ticket,
+    },
+    stage::{LocalPieces, StageDeps},
+    store::{PersistStore, PersistStores, SealingStore},
+    worker::{SealingThread, ThreadConfig, ThreadParts},
+};
+use parking_lot::Mutex;
+use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
+
+pub(crate) const PROOF: SealProofType = SealProofType::of(SectorSize::KiB2);
+pub(crate) const SECTOR: SectorId = SectorId::new(ActorId(1000), SectorNumber(1));
+
+pub(crate) fn lease_of(number: u64, fence: u64) -> SectorLease {
+    SectorLease {
+        sector: SectorId::new(ActorId(1000), SectorNumber(number)),
+        proof_type: PROOF,
+        store: StoreId::new("store"),
+        fence: Fence(fence),
+        heard_until: Timestamp(0),
+    }
+}
+
+/// What is there whether or not a worker runs.
+pub(crate) struct World {
+    pub(crate) dir: tempfile::TempDir,
+    pub(crate) bench: Arc<Mutex<Bench>>,
+    pub(crate) service: Arc<Skewed>,
+    pub(crate) allocator: Arc<InMemoryAllocator>,
+    pub(crate) clock: Arc<FakeClock>,
+}
+
+/// One life of a worker process.
+pub(crate) struct Process {
+    pub(crate) store: Arc<SealingStore>,
+    pub(crate) journal: Arc<SqliteJournal>,
+    pub(crate) pipeline: Arc<StagedPipeline>,
+    pub(crate) persist: PersistStore,
+}
+
+impl World {
+    pub(crate) fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        SealingStore::init(&dir.path().join("sealing")).unwrap();
+        PersistStore::init(&dir.path().join("persist"), Some("persist")).unwrap();
+        let clock = Arc::new(FakeClock::at(Timestamp(1_000)));
+        Self {
+            dir,
+            bench: Arc::default(),
+            service: Arc::new(Skewed::default()),
+            allocator: Arc::new(InMemoryAllocator::new(ActorId(1000), PROOF, clock.clone()).with_limit(2)),
+            clock,
+        }
+    }
+
+    pub(crate) fn location(&self) -> PathBuf {
+        self.dir.path().join("sealing")
+    }
+
+    pub(crate) fn persist(&self) -> PersistStore {
+        PersistStore::open(&self.dir.path().join("persist"), None, false).unwrap()
+    }
+
+    pub(crate) async fn start(&self) -> Process {
+        self.start_observed(None).await
+    }
+
+    pub(crate) async fn start_observed(&self, observer: Option<Arc<dyn JournalObserver>>) -> Process {
+        let store = Arc::new(SealingStore::open(&self.location()).unwrap());
+        let mut journal = SqliteJournal::open(store.journal_path(), self.clock.clone()).await.unwrap();
+        if let Some(observer) = observer {
+            journal = journal.observed_by(observer);
+        }
+        let journal = Arc::new(journal);
+        let deps = StageDeps {
+            service: self.service.clone(),
+            pool: Arc::new(fake_work::pool(&self.bench)),
+            store: store.clone(),
+            persist: PersistStores::new(vec![self.persist()]).unwrap(),
+            pieces: Arc::new(LocalPieces::default()),
+            call_limit: Duration::from_secs(60),
+        };
+        let pipeline = StagedPipeline::new(Plan::interactive(deps), journal.clone()).reporting_to(self.service.clone());
+        Process { store, journal, pipeline: Arc::new(pipeline), persist: self.persist() }
+    }
+
+    pub(crate) fn runs(&self) -> BTreeMap<String, u32> {
+        self.bench.lock().runs.clone()
+    }
+}
+
+impl Process {
+    pub(crate) fn thread(&self, world: &World) -> SealingThread {
+        self.thread_with_keys(world, None)
+    }
+
+    pub(crate) fn thread_with_keys(&self, world: &World, keys: Option<VerifyingKeys>) -> SealingThread {
+        let parts = ThreadParts {
+            allocator: world.allocator.clone(),
+            service: world.service.clone(),
+            pipeline: self.pipeline.clone(),
+            journal: self.journal.clone(),
+            store: self.store.clone(),
+            clock: world.clock.clone(),
+            keys,
+        };
+        let config = ThreadConfig {
+            worker: "test".to_owned(),
+            seal_interval: Duration::from_millis(1),
+            idle_interval: Duration::from_millis(10),
+            poll_interval: Duration::from_millis(50),
+            first_wait: Duration::from_millis(1),
+            longest_wait: Duration::from_millis(5),
+            max_retries: 3,
+            ..ThreadConfig::default()
+        };
+        SealingThread::new(parts, config)
+    }
+
+    /// Steps until the sector is finished or fails.
+    pub(crate) async fn drive(&self, id: SectorId) -> Result<(), SealError> {
+        self.drive_to(id, None).await
+    }
+
+    /// Steps until this stage has ended, the sector is finished, or a step fails.
+    pub(crate) async fn drive_to(&self, id: SectorId, last: Option<&StageId>) -> Result<(), SealError> {
+        let cx = Context::detached();
+        for _ in 0..500 {
+            match self.pipeline.step(id, &cx).await? {
+                Step::Finished => return Ok(()),
+                Step::Advanced { stage } if Some(&stage) == last => return Ok(()),
+                _ => {}
+            }
+        }
+        panic!("{id} does not come to an end");
+    }
+
+    pub(crate) async fn take(&self, world: &World) -> SectorLease {
+        let held = world.allocator.held_by(self.store.id()).await.unwrap();
+        let lease = match held.first() {
+            Some(held) => world.allocator.take_up(self.store.id(), held.sector, Duration::from_secs(60)).await.unwrap(),
+            None => {
+                let want = damocles_core::allocator::AllocateRequest {
+                    request: damocles_core::RequestId::new("first"),
+                    store: self.store.id().clone(),
+                    worker: "test".to_owned(),
+                    miners: Vec::new(),
+                    proof_types: Vec::new(),
+                    ttl: Duration::from_secs(60),
+                };
+                world.allocator.allocate(&want).await.unwrap().unwrap()
+            }
+        };
+        self.pipeline.open(lease.clone()).await.unwrap();
+        lease
+    }
+
+    /// How often each stage was started, by the journal.
+    pub(crate) async fn starts(&self, id: SectorId) -> BTreeMap<String, u32> {
+        let mut starts = BTreeMap::new();
+        for entry in self.journal.history(id).await.unwrap() {
+            if entry.kind == EntryKind::Started {
+                *starts.entry(entry.stage.unwrap().to_string()).or_default() += 1;
+            }
+        }
+        starts
+    }
+}
+
+/// The service in memory, with tickets that age and keys that differ.
+#[derive(Debug, Default)]
+pub(crate) struct Skewed {
+    pub(crate) inner: InMemoryService,
+    pub(crate) keys: Mutex<Option<VerifyingKeys>>,
+    pub(crate) ticket_skew: Mutex<i64>,
+}
+
+#[async_trait]
+impl SealingService for Skewed {
+    async fn hello(&self) -> Result<Hello, ServiceError> {
+        let hello = self.inner.hello().await?;
+        Ok(Hello { keys: self.keys.lock().clone(), ..hello })
+    }
+    async fn pieces(&self, lease: &SectorLease) -> Result<Vec<DealPiece>, ServiceError> {
+        self.inner.pieces(lease).await
+    }
+    async fn ticket(&self, lease: &SectorLease) -> Result<Ticket, ServiceError> {
+        let ticket = self.inner.ticket(lease).await?;
+        Ok(Ticket { epoch: Epoch(ticket.epoch.0 + *self.ticket_skew.lock()), ..ticket })
+    }
+    async fn submit_pre_commit(
+        &self,
+        lease: &SectorLease,
+        request: &PreCommitRequest,
+    ) -> Result<SubmitAnswer, ServiceError> {
+        self.inner.submit_pre_commit(lease, request).await
+    }
+    async fn pre_commit_state(&self, lease: &SectorLease) -> Result<CommitState, ServiceError> {
+        self.inner.pre_commit_state(lease).await
+    }
+    async fn reserve(
+        &self,
+        lease: &SectorLease,
+        bytes: u64,
+        candidates: &[String],
+    ) -> Result<Option<StoreChoice>, ServiceError> {
+        self.inner.reserve(lease, bytes, candidates).await
+    }
+    async fn persisted(&self, lease: &SectorLease, store: &str) -> Result<bool, ServiceError> {
+        self.inner.persisted(lease, store).await
+    }
+    async fn seed(&self, lease: &SectorLease) -> Result<SeedAnswer, ServiceError> {
+        self.inner.seed(lease).await
+    }
+    async fn submit_proof(&self, lease: &SectorLease, proof: &[u8]) -> Result<SubmitAnswer, ServiceError> {
+        self.inner.submit_proof(lease, proof).await
+    }
+    async fn proof_state(&self, lease: &SectorLease) -> Result<CommitState, ServiceError> {
+        self.inner.proof_state(lease).await
+    }
+    async fn report(&self, lease: &SectorLease, report: &Report) -> Result<ReportAnswer, ServiceError> {
+        self.inner.report(lease, report).await
+    }
+    async fn changed(&self, lease: &SectorLease, at_most: Duration) -> Result<(), ServiceError> {
+        self.inner.changed(lease, at_most).await
+    }
+}
