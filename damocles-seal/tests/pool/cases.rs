@@ -25,6 +25,7 @@ pub(crate) fn all() -> Vec<Case> {
         local_pool_conforms,
         inline_pool_conforms,
         time_limit_conforms,
+        a_panic_in_process_is_a_failed_job,
         third_party_child_in_sh_is_stopped_against_its_will,
         a_child_serves_many_jobs_and_its_prints_do_no_harm,
         failures_keep_their_kind_and_causes,
@@ -50,7 +51,7 @@ fn kinds() -> Vec<TaskKind> {
     child::registry().kinds().cloned().collect()
 }
 
-fn me(args: &[&str]) -> CommandSpec {
+pub(crate) fn me(args: &[&str]) -> CommandSpec {
     CommandSpec::new(current_exe().unwrap(), ["child"].iter().chain(args).copied())
 }
 
@@ -59,7 +60,7 @@ fn slot(name: &str, args: &[&str]) -> SlotSpec {
     SlotSpec::new(name, kinds, me(args))
 }
 
-fn spec(slots: Vec<SlotSpec>) -> PoolSpec {
+pub(crate) fn spec(slots: Vec<SlotSpec>) -> PoolSpec {
     let mut spec = PoolSpec::new(slots);
     spec.rest = Duration::from_millis(1);
     spec.grace = Duration::from_secs(2);
@@ -138,6 +139,14 @@ async fn inline_pool_conforms() {
 async fn time_limit_conforms() {
     let limits = [(TaskKind::new("echo"), Duration::from_secs(600))].into();
     conformance::pool::all(&TimeLimit::new(Arc::new(good()), limits)).await;
+}
+
+async fn a_panic_in_process_is_a_failed_job() {
+    let pool = InlinePool::new(child::registry());
+    let error = pool.run(job(1, "panic", "x"), &Context::detached()).await.unwrap_err();
+    assert_eq!(error.kind(), PoolErrorKind::Failed);
+    assert!(error.chain().ends_with("panicked: the bug"), "{}", error.chain());
+    echo(&pool, 2).await.unwrap();
 }
 
 async fn third_party_child_in_sh_is_stopped_against_its_will() {

@@ -135,6 +135,11 @@ pub(crate) fn main(args: &[String]) -> ExitCode {
             serve(registry(), &ServeOptions::default()).unwrap();
             return ExitCode::SUCCESS;
         }
+        #[cfg(feature = "proofs")]
+        Some("seal") => {
+            serve(damocles_seal::processor::all(), &ServeOptions::default()).unwrap();
+            return ExitCode::SUCCESS;
+        }
         Some("hello") => print!("hello, world: this is not a frame"),
         Some("silent") => {}
         Some("old") => say(&ready(1)),

@@ -6,6 +6,8 @@
 mod cases;
 mod child;
 mod runner;
+#[cfg(feature = "proofs")]
+mod sealing;
 
 use std::process::ExitCode;
 
@@ -14,6 +16,11 @@ fn main() -> ExitCode {
     match args.first().map(String::as_str) {
         Some("child") => child::main(&args[1..]),
         Some("parent") => cases::parent(&args[1]),
-        _ => runner::run(&cases::all(), &args),
+        _ => {
+            let mut all = cases::all();
+            #[cfg(feature = "proofs")]
+            all.extend(sealing::all());
+            runner::run(&all, &args)
+        }
     }
 }

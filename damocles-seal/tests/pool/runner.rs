@@ -23,7 +23,10 @@ pub(crate) fn run(cases: &[Case], args: &[String]) -> ExitCode {
         println!("no test is ignored");
         return ExitCode::SUCCESS;
     }
-    let filters: Vec<&String> = args.iter().filter(|arg| !arg.starts_with('-')).collect();
+    let takes_value =
+        |at: usize| at > 0 && ["--test-threads", "--skip", "--format", "--color"].contains(&&*args[at - 1]);
+    let words = args.iter().enumerate().filter(|(at, arg)| !arg.starts_with('-') && !takes_value(*at));
+    let filters: Vec<&String> = words.map(|(_, arg)| arg).collect();
     let chosen = |case: &&Case| {
         let fits = |filter: &&String| if flag("--exact") { case.name == **filter } else { case.name.contains(*filter) };
         filters.is_empty() || filters.iter().any(fits)
