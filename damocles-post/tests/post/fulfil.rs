@@ -236,6 +236,7 @@ async fn a_prover_that_hangs_is_stopped_when_the_duty_is_due() {
     let scheduler = world.scheduler().await;
     let duty = world.duty(&*scheduler, true).await;
     let task = begin(&scheduler, &duty, &Context::detached());
+    until("the pool has it", async || world.bench.started.load(SeqCst) == 1).await;
     world.tick_to(1019).await;
     assert_eq!(task.await.unwrap().unwrap_err().kind(), PoStErrorKind::Overdue);
     assert_eq!(world.bench.stopped.load(SeqCst), 1);

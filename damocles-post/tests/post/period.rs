@@ -155,8 +155,15 @@ async fn a_stopped_loop_leaves_nothing_running() {
     let world = World::new().await;
     world.hold(16, &[&[1, 2]]);
     world.bench.hanging.store(true, SeqCst);
-    let program = Program::start(&world).await;
+    let scheduler = Watched::new(world.scheduler().await, 0);
+    let program = Program::with(&world, scheduler.clone());
     until("a job runs", async || world.bench.started.load(SeqCst) == 1).await;
+    for _ in 0..3 {
+        let plans = scheduler.plans.load(SeqCst);
+        world.chain.tick(1);
+        until("it plans again", async || scheduler.plans.load(SeqCst) > plans).await;
+    }
+    assert_eq!(scheduler.duties.load(SeqCst), 1, "what is under way is not begun again");
     program.stop().await;
     assert_eq!(world.bench.stopped.load(SeqCst), 1, "the pool was told to stop it");
     assert_eq!(world.chain.pending(), 0);
@@ -180,16 +187,25 @@ async fn what_does_not_read_well_is_tried_again_later() {
     program.stop().await;
 }
 
-/// Panics at its first duty.
+/// Counts what it is asked, and panics in its first duties.
 #[derive(Debug)]
-struct Panicking {
+struct Watched {
     inner: Arc<dyn PoStScheduler>,
-    calls: AtomicUsize,
+    panics: usize,
+    plans: AtomicUsize,
+    duties: AtomicUsize,
+}
+
+impl Watched {
+    fn new(inner: Arc<dyn PoStScheduler>, panics: usize) -> Arc<Self> {
+        Arc::new(Self { inner, panics, plans: AtomicUsize::new(0), duties: AtomicUsize::new(0) })
+    }
 }
 
 #[async_trait]
-impl PoStScheduler for Panicking {
+impl PoStScheduler for Watched {
     fn plan(&self, view: &ProvingView) -> Vec<Duty> {
+        self.plans.fetch_add(1, SeqCst);
         self.inner.plan(view)
     }
 
@@ -198,7 +214,7 @@ impl PoStScheduler for Panicking {
     }
 
     async fn fulfil(&self, duty: &Duty, cx: &Context) -> Result<Fulfilled, PoStError> {
-        assert!(self.calls.fetch_add(1, SeqCst) > 0, "the first call panics");
+        assert!(self.duties.fetch_add(1, SeqCst) >= self.panics, "this call panics");
         self.inner.fulfil(duty, cx).await
     }
 }
@@ -207,9 +223,9 @@ impl PoStScheduler for Panicking {
 async fn a_duty_that_panics_ends_neither_the_loop_nor_the_deadline() {
     let world = World::new().await;
     world.hold(16, &[&[1, 2]]);
-    let scheduler = Arc::new(Panicking { inner: world.scheduler().await, calls: AtomicUsize::new(0) });
+    let scheduler = Watched::new(world.scheduler().await, 1);
     let program = Program::with(&world, scheduler.clone());
-    until("it panicked", async || scheduler.calls.load(SeqCst) == 1).await;
+    until("it panicked", async || scheduler.duties.load(SeqCst) == 1).await;
     let mut waits = BTreeMap::from([(1015, 1)]);
     live_until(&world, 1019, &mut waits).await;
     world.check(&world.accepted()[0], &[1, 2]).await;
