@@ -45,14 +45,16 @@ impl Endpoint {
 
 impl fmt::Display for Endpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.http.fmt(f)
+        // A query may hold a provider's key.
+        let text = self.http.as_str();
+        f.write_str(text.split_once(['?', '#']).map_or(text, |(place, _)| place))
     }
 }
 
 impl fmt::Debug for Endpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let token = self.token.as_ref().map(|_| "..");
-        f.debug_struct("Endpoint").field("url", &self.http.as_str()).field("token", &token).finish()
+        f.debug_struct("Endpoint").field("url", &self.to_string()).field("token", &token).finish()
     }
 }
 
@@ -174,6 +176,8 @@ mod tests {
             assert!(bad.parse::<Endpoint>().is_err(), "{bad}");
         }
         let endpoint: Endpoint = "secret:http://h:1".parse().unwrap();
+        assert!(!format!("{endpoint:?} {endpoint}").contains("secret"));
+        let endpoint: Endpoint = "http://h:1/rpc/v1?token=secret".parse().unwrap();
         assert!(!format!("{endpoint:?} {endpoint}").contains("secret"));
         let error = "secret:/ip4/1.2.3".parse::<Endpoint>().unwrap_err();
         assert!(!format!("{error:?} {error}").contains("secret"));

@@ -117,7 +117,11 @@ impl Keystore {
         let partial = path.with_extension("new");
         let write = || -> io::Result<()> {
             let mut options = fs_err::OpenOptions::new();
-            options.write(true).create(true).truncate(true).mode(0o600);
+            options.write(true).create_new(true).mode(0o600);
+            // What an interrupted write left behind may have another mode.
+            if partial.exists() {
+                fs_err::remove_file(&partial)?;
+            }
             let mut file = options.open(&partial)?;
             file.write_all(&key.to_lotus())?;
             file.sync_all()?;
