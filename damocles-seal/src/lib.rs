@@ -7,6 +7,8 @@ pub mod params;
 #[cfg(feature = "proofs")]
 pub mod parent_cache;
 mod plan;
+#[cfg(feature = "proofs")]
+mod piece;
 pub mod pool;
 pub mod processor;
 pub mod rpc;
@@ -21,5 +23,7 @@ pub mod task;
 pub mod verifier;
 pub mod worker;
 
+#[cfg(feature = "proofs")]
+pub use piece::piece_of_file;
 pub use plan::{Plan, PlanError};
 pub use staged::StagedPipeline;

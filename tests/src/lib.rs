@@ -1,1 +1,4 @@
-//! What the end-to-end tests share.
+//! What the end-to-end tests share: the fake prover, a counting proxy, and a harness that runs the real programs.
+
+pub mod fake_prover;
+pub mod proxy;

@@ -1,13 +1,28 @@
 //! `damocles-manager`: gives out sectors, lands their messages and keeps them proven.
 
 pub mod args;
+mod chain;
+mod devnet;
+pub mod init;
+pub mod miner;
+pub mod piece;
+mod remote;
+mod rpc;
+mod run;
+mod sectors;
+mod stores;
 
 use crate::{
+    children,
+    config::manager::Home,
     exit::{Exit, Failure},
     frame,
     output::Printer,
+    quickstart, signals, worker,
 };
-use args::ManagerArgs;
+use anyhow::Context as _;
+use args::{DaemonCommand, DevnetCommand, ManagerArgs, ManagerCommand, MinerCommand, PieceCommand};
+use damocles_core::Context;
 use std::{ffi::OsString, process::ExitCode};
 
 /// The program.
@@ -15,6 +30,27 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     frame::run(args, |args: &ManagerArgs| &args.global, dispatch)
 }
 
-fn dispatch(_args: ManagerArgs, _printer: Printer) -> Result<Exit, Failure> {
-    Err(Failure::usage("this build does not manage"))
+fn dispatch(args: ManagerArgs, printer: Printer) -> Result<Exit, Failure> {
+    let home = Home::resolve(args.home).ok_or_else(|| Failure::usage("no home directory; name one with --home"))?;
+    match args.command {
+        ManagerCommand::Daemon(DaemonCommand::Init(args)) => printer.data(&init::init(&args, &home)?)?,
+        ManagerCommand::Daemon(DaemonCommand::Run(args)) => run::run(args, &home, printer)?,
+        ManagerCommand::Devnet(DevnetCommand::Run(args)) => devnet::run(&args, home.path(), printer)?,
+        ManagerCommand::Quickstart(args) => return frame::runtime()?.block_on(quickstart::run(&args, printer)),
+        ManagerCommand::Miner(MinerCommand::Create(args)) => {
+            let created = frame::runtime()?.block_on(async {
+                let shutdown = signals::install().context("listen for signals")?;
+                let cx = Context { cancel: shutdown.drain, ..Context::detached() };
+                miner::create(&args, &home, &cx).await
+            })?;
+            printer.data(&created)?;
+        }
+        ManagerCommand::Piece(PieceCommand::Add(args)) => {
+            printer.data(&frame::runtime()?.block_on(piece::add(&args.file, &home))?)?;
+        }
+        ManagerCommand::Sectors(command) => frame::runtime()?.block_on(sectors::run(command, &home, printer))?,
+        ManagerCommand::Processor(args) => children::serve(args)?,
+        ManagerCommand::Worker(args) => worker::daemon(args, printer)?,
+    }
+    Ok(Exit::Ok)
 }

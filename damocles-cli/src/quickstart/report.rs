@@ -39,8 +39,8 @@ pub struct SectorReport {
     pub comm_r: CommR,
     /// The pre-commit that landed.
     pub pre_commit: Landed,
-    /// The prove-commit that landed.
-    pub prove_commit: Landed,
+    /// The prove-commit that landed; none before.
+    pub prove_commit: Option<Landed>,
     /// When the sector became active; none if it is not.
     pub activation: Option<Epoch>,
     /// Its deadline.

@@ -2,10 +2,12 @@
 
 pub mod args;
 pub mod control;
+mod daemon;
 mod list;
 mod store;
 
 use crate::{
+    children,
     exit::{Exit, Failure},
     frame,
     output::Printer,
@@ -13,6 +15,7 @@ use crate::{
 use args::{WorkerArgs, WorkerCommand};
 use std::{ffi::OsString, process::ExitCode};
 
+pub use daemon::daemon;
 pub use list::control_socket;
 
 /// The program.
@@ -26,9 +29,8 @@ fn dispatch(args: WorkerArgs, printer: Printer) -> Result<Exit, Failure> {
         WorkerCommand::Pause(thread) => frame::runtime()?.block_on(list::pause(&thread, printer))?,
         WorkerCommand::Resume(thread) => frame::runtime()?.block_on(list::resume(&thread, printer))?,
         WorkerCommand::Store(command) => store::init(command, printer)?,
-        WorkerCommand::Daemon(_) | WorkerCommand::Processor(_) => {
-            return Err(Failure::usage("this build does not seal"));
-        }
+        WorkerCommand::Daemon(args) => daemon(args, printer)?,
+        WorkerCommand::Processor(args) => children::serve(args)?,
     }
     Ok(Exit::Ok)
 }

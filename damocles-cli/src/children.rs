@@ -1,0 +1,65 @@
+//! From configured slots to a pool of children.
+
+use crate::{
+    config::{Processors, SlotSpec as Configured},
+    exit::Failure,
+    worker::args::ProcessorArgs,
+};
+use anyhow::Context as _;
+use damocles_core::pool::TaskKind;
+use damocles_seal::{
+    pool::{CommandSpec, Limits, LocalPool, PoolSpec, SlotSpec},
+    processor::{self, ServeOptions, Served},
+};
+use std::path::Path;
+
+/// A pool with these slots. A slot without a program of its own runs this one.
+///
+/// # Errors
+///
+/// A slot cannot be had as it is configured.
+pub fn pool(slots: &[Configured], processors: &Processors) -> Result<LocalPool, Failure> {
+    let own = std::env::current_exe().context("find this program")?;
+    let slots = slots.iter().map(|slot| spec_of(slot, &own)).collect();
+    let mut spec = PoolSpec::new(slots);
+    let count = |n: u32| usize::try_from(n).unwrap_or(usize::MAX);
+    spec.limits = Limits {
+        concurrent: processors.limitation.concurrent.iter().map(|(k, n)| (k.task_kind(), count(*n))).collect(),
+        staggered: processors.limitation.staggered.iter().map(|(k, gap)| (k.task_kind(), gap.0)).collect(),
+        ext_locks: processors.ext_locks.iter().map(|(name, n)| (name.clone(), count(*n))).collect(),
+    };
+    Ok(LocalPool::new(spec).context("set up processors")?)
+}
+
+fn spec_of(slot: &Configured, own: &Path) -> SlotSpec {
+    let program = slot.bin.clone().unwrap_or_else(|| own.to_owned());
+    let mut command = CommandSpec::new(program, slot.args.clone());
+    command.envs.clone_from(&slot.envs);
+    command.inherit_envs = slot.inherit_envs;
+    let mut spec = SlotSpec::new(slot.name.clone(), vec![slot.kind.task_kind()], command);
+    spec.stable_wait = slot.stable_wait;
+    spec.locks.clone_from(&slot.locks);
+    spec.cpus.clone_from(&slot.cpuset);
+    spec
+}
+
+/// What the hidden command `processor <kind>` of both programs does.
+///
+/// # Errors
+///
+/// The kind is unknown or the protocol breaks.
+pub fn serve(args: ProcessorArgs) -> Result<(), Failure> {
+    let mut options = ServeOptions::default();
+    options.kinds = Some(vec![TaskKind::read(args.kind)]);
+    options.turn_lock = args.turn_lock;
+    match processor::serve(processor::all(), &options).context("serve tasks")? {
+        Served::Shutdown => Ok(()),
+        // Work may still be running on a thread: only the end of the process stops it.
+        Served::InputEnded | Served::Cancelled => end_now(),
+    }
+}
+
+#[expect(clippy::exit, clippy::disallowed_methods, reason = "a thread that proves cannot be joined or stopped")]
+fn end_now() -> ! {
+    std::process::exit(0)
+}

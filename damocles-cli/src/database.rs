@@ -1,0 +1,57 @@
+//! The manager's database.
+
+use crate::exit::Failure;
+use anyhow::Context as _;
+use nix::fcntl::{Flock, FlockArg};
+use sqlx::{AnyPool, Executor as _, any::AnyPoolOptions};
+use std::{fs::File, path::Path};
+
+/// An open database, and the lock that keeps a second daemon from opening it.
+#[derive(Debug)]
+pub struct Database {
+    /// The pool.
+    pub pool: AnyPool,
+    _lock: Flock<File>,
+}
+
+impl Database {
+    /// Opens the SQLite file at `path`, which is made if it is not there.
+    ///
+    /// # Errors
+    ///
+    /// It cannot be opened, or another process has it open.
+    pub async fn open(path: &Path) -> Result<Self, Failure> {
+        let lock = lock(path)?;
+        sqlx::any::install_default_drivers();
+        let pool = AnyPoolOptions::new()
+            .max_connections(4)
+            .after_connect(|connection, _| {
+                Box::pin(async move {
+                    // A commit must be on the disk before anything is done that follows from it.
+                    for pragma in [
+                        "PRAGMA journal_mode = WAL",
+                        "PRAGMA synchronous = FULL",
+                        "PRAGMA foreign_keys = ON",
+                        "PRAGMA busy_timeout = 10000",
+                    ] {
+                        connection.execute(pragma).await?;
+                    }
+                    Ok(())
+                })
+            })
+            .connect(&format!("sqlite://{}?mode=rwc", path.display()))
+            .await
+            .with_context(|| format!("open database `{}`", path.display()))?;
+        Ok(Self { pool, _lock: lock })
+    }
+}
+
+/// SQLite lets several processes in; two managers on one database would both own every sender's nonce.
+fn lock(path: &Path) -> Result<Flock<File>, Failure> {
+    let name = path.with_extension("lock");
+    let file = fs_err::OpenOptions::new().create(true).truncate(false).write(true).open(&name)?.into_file();
+    Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, errno)| {
+        Failure::from(anyhow::Error::new(errno).context(format!("database `{}` is in use", path.display())))
+            .hint("a daemon runs on this home already; stop it, or name another with --home")
+    })
+}

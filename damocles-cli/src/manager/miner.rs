@@ -1,0 +1,74 @@
+//! `miner create`.
+
+use super::{
+    args::CreateMinerArgs,
+    chain::{self, key_of_kind},
+    init::write_config,
+};
+use crate::{
+    config::{
+        ManagerConfig,
+        manager::{Home, MinerSection},
+    },
+    database::Database,
+    exit::Failure,
+    output::Render,
+};
+use anyhow::{Context as _, anyhow};
+use damocles_chain::signer::{KeyKind, Keystore};
+use damocles_core::{
+    ActorId, Context, NullSink,
+    chain::{Call, ChainClient, ChainClientExt as _, CreateMiner, SubmitKey},
+};
+use serde::{Deserialize, Serialize};
+use std::sync::Arc;
+
+/// A miner that was made.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Created {
+    /// The miner.
+    pub miner: ActorId,
+    /// The message that made it.
+    pub message: String,
+}
+
+impl Render for Created {
+    fn text(&self, _: bool) -> String {
+        format!("miner   t0{}\nmessage {}", self.miner, self.message)
+    }
+}
+
+/// Makes a miner and writes it into the configuration. Repeated after a crash, it finds the first one by its key.
+///
+/// # Errors
+///
+/// The message cannot be sent, or the actor refuses it.
+pub async fn create(args: &CreateMinerArgs, home: &Home, cx: &Context) -> Result<Created, Failure> {
+    let mut config = ManagerConfig::load(home.config())?;
+    let keystore = Keystore::open(home.keystore())?;
+    let missing = || anyhow!("`{}` lacks an owner or a worker key", keystore.dir().display());
+    let owner = key_of_kind(&keystore, KeyKind::Secp256k1)?.with_context(missing)?;
+    let worker = key_of_kind(&keystore, KeyKind::Bls)?.with_context(missing)?;
+    let database = Database::open(&home.database()).await?;
+    let client = chain::connect(&config, home, database.pool.clone(), Arc::new(NullSink)).await?;
+    let call = Call::CreateMiner(CreateMiner { owner: owner.clone(), worker, sector_size: args.sector_size });
+    // One miner for each that the configuration does not know yet: a repeat after a crash has the same number.
+    let key = SubmitKey(format!("createminer/{owner}/{}", config.miners.len() + 1));
+    let sending = client.run(cx.cancel.clone());
+    let landing = async {
+        let id = client.submit(&key, &call).await?;
+        client.landed(&id, i64::from(config.commitment.confidence), cx).await
+    };
+    let receipt = tokio::select! {
+        receipt = landing => receipt?,
+        () = sending => return Err(anyhow!("cancelled before the miner was made").into()),
+    };
+    let said = receipt.error.as_deref().unwrap_or("nothing");
+    let refused = || anyhow!("the power actor made no miner (exit code {}, it said: {said})", receipt.exit_code);
+    let miner = receipt.created.filter(|_| receipt.is_success()).with_context(refused)?;
+    let mut section = MinerSection::new(miner);
+    section.max_sectors = args.max_sectors;
+    config.miners.push(section);
+    write_config(home, &config)?;
+    Ok(Created { miner, message: receipt.message.clone() })
+}

@@ -1,0 +1,46 @@
+//! The manager's RPC and pieces behind our server.
+
+use async_trait::async_trait;
+use crate::server::{FileLookup, RequestHeaders, RpcHandler};
+use damocles_core::{CommP, Fence};
+use damocles_seal::{
+    rpc::{Caller, manager_handler},
+    service::ManagerService,
+};
+use jsonrpc_core::MetaIoHandler;
+use std::{path::PathBuf, sync::Arc};
+
+/// The manager's RPC.
+#[derive(Clone)]
+pub(super) struct ManagerRpc {
+    service: Arc<ManagerService>,
+    handler: Arc<MetaIoHandler<Caller>>,
+}
+
+impl ManagerRpc {
+    /// Serves a manager.
+    pub(super) fn new(service: Arc<ManagerService>) -> Self {
+        Self { handler: Arc::new(manager_handler(Arc::clone(&service))), service }
+    }
+
+    /// Finds the file of a piece by its CID.
+    pub(super) fn pieces(&self) -> FileLookup {
+        let service = Arc::clone(&self.service);
+        Arc::new(move |name: &str| find(&service, name))
+    }
+}
+
+fn find(service: &Arc<ManagerService>, name: &str) -> Option<PathBuf> {
+    let piece: CommP = name.strip_suffix(".car").unwrap_or(name).parse().ok()?;
+    let lookup = service.piece_path(piece);
+    tokio::task::block_in_place(|| tokio::runtime::Handle::current().block_on(lookup)).ok().flatten()
+}
+
+#[async_trait]
+impl RpcHandler for ManagerRpc {
+    async fn handle(&self, headers: &RequestHeaders, body: String) -> Option<String> {
+        let caller =
+            Caller { fence: headers.fence.map(Fence), idempotency_key: headers.idempotency_key.clone() };
+        self.handler.handle_request(&body, caller).await
+    }
+}

@@ -1,0 +1,205 @@
+//! `daemon run`: the manager.
+
+use super::{
+    args::RunArgs,
+    chain,
+    rpc::ManagerRpc,
+    stores::{Replicas, Stores},
+};
+use crate::{
+    children,
+    clock::SystemClock,
+    config::{ManagerConfig, manager::Home},
+    database::Database,
+    exit::{Exit, Failure},
+    frame,
+    logging::LogSink,
+    output::Printer,
+    parameters,
+    progress::Progress,
+    server::Server,
+    signals::{self, Shutdown},
+    verifier,
+};
+use anyhow::{Context as _, anyhow};
+use damocles_chain::{LotusClient, signer::Keystore};
+use damocles_core::{
+    Context, SealProofType,
+    chain::{ChainClient, MinerInfo},
+    pool::ProcessorPool as _,
+    verify::ProofVerifier,
+};
+use damocles_post::{Deps, Options, PoStLoop, WindowScheduler};
+use damocles_seal::{
+    allocator::{MinerPolicy, SqlAllocator},
+    sector_state::SealDb,
+    service::{ManagerConfig as ServiceConfig, ManagerParts, ManagerService},
+};
+use std::{collections::BTreeSet, sync::Arc};
+
+/// Runs the manager until it is told to stop.
+///
+/// # Errors
+///
+/// Its configuration, database, keys, stores, node or address cannot be used.
+pub(super) fn run(args: RunArgs, home: &Home, printer: Printer) -> Result<(), Failure> {
+    let config = ManagerConfig::load(home.config())?;
+    frame::runtime()?.block_on(serve(args, config, home, printer))
+}
+
+async fn serve(args: RunArgs, config: ManagerConfig, home: &Home, printer: Printer) -> Result<(), Failure> {
+    let shutdown = signals::install().context("listen for signals")?;
+    let database = Database::open(&home.database()).await?;
+    let server = Server::bind(config.listen.address).await?;
+    let client = chain::connect(&config, home, database.pool.clone(), Arc::new(LogSink)).await?;
+    let Some((network, miners)) = shutdown.drain.run_until_cancelled(ask_node(&client, &config)).await else {
+        return Ok(());
+    };
+    Keystore::refuse_on(&network)?;
+    let verifier = verifier::for_network(&network);
+    if !verifier::is_fake(&network) {
+        let progress = Progress::new(printer.is_quiet());
+        for size in miners.iter().map(|m| m.sector_size).collect::<BTreeSet<_>>() {
+            parameters::ensure(size, &progress, shutdown.drain.clone()).await?;
+        }
+    }
+    let stores = Arc::new(Stores::open(&config)?);
+    let service = service(&config, &database, &client, &miners, &stores, &verifier).await?;
+    let posts = posts(&config, &database, &client, &service, &stores, &verifier, &miners).await?;
+
+    let rpc = Arc::new(ManagerRpc::new(Arc::clone(&service)));
+    let address = server.address();
+    let server = server.route_rpc("/rpc/v0", rpc.clone()).route_files("/piecestore", rpc.pieces());
+    printer.note(format_args!("manager of {} on network `{network}`: http://{address}/rpc/v0", names(&miners)));
+    args.supervision.ready(Some(address), &shutdown)?;
+    work(&client, &service, posts, server, &shutdown).await
+}
+
+/// The network's name and the miners. A node that does not answer is waited for: it may just be starting.
+async fn ask_node(client: &Arc<LotusClient>, config: &ManagerConfig) -> (String, Vec<MinerInfo>) {
+    use futures::StreamExt as _;
+    let mut heads = client.head_changes();
+    loop {
+        heads.next().await;
+        match describe(client, config).await {
+            Ok(answer) => return answer,
+            Err(error) => tracing::warn!(error = %error.chain(), "the node does not say which network and miners"),
+        }
+    }
+}
+
+async fn describe(
+    client: &LotusClient,
+    config: &ManagerConfig,
+) -> Result<(String, Vec<MinerInfo>), damocles_core::chain::ChainError> {
+    let head = client.head().await?;
+    let network = client.network(&head).await?.name;
+    let mut miners = Vec::new();
+    for miner in &config.miners {
+        miners.push(client.miner(&head, miner.actor).await?);
+    }
+    Ok((network, miners))
+}
+
+async fn service(
+    config: &ManagerConfig,
+    database: &Database,
+    client: &Arc<LotusClient>,
+    miners: &[MinerInfo],
+    stores: &Arc<Stores>,
+    verifier: &Arc<dyn ProofVerifier>,
+) -> Result<Arc<ManagerService>, Failure> {
+    let chain: Arc<dyn ChainClient> = client.clone();
+    let clock = Arc::new(SystemClock);
+    let db = SealDb::open(database.pool.clone()).await.context("open the tables of sectors")?;
+    let policies = config.miners.iter().zip(miners).map(|(section, info)| {
+        let mut policy = MinerPolicy::new(section.actor, SealProofType::of(info.sector_size));
+        policy.min_number = policy.min_number.max(section.min_number);
+        policy.enabled = section.enabled;
+        policy.max_sectors = section.max_sectors;
+        policy
+    });
+    let allocator = SqlAllocator::new(db.clone(), Arc::clone(&chain), policies.collect(), clock.clone());
+    let parts = ManagerParts {
+        db,
+        chain,
+        allocator: Arc::new(allocator),
+        verifier: Arc::clone(verifier),
+        stores: stores.clone(),
+        clock,
+    };
+    let service = ServiceConfig {
+        confidence: i64::from(config.commitment.confidence),
+        seed_confidence: i64::from(config.commitment.seed_confidence),
+        lifetime_days: config.miners.iter().map(|m| m.lifetime_days).min().unwrap_or(540),
+        ..ServiceConfig::default()
+    };
+    Ok(Arc::new(ManagerService::new(parts, service)))
+}
+
+/// What keeps sectors proven, unless the configuration switches it off.
+struct Posts {
+    run: PoStLoop,
+    pool: Arc<damocles_seal::pool::LocalPool>,
+}
+
+async fn posts(
+    config: &ManagerConfig,
+    database: &Database,
+    client: &Arc<LotusClient>,
+    service: &Arc<ManagerService>,
+    stores: &Arc<Stores>,
+    verifier: &Arc<dyn ProofVerifier>,
+    miners: &[MinerInfo],
+) -> Result<Option<Posts>, Failure> {
+    if !config.proving.enabled || miners.is_empty() {
+        return Ok(None);
+    }
+    let pool = Arc::new(children::pool(&config.slots(), &config.processors)?);
+    let deps = Deps {
+        chain: client.clone(),
+        pool: pool.clone(),
+        verifier: Arc::clone(verifier),
+        replicas: Arc::new(Replicas { service: Arc::clone(service), stores: Arc::clone(stores) }),
+        records: database.pool.clone(),
+    };
+    let mut options = Options::default();
+    options.confidence = i64::from(config.proving.confidence);
+    options.challenge_confidence = i64::from(config.proving.challenge_confidence);
+    let scheduler = WindowScheduler::open(deps, options).await.context("open the tables of proofs")?;
+    let run = PoStLoop::new(Arc::new(scheduler), client.clone(), miners.iter().map(|m| m.miner));
+    Ok(Some(Posts { run, pool }))
+}
+
+/// Runs all parts until the first signal; then each ends in its own time, and at the second signal at once.
+async fn work(
+    client: &LotusClient,
+    service: &ManagerService,
+    posts: Option<Posts>,
+    server: Server,
+    shutdown: &Shutdown,
+) -> Result<(), Failure> {
+    let cx = Context { cancel: shutdown.drain.clone(), events: Arc::new(LogSink) };
+    let proving = async {
+        if let Some(posts) = &posts {
+            posts.run.run(&cx).await;
+            // Children that still prove are stopped by the pool's end.
+            let _ = shutdown.stop.run_until_cancelled(posts.pool.drain()).await;
+        }
+    };
+    let parts = async {
+        let served = server.serve(shutdown.drain.clone());
+        tokio::join!(client.run(shutdown.drain.clone()), service.run(shutdown.drain.clone()), proving, served).3
+    };
+    tokio::select! {
+        served = parts => Ok(served?),
+        () = shutdown.stop.cancelled() => {
+            Err(Failure::new(Exit::Retryable, anyhow!("stopped before running work had ended")))
+        }
+    }
+}
+
+fn names(miners: &[MinerInfo]) -> String {
+    let names: Vec<_> = miners.iter().map(|m| format!("t0{}", m.miner)).collect();
+    if names.is_empty() { "no miner".to_owned() } else { names.join(", ") }
+}

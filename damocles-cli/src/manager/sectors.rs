@@ -1,0 +1,88 @@
+//! `sectors list|show|release`.
+
+use super::{
+    args::{SectorArgs, SectorsCommand},
+    remote,
+};
+use crate::{
+    config::manager::Home,
+    exit::{Exit, Failure},
+    output::{Printer, Render, table},
+};
+use anyhow::anyhow;
+use damocles_seal::{
+    rpc::damocles::{ListSectors, ReleaseSector, ShowSector},
+    sector_state::{SectorDetail, SectorSummary},
+};
+use serde::Serialize;
+
+/// Asks the manager of this home.
+///
+/// # Errors
+///
+/// It does not answer, or does not know the sector.
+pub(super) async fn run(command: SectorsCommand, home: &Home, printer: Printer) -> Result<(), Failure> {
+    let client = remote::client(remote::address(home)?)?;
+    match command {
+        SectorsCommand::List => printer.data(&Listed(client.ask::<ListSectors>(&[]).await?)),
+        SectorsCommand::Show(SectorArgs { sector }) => {
+            let detail = client.ask::<ShowSector>(&(sector,)).await?;
+            let unknown = || Failure::new(Exit::Failed, anyhow!("the manager does not know {sector}"));
+            printer.data(&Shown(detail.ok_or_else(unknown)?))
+        }
+        SectorsCommand::Release(SectorArgs { sector }) => {
+            client.ask::<ReleaseSector>(&(sector,)).await?;
+            printer.note(format_args!("{sector} may be taken up by any store now"));
+            Ok(())
+        }
+    }
+}
+
+#[derive(Serialize)]
+#[serde(transparent)]
+struct Listed(Vec<SectorSummary>);
+
+impl Render for Listed {
+    fn text(&self, color: bool) -> String {
+        let header = ["SECTOR", "DONE", "NEXT", "LEASE", "REPLICA", "LAST ERROR"];
+        let text = |v: &Option<String>| v.clone().unwrap_or_else(|| "-".to_owned());
+        let rows = self.0.iter().map(|s| {
+            [
+                s.sector.to_string(),
+                text(&s.stage_done),
+                text(&s.stage_next),
+                lease(s),
+                text(&s.replica),
+                text(&s.last_error),
+            ]
+        });
+        table(&header, rows, color)
+    }
+}
+
+/// Who holds a sector, and whether it is heard from.
+fn lease(summary: &SectorSummary) -> String {
+    let lease = &summary.lease;
+    match &lease.ended {
+        Some(outcome) => outcome.clone(),
+        None if lease.silent => format!("{} (silent)", lease.worker),
+        None => lease.worker.clone(),
+    }
+}
+
+#[derive(Serialize)]
+#[serde(transparent)]
+struct Shown(SectorDetail);
+
+impl Render for Shown {
+    fn text(&self, color: bool) -> String {
+        let mut text = Listed(vec![self.0.summary.clone()]).text(color);
+        let events = self.0.events.iter().map(|e| {
+            let what = serde_json::to_string(&e.event).unwrap_or_default();
+            [e.seq.to_string(), e.at.0.to_string(), what]
+        });
+        text.push_str("\n\n");
+        text.push_str(&table(&["SEQ", "AT (ms)", "EVENT"], events, color));
+        text
+    }
+}

@@ -1,0 +1,81 @@
+//! The persist stores as this machine sees them.
+
+use crate::{config::ManagerConfig, exit::Failure};
+use async_trait::async_trait;
+use damocles_core::{BoxError, SealProofType, SectorId, post::ReplicaPaths};
+use damocles_post::ReplicaSource;
+use damocles_seal::{
+    service::{ManagerService, ReplicaStores},
+    store::{PersistStore, PersistStores},
+};
+use std::{io, path::PathBuf, sync::Arc};
+
+/// The persist stores of the configuration.
+#[derive(Debug)]
+pub(super) struct Stores(PersistStores);
+
+impl Stores {
+    /// Opens all of them.
+    ///
+    /// # Errors
+    ///
+    /// One is not there: its disk may not be mounted.
+    pub(super) fn open(config: &ManagerConfig) -> Result<Self, Failure> {
+        let open = |s: &crate::config::manager::StoreSection| PersistStore::open(&s.path, Some(&s.name), s.read_only);
+        let stores = config.persist_stores.iter().map(open).collect::<Result<_, _>>()?;
+        Ok(Self(PersistStores::new(stores)?))
+    }
+
+    fn get(&self, name: &str) -> io::Result<&PersistStore> {
+        let missing = || io::Error::new(io::ErrorKind::NotFound, format!("no persist store is named `{name}`"));
+        self.0.get(name).ok_or_else(missing)
+    }
+}
+
+impl ReplicaStores for Stores {
+    fn names(&self) -> Vec<String> {
+        self.0.iter().map(|s| s.name().to_owned()).collect()
+    }
+
+    fn has_all_files(&self, store: &str, sector: SectorId, proof_type: SealProofType) -> io::Result<bool> {
+        match self.get(store)?.check(sector, proof_type.sector_size()) {
+            Ok(()) => Ok(true),
+            Err(error) => {
+                tracing::warn!(%sector, store, error = %error.chain(), "the replica is not whole");
+                Ok(false)
+            }
+        }
+    }
+
+    fn free_bytes(&self, store: &str) -> io::Result<u64> {
+        let store = self.get(store)?;
+        if store.is_read_only() {
+            return Ok(0);
+        }
+        store.free_space().map(|bytes| bytes.0).map_err(io::Error::other)
+    }
+
+    fn path(&self, store: &str) -> Option<PathBuf> {
+        self.0.get(store).map(|s| s.location().to_owned())
+    }
+}
+
+/// Finds replicas by the manager's index.
+#[derive(Debug)]
+pub(super) struct Replicas {
+    /// The index.
+    pub(super) service: Arc<ManagerService>,
+    /// The stores that it names.
+    pub(super) stores: Arc<Stores>,
+}
+
+#[async_trait]
+impl ReplicaSource for Replicas {
+    async fn locate(&self, sector: SectorId) -> Result<Option<ReplicaPaths>, BoxError> {
+        let Some(name) = self.service.locate(sector).await? else {
+            return Ok(None);
+        };
+        let store = self.stores.get(&name)?;
+        Ok(Some(ReplicaPaths { sealed: store.sealed(sector), cache: store.cache(sector) }))
+    }
+}

@@ -1,0 +1,292 @@
+//! `daemon`: the worker.
+
+use super::{
+    args::DaemonArgs,
+    control::{ControlRpc, NoSuchThread, STATUS_VERSION, ThreadState, ThreadStatus, WorkerControl, WorkerStatus},
+    list::control_socket,
+};
+use crate::{
+    children,
+    clock::SystemClock,
+    config::{
+        Secret, WorkerConfig,
+        worker::{Attached, SealingSettings},
+    },
+    exit::Failure,
+    frame,
+    logging::LogSink,
+    output::Printer,
+    parameters,
+    progress::Progress,
+    server::{CONTROL_PATH, UnixServer},
+    signals::{self, Shutdown},
+    verifier,
+};
+use anyhow::{Context as _, anyhow};
+use damocles_core::{
+    Context, SealProofType, SectorSize,
+    pool::ProcessorPool,
+    verify::{ProofVerifier, VerifyingKeys},
+};
+use damocles_seal::{
+    Plan, StagedPipeline,
+    allocator::RemoteAllocator,
+    journal::{Journal, SqliteJournal},
+    rpc::{RpcClient, RpcOptions, RpcService, WorkerIdentity},
+    service::SealingService,
+    stage::{FirstOf, HttpPieces, LocalPieces, PieceSource, StageDeps},
+    store::{PersistStore, PersistStores, SealingStore},
+    worker::{SealingThread, ThreadConfig, ThreadControl, ThreadParts},
+};
+use std::{path::PathBuf, sync::Arc, time::Duration};
+use tokio::task::JoinSet;
+
+/// How long one call to the manager may take.
+const CALL_LIMIT: Duration = Duration::from_secs(60);
+
+/// Runs the worker until it is told to stop.
+///
+/// # Errors
+///
+/// Its configuration, stores or control socket cannot be used, or a store is proven to be inconsistent.
+pub fn daemon(args: DaemonArgs, printer: Printer) -> Result<(), Failure> {
+    let config = WorkerConfig::load(&args.file.config)?;
+    frame::runtime()?.block_on(serve(args, config, printer))
+}
+
+async fn serve(args: DaemonArgs, config: WorkerConfig, printer: Printer) -> Result<(), Failure> {
+    let shutdown = signals::install().context("listen for signals")?;
+    let socket = control_socket(&config)?;
+    if let Some(dir) = socket.parent() {
+        fs_err::create_dir_all(dir)?;
+    }
+    let control = UnixServer::bind(&socket).await?;
+    let client = client(&config)?;
+    let Some(keys) = own_keys(&client, &config, &shutdown, printer).await? else { return Ok(()) };
+    let pool = Arc::new(children::pool(&config.slots(), &config.processors)?);
+    let shared = Shared {
+        name: config.name(),
+        client,
+        pool: pool.clone(),
+        persist: persist_stores(&config.attached)?,
+        pieces: pieces(&config)?,
+        keys,
+    };
+    let mut threads = Vec::new();
+    for settings in config.threads() {
+        threads.push((settings.clone(), thread(&shared, &settings).await?));
+    }
+    let board = Board {
+        worker: shared.name.clone(),
+        threads: threads.iter().map(|(s, t)| (s.clone(), t.control())).collect(),
+    };
+    let rpc = Arc::new(ControlRpc::new(Arc::new(board)));
+    printer.note(format_args!("worker `{}`: control socket `{}`", shared.name, socket.display()));
+    args.supervision.ready(None, &shutdown)?;
+    let serving = control.route_rpc(CONTROL_PATH, rpc).serve(shutdown.stop.clone());
+    let sealing = seal(threads.into_iter().map(|(_, thread)| thread).collect(), &shutdown);
+    let ended = tokio::select! {
+        ended = sealing => ended,
+        served = serving => served.map_err(Failure::from),
+    };
+    // Idle children end; running ones were asked to by their jobs' cancellation.
+    let _ = shutdown.stop.run_until_cancelled(pool.drain()).await;
+    ended
+}
+
+/// What all threads share.
+struct Shared {
+    name: String,
+    client: RpcClient,
+    pool: Arc<dyn ProcessorPool>,
+    persist: PersistStores,
+    pieces: Arc<dyn PieceSource>,
+    keys: Option<VerifyingKeys>,
+}
+
+fn client(config: &WorkerConfig) -> Result<RpcClient, Failure> {
+    let mut options = RpcOptions::new(config.sector_manager.rpc_client.addr.url_or("/rpc/v0"));
+    options.token = config.token()?.map(|token| token.reveal().to_owned());
+    options.timeout = CALL_LIMIT;
+    Ok(RpcClient::http(&options)?)
+}
+
+/// The digests of the verifying keys that this worker's proofs are made for; none when the manager does not tell
+/// its own. A manager that does not answer is waited for. None at all when the worker is told to end meanwhile.
+async fn own_keys(
+    client: &RpcClient,
+    config: &WorkerConfig,
+    shutdown: &Shutdown,
+    printer: Printer,
+) -> Result<Option<Option<VerifyingKeys>>, Failure> {
+    let greeting = async {
+        let mut wait = Duration::from_millis(200);
+        loop {
+            match client.hello().await {
+                Ok(hello) => return hello,
+                Err(error) => tracing::warn!(error = %error.chain(), "the manager does not answer; waiting for it"),
+            }
+            tokio::time::sleep(wait).await;
+            wait = (wait * 2).min(Duration::from_secs(30));
+        }
+    };
+    let Some(hello) = shutdown.drain.run_until_cancelled(greeting).await else { return Ok(None) };
+    let fake = hello.network.as_deref().is_some_and(verifier::is_fake);
+    if fake {
+        return Ok(Some(None));
+    }
+    let size = size_of(config);
+    parameters::ensure(size, &Progress::new(printer.is_quiet()), shutdown.drain.clone()).await?;
+    let keys = damocles_seal::verifier::Groth16Verifier::new().keys(SealProofType::of(size))?;
+    Ok(Some(hello.keys.is_some().then_some(keys)))
+}
+
+/// The sector size that the threads are for: the first that one allows, else that of a devnet.
+fn size_of(config: &WorkerConfig) -> SectorSize {
+    let sizes = config.threads().into_iter().flat_map(|t| t.allowed_sizes);
+    sizes.min().unwrap_or(SectorSize::KiB2)
+}
+
+fn persist_stores(attached: &[Attached]) -> Result<PersistStores, Failure> {
+    let open = |a: &Attached| PersistStore::open(&a.location, a.name.as_deref(), a.readonly);
+    Ok(PersistStores::new(attached.iter().map(open).collect::<Result<_, _>>()?)?)
+}
+
+fn pieces(config: &WorkerConfig) -> Result<Arc<dyn PieceSource>, Failure> {
+    let url = config.sector_manager.rpc_client.addr.url_or("/");
+    let mut base = reqwest::Url::parse(&url).with_context(|| format!("use `{url}`"))?;
+    base.set_path("/piecestore");
+    let http = reqwest::Client::builder().connect_timeout(CALL_LIMIT).build().context("set up HTTP")?;
+    let token = config.token()?.map(|token: Secret| token.reveal().to_owned());
+    let local: Arc<dyn PieceSource> = Arc::new(LocalPieces::new(config.worker.local_pieces_dirs.clone()));
+    let remote = Arc::new(HttpPieces::new(base, http, token, CALL_LIMIT));
+    Ok(Arc::new(FirstOf(vec![local, remote])))
+}
+
+async fn thread(shared: &Shared, settings: &SealingSettings) -> Result<SealingThread, Failure> {
+    let store = Arc::new(SealingStore::open(&settings.location)?);
+    let clock = Arc::new(SystemClock);
+    let journal: Arc<dyn Journal> = Arc::new(SqliteJournal::open(store.journal_path(), clock.clone()).await?);
+    let identity =
+        WorkerIdentity { instance: shared.name.clone(), location: settings.location.display().to_string() };
+    let service: Arc<dyn SealingService> = Arc::new(RpcService::new(shared.client.clone(), identity));
+    let deps = StageDeps {
+        service: Arc::clone(&service),
+        pool: Arc::clone(&shared.pool),
+        store: Arc::clone(&store),
+        persist: shared.persist.clone(),
+        pieces: Arc::clone(&shared.pieces),
+        call_limit: CALL_LIMIT,
+    };
+    let pipeline = StagedPipeline::new(Plan::interactive(deps), Arc::clone(&journal)).reporting_to(Arc::clone(&service));
+    let parts = ThreadParts {
+        allocator: Arc::new(RemoteAllocator::new(shared.client.clone())),
+        service,
+        pipeline: Arc::new(pipeline),
+        journal,
+        store,
+        clock,
+        keys: shared.keys.clone(),
+    };
+    Ok(SealingThread::new(parts, thread_config(&shared.name, settings)))
+}
+
+fn thread_config(worker: &str, settings: &SealingSettings) -> ThreadConfig {
+    ThreadConfig {
+        worker: worker.to_owned(),
+        miners: settings.allowed_miners.clone(),
+        proof_types: settings.allowed_sizes.iter().copied().map(SealProofType::of).collect(),
+        seal_interval: settings.seal_interval,
+        idle_interval: settings.recover_interval,
+        poll_interval: settings.rpc_polling_interval,
+        call_limit: CALL_LIMIT,
+        max_retries: settings.max_retries,
+        longest_wait: settings.recover_interval.max(Duration::from_secs(1)),
+        ..ThreadConfig::default()
+    }
+}
+
+/// Runs all threads to their end. One that ends by an error drains the others: its store is inconsistent, theirs are
+/// not.
+async fn seal(threads: Vec<SealingThread>, shutdown: &Shutdown) -> Result<(), Failure> {
+    let mut running = JoinSet::new();
+    for thread in threads {
+        let cx = Context { cancel: shutdown.stop.clone(), events: Arc::new(LogSink) };
+        let drain = shutdown.drain.clone();
+        running.spawn(async move { thread.run(&cx, &drain).await });
+    }
+    let mut first = Ok(());
+    while let Some(ended) = running.join_next().await {
+        let failure = match ended {
+            Ok(Ok(())) => continue,
+            Ok(Err(error)) => Failure::from(error),
+            Err(error) => Failure::from(anyhow!(error).context("a sealing thread broke")),
+        };
+        shutdown.drain.cancel();
+        if first.is_ok() {
+            first = Err(failure);
+        }
+    }
+    first
+}
+
+/// The threads as `damocles-worker list` sees them.
+#[derive(Debug)]
+struct Board {
+    worker: String,
+    threads: Vec<(SealingSettings, ThreadControl)>,
+}
+
+impl Board {
+    fn thread(&self, index: usize) -> Result<&ThreadControl, NoSuchThread> {
+        self.threads.get(index).map(|(_, control)| control).ok_or(NoSuchThread(index))
+    }
+}
+
+impl WorkerControl for Board {
+    fn status(&self) -> WorkerStatus {
+        let threads = self.threads.iter().enumerate().map(|(index, (settings, control))| {
+            let status = control.status();
+            ThreadStatus {
+                index,
+                location: PathBuf::from(&status.location),
+                plan: settings.plan.name().to_owned(),
+                state: state_of(status.state),
+                sector: status.sector,
+                stage: status.stage.map(|s| s.to_string()),
+                last_error: status.last_error.map(|e| match e.hint {
+                    Some(hint) => format!("{} (hint: {hint})", e.error),
+                    None => e.error,
+                }),
+            }
+        });
+        WorkerStatus { version: STATUS_VERSION, worker: self.worker.clone(), threads: threads.collect() }
+    }
+
+    fn pause(&self, index: usize) -> Result<bool, NoSuchThread> {
+        let thread = self.thread(index)?;
+        let changed = thread.status().state != damocles_seal::worker::ThreadState::Paused;
+        thread.pause();
+        Ok(changed)
+    }
+
+    fn resume(&self, index: usize) -> Result<bool, NoSuchThread> {
+        use damocles_seal::worker::ThreadState as S;
+        let thread = self.thread(index)?;
+        let changed = matches!(thread.status().state, S::Paused | S::Parked | S::Waiting);
+        thread.resume();
+        Ok(changed)
+    }
+}
+
+fn state_of(state: damocles_seal::worker::ThreadState) -> ThreadState {
+    use damocles_seal::worker::ThreadState as S;
+    match state {
+        S::Running => ThreadState::Running,
+        S::Waiting => ThreadState::Waiting,
+        S::Paused => ThreadState::Paused,
+        S::Parked => ThreadState::Parked,
+        S::Stopped => ThreadState::Draining,
+        _ => ThreadState::Idle,
+    }
+}

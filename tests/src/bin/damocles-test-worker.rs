@@ -1,0 +1,5 @@
+//! `damocles-worker` under a name of its own, so that cargo tells tests where it is.
+
+fn main() -> std::process::ExitCode {
+    damocles_cli::worker::main(std::env::args_os())
+}
