@@ -234,6 +234,12 @@ impl ManagerService {
         Ok(Some(end))
     }
 
+    /// Whether reads at `head` must show what a message of `epoch` did. A node that is behind the one that told of it
+    /// knows nothing of it, and the tipset that holds it is built on the state before it.
+    pub(super) fn shows(&self, head: &TipsetRef, epoch: Epoch) -> bool {
+        head.epoch >= epoch + self.config.confidence.max(1)
+    }
+
     pub(super) fn pending(&self) -> CommitState {
         CommitState::Pending { until: Wake::After(self.config.poll) }
     }
@@ -252,8 +258,7 @@ impl ManagerService {
             Err(state) => return Ok(state),
         };
         let head = self.head(OP).await?;
-        // A node that is behind the one that told of the message knows nothing of the sector.
-        if head.epoch < epoch + self.config.confidence {
+        if !self.shows(&head, epoch) {
             return Ok(self.pending());
         }
         match self.chain.sector(&head, lease.sector).await.map_err(|e| Self::of_chain(OP, e))? {
@@ -278,6 +283,9 @@ impl ManagerService {
             return Err(refused().with("reason", "the pre-commit did not land"));
         };
         let head = self.head(OP).await?;
+        if !self.shows(&head, landed) {
+            return Ok(SeedAnswer::Wait(Wake::After(self.config.poll)));
+        }
         let epoch = match self.chain.sector(&head, lease.sector).await.map_err(|e| Self::of_chain(OP, e))? {
             OnChain::PreCommitted { epoch, .. } => epoch,
             OnChain::Active(_) => landed,

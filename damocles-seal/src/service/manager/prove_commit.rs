@@ -55,6 +55,12 @@ impl ManagerService {
         };
         let request: PreCommitRequest = of_json("pre-commit", &pre_commit.content).map_err(at)?;
         let head = self.head(OP).await?;
+        if let Some(landed) = pre_commit.end.as_ref().and_then(|e| e.epoch).filter(|e| !self.shows(&head, *e)) {
+            return Err(Error::new(ServiceErrorKind::Unavailable, OP)
+                .with("sector", sector)
+                .with("pre-commit landed at", landed)
+                .with("head", head.epoch));
+        }
         let (epoch, end) = match self.proof_target(OP, &head, lease, &request).await? {
             Target::PreCommitted(epoch) => (epoch, None),
             Target::Done(end) => (end.epoch.unwrap_or(head.epoch), Some(end)),
@@ -152,7 +158,7 @@ impl ManagerService {
             Err(state) => return Ok(state),
         };
         let head = self.head(OP).await?;
-        if head.epoch < epoch + self.config.confidence {
+        if !self.shows(&head, epoch) {
             return Ok(self.pending());
         }
         match self.chain.sector(&head, lease.sector).await.map_err(|e| Self::of_chain(OP, e))? {
