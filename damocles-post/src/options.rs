@@ -6,7 +6,7 @@ use std::time::Duration;
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Options {
-    /// Epochs on top of a message before it counts as landed.
+    /// Epochs on top of a message before it counts as landed; at least one, because what it did shows only then.
     pub confidence: i64,
     /// Epochs on top of a challenge before it is proven. A changed challenge is noticed in any case and costs a proof.
     pub challenge_confidence: i64,

@@ -123,7 +123,7 @@ impl WindowScheduler {
     ) -> Result<(), PoStError> {
         let mut heads = Heads::of(&*self.deps.chain);
         while let Some(head) = heads.next(cx).await {
-            match self.state(message, self.options.confidence, cx).await? {
+            match self.state(message, self.options.confidence.max(1), cx).await? {
                 Some(MessageState::Landed(receipt)) => {
                     let what = MessageEvent::Landed { exit_code: receipt.exit_code };
                     cx.emit(Event::Message { key: attempt.key.clone(), what });

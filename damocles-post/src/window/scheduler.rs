@@ -140,7 +140,8 @@ impl WindowScheduler {
     }
 
     async fn is_landed(&self, message: &MessageId, receipt: &Receipt, cx: &Context) -> Result<bool, PoStError> {
-        let state = self.ask("read message", cx, self.deps.chain.message(message, self.options.confidence)).await?;
+        let state =
+            self.ask("read message", cx, self.deps.chain.message(message, self.options.confidence.max(1))).await?;
         Ok(matches!(state, MessageState::Landed(now) if now == *receipt))
     }
 
