@@ -17,7 +17,9 @@ pub type BoxStream<T> = Pin<Box<dyn Stream<Item = T> + Send + 'static>>;
 /// # Contract
 ///
 /// - Reads name the tipset at whose state they read; no method means "the current head" silently. State at a tipset
-///   is the state after its messages were executed.
+///   is the state that its blocks were built on: what its own messages did shows from the next tipset on.
+/// - A message has landed once a tipset follows the one that holds it, whatever confidence is asked for, so that what
+///   it did shows in reads at every head from then on, until it is reverted.
 /// - `head_changes` yields the current head first, as [`HeadChange::Apply`], as soon as the node tells it. The stream
 ///   never ends: after a lost connection the client connects again by itself and replays what was missed, each
 ///   change once.
@@ -70,7 +72,7 @@ pub trait ChainClient: fmt::Debug + Send + Sync + 'static {
     /// Records a call and sends it.
     async fn submit(&self, key: &SubmitKey, call: &Call) -> Result<MessageId, ChainError>;
 
-    /// Where a message stands: landed only when its tipset has `confidence` epochs on top.
+    /// Where a message stands: landed only when its tipset has `confidence` epochs on top, and at least one tipset.
     async fn message(&self, id: &MessageId, confidence: i64) -> Result<MessageState, ChainError>;
 }
 

@@ -3,8 +3,8 @@
 use crate::{
     ActorId, Context, SectorId, SectorNumber, SectorSet,
     chain::{
-        Call, ChainClient, ChainClientExt, ChainErrorKind, DeclareFaultsRecovered, HeadChange, MessageState, OnChain,
-        PartitionSectors, RandomnessKind, SubmitKey,
+        Call, ChainClient, ChainClientExt, ChainErrorKind, DeclareFaultsRecovered, HeadChange, MessageId, MessageState,
+        OnChain, PartitionSectors, RandomnessKind, Receipt, SubmitKey,
     },
 };
 use crate::{DeadlineIndex, PartitionIndex};
@@ -71,6 +71,18 @@ async fn heads(chain: &dyn ChainClient, tick: &impl Fn()) {
     }
 }
 
+async fn landed(chain: &dyn ChainClient, id: &MessageId, confidence: i64, tick: &impl Fn()) -> Receipt {
+    let cx = Context::detached();
+    let landed = chain.landed(id, confidence, &cx);
+    tokio::pin!(landed);
+    loop {
+        tokio::select! {
+            receipt = &mut landed => return receipt.expect("a refusing actor is no error"),
+            () = tokio::time::sleep(std::time::Duration::from_millis(20)) => tick(),
+        }
+    }
+}
+
 async fn submissions(chain: &dyn ChainClient, miner: ActorId, tick: &impl Fn()) {
     let part = PartitionSectors {
         deadline: DeadlineIndex(0),
@@ -86,15 +98,10 @@ async fn submissions(chain: &dyn ChainClient, miner: ActorId, tick: &impl Fn()) 
 
     let far = chain.message(&id, 100_000).await.expect("message");
     assert_eq!(far, MessageState::Pending, "a message has not landed before its confidence is reached");
-    let cx = Context::detached();
-    let landed = chain.landed(&id, 1, &cx);
-    tokio::pin!(landed);
-    let receipt = loop {
-        tokio::select! {
-            receipt = &mut landed => break receipt.expect("a refusing actor is no error"),
-            () = tokio::time::sleep(std::time::Duration::from_millis(20)) => tick(),
-        }
-    };
+    let first = landed(chain, &id, 0, tick).await;
+    let head = chain.head().await.expect("head");
+    assert!(head.epoch > first.epoch, "reads at the head show what a landed message did: {head:?}, {first:?}");
+    let receipt = landed(chain, &id, 1, tick).await;
     assert_eq!(chain.submit(&key, &call).await.expect("submit after landing"), id);
     assert_eq!(chain.message(&id, 1).await.expect("message"), MessageState::Landed(receipt));
 }

@@ -23,7 +23,8 @@ const WINDOW: i64 = 60;
 const CHALLENGE_DELAY: i64 = 10;
 
 /// A chain of one miner that lives in memory. It moves when [`InMemoryChain::tick`] is called: messages land in the
-/// next tipset. It checks nothing that an actor would check, unless told to fail.
+/// next tipset, and what they did shows from the one after it on. It checks nothing that an actor would check, unless
+/// told to fail. Every read sees the state at the head, whichever tipset it names.
 #[derive(Debug)]
 pub struct InMemoryChain {
     miner: ActorId,
@@ -52,6 +53,8 @@ struct State {
     draw: u64,
     exit_codes: Vec<i64>,
     pending: Vec<(SubmitKey, Call)>,
+    /// Calls of the head, whose effects show at the next one.
+    executed: Vec<(Call, Epoch)>,
     known: BTreeMap<SubmitKey, Option<(Epoch, i64)>>,
     landed: Vec<LandedCall>,
     sectors: BTreeMap<SectorNumber, OnChain>,
@@ -69,6 +72,7 @@ impl InMemoryChain {
             draw: 0,
             exit_codes: Vec::new(),
             pending: Vec::new(),
+            executed: Vec::new(),
             known: BTreeMap::new(),
             landed: Vec::new(),
             sectors: BTreeMap::new(),
@@ -83,6 +87,9 @@ impl InMemoryChain {
             let mut state = self.state.lock();
             state.head = state.head + 1;
             let head = state.head;
+            for (call, epoch) in std::mem::take(&mut state.executed) {
+                apply(&mut state, &call, epoch);
+            }
             if head.0.rem_euclid(WINDOW) == 0 {
                 state.deadlines.values_mut().for_each(|d| d.proven.clear());
             }
@@ -90,7 +97,7 @@ impl InMemoryChain {
             for (key, call) in landing {
                 let exit_code = state.exit_codes.pop().unwrap_or(0);
                 if exit_code == 0 {
-                    apply(&mut state, &call, head);
+                    state.executed.push((call.clone(), head));
                 }
                 state.known.insert(key.clone(), Some((head, exit_code)));
                 state.landed.push(LandedCall { key, call, epoch: head, exit_code });
@@ -373,14 +380,16 @@ impl ChainClient for InMemoryChain {
             let key = SubmitKey(id.as_str().to_owned());
             let not_found = || Error::new(ChainErrorKind::NotFound, "read message").with("message", id);
             match state.known.get(&key).ok_or_else(not_found)? {
-                Some((epoch, exit_code)) if state.head - *epoch >= confidence => Ok(MessageState::Landed(Receipt {
-                    message: id.to_string(),
-                    exit_code: *exit_code,
-                    returned: Vec::new(),
-                    error: None,
-                    epoch: *epoch,
-                    created: None,
-                })),
+                Some((epoch, exit_code)) if state.head - *epoch >= confidence.max(1) => {
+                    Ok(MessageState::Landed(Receipt {
+                        message: id.to_string(),
+                        exit_code: *exit_code,
+                        returned: Vec::new(),
+                        error: None,
+                        epoch: *epoch,
+                        created: None,
+                    }))
+                }
                 _ => Ok(MessageState::Pending),
             }
         })
