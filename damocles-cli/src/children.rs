@@ -2,10 +2,10 @@
 
 use crate::{
     config::{Processors, SlotSpec as Configured},
-    exit::Failure,
+    exit::{Exit, Failure},
     worker::args::ProcessorArgs,
 };
-use anyhow::Context as _;
+use anyhow::{Context as _, anyhow};
 use damocles_core::pool::TaskKind;
 use damocles_seal::{
     pool::{CommandSpec, Limits, LocalPool, PoolSpec, SlotSpec},
@@ -20,7 +20,7 @@ use std::path::Path;
 /// A slot cannot be had as it is configured.
 pub fn pool(slots: &[Configured], processors: &Processors) -> Result<LocalPool, Failure> {
     let own = std::env::current_exe().context("find this program")?;
-    let slots = slots.iter().map(|slot| spec_of(slot, &own)).collect();
+    let slots = slots.iter().map(|slot| spec_of(slot, &own)).collect::<Result<_, _>>()?;
     let mut spec = PoolSpec::new(slots);
     let count = |n: u32| usize::try_from(n).unwrap_or(usize::MAX);
     spec.limits = Limits {
@@ -31,7 +31,23 @@ pub fn pool(slots: &[Configured], processors: &Processors) -> Result<LocalPool, 
     Ok(LocalPool::new(spec).context("set up processors")?)
 }
 
-fn spec_of(slot: &Configured, own: &Path) -> SlotSpec {
+/// Says which setting this version cannot honour: a slot that is not as it was asked for does not start.
+fn refuse(slot: &Configured) -> Result<(), Failure> {
+    let (key, instead) = if slot.numa_preferred.is_some() {
+        ("numa_preferred", "bind the slot to the CPUs of that node with `cgroup.cpuset`")
+    } else if slot.concurrent.get() > 1 {
+        ("concurrent", "write one [[processors.<stage>]] entry for each task that may run at a time")
+    } else if !slot.auto_restart {
+        ("auto_restart", "remove it: a child that died is started again with the next task")
+    } else {
+        return Ok(());
+    };
+    let error = anyhow!("slot `{}`: this version cannot honour `{key}`", slot.name);
+    Err(Failure::new(Exit::Usage, error).hint(instead))
+}
+
+fn spec_of(slot: &Configured, own: &Path) -> Result<SlotSpec, Failure> {
+    refuse(slot)?;
     let program = slot.bin.clone().unwrap_or_else(|| own.to_owned());
     let mut command = CommandSpec::new(program, slot.args.clone());
     command.envs.clone_from(&slot.envs);
@@ -40,7 +56,7 @@ fn spec_of(slot: &Configured, own: &Path) -> SlotSpec {
     spec.stable_wait = slot.stable_wait;
     spec.locks.clone_from(&slot.locks);
     spec.cpus.clone_from(&slot.cpuset);
-    spec
+    Ok(spec)
 }
 
 /// What the hidden command `processor <kind>` of both programs does.

@@ -106,8 +106,13 @@ impl Program {
 
 /// Runs a command of one of our programs to its end.
 pub async fn run(bin: &Path, args: &[&str]) -> anyhow::Result<Output> {
+    run_for(bin, args, PATIENCE).await
+}
+
+/// Runs a command that may take so long.
+pub async fn run_for(bin: &Path, args: &[&str], patience: Duration) -> anyhow::Result<Output> {
     let output = Command::new(bin).args(args).stdin(Stdio::null()).kill_on_drop(true).output();
-    Ok(tokio::time::timeout(PATIENCE, output).await.with_context(|| format!("{args:?} does not end"))??)
+    Ok(tokio::time::timeout(patience, output).await.with_context(|| format!("{args:?} does not end"))??)
 }
 
 /// Runs a command that must succeed and prints JSON.

@@ -6,7 +6,7 @@ mod devnet;
 pub mod init;
 pub mod miner;
 pub mod piece;
-mod remote;
+pub(crate) mod remote;
 mod rpc;
 mod run;
 mod sectors;

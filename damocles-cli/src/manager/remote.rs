@@ -12,7 +12,7 @@ use std::net::SocketAddr;
 /// # Errors
 ///
 /// The configuration cannot be read.
-pub(super) fn address(home: &Home) -> Result<SocketAddr, Failure> {
+pub(crate) fn address(home: &Home) -> Result<SocketAddr, Failure> {
     Ok(ManagerConfig::load(home.config())?.listen.address)
 }
 
@@ -21,6 +21,6 @@ pub(super) fn address(home: &Home) -> Result<SocketAddr, Failure> {
 /// # Errors
 ///
 /// The address cannot be used.
-pub(super) fn client(address: SocketAddr) -> Result<RpcClient, Failure> {
+pub(crate) fn client(address: SocketAddr) -> Result<RpcClient, Failure> {
     Ok(RpcClient::http(&RpcOptions::new(format!("http://{address}/rpc/v0")))?)
 }

@@ -9,10 +9,10 @@ use super::{
 };
 use crate::{
     exit::{Exit, Failure},
-    manager::{args::QuickstartArgs, piece},
+    manager::{args::QuickstartArgs, piece, remote},
     output::{Printer, Render, table},
     parameters,
-    progress::Progress,
+    progress::{Progress, TaskProgress},
     signals,
 };
 use anyhow::{Context as _, anyhow};
@@ -21,6 +21,8 @@ use damocles_core::{
     ActorId, CancellationToken, Context, SealProofType, SectorSize, chain::ChainClient as _, verify::ProofVerifier as _,
 };
 use damocles_seal::{
+    rpc::damocles::ListSectors,
+    sector_state::SectorSummary,
     store::{PersistStore, SealingStore},
     verifier::Groth16Verifier,
 };
@@ -104,7 +106,10 @@ async fn seal_and_prove(
 
     let sealing = Stopwatch::start();
     let shown = progress.task("sealing", Some(u64::from(args.sectors)));
-    watch.active(&shown).await?;
+    tokio::select! {
+        active = watch.active(&shown) => active?,
+        never = narrate(running.manager_address, &shown) => never?,
+    }
     shown.done("all sectors are active on chain");
     let seal = sealing.seconds();
 
@@ -131,6 +136,19 @@ async fn seal_and_prove(
     })
 }
 
+/// Says what the sectors are at, until dropped.
+async fn narrate(manager: SocketAddr, shown: &TaskProgress) -> Result<(), Failure> {
+    let client = remote::client(manager)?;
+    loop {
+        // The chain decides when all is done; what the manager knows is only shown.
+        if let Ok(sectors) = client.ask::<ListSectors>(&[]).await {
+            let at = |s: &SectorSummary| format!("{} {}", s.sector, s.stage_next.as_deref().unwrap_or("done"));
+            shown.note(sectors.iter().map(at).collect::<Vec<_>>().join(", "));
+        }
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+}
+
 impl Render for Report {
     fn text(&self, color: bool) -> String {
         let (header, rows) = self.table();
@@ -145,6 +163,7 @@ struct Running {
     manager: tokio::sync::Mutex<Daemon>,
     worker: tokio::sync::Mutex<Daemon>,
     node: SocketAddr,
+    manager_address: SocketAddr,
     miner: ActorId,
 }
 
@@ -162,7 +181,7 @@ impl Running {
         }
         let worker = lab.worker(address).await?;
         let [devnet, manager, worker] = [devnet, manager, worker].map(tokio::sync::Mutex::new);
-        Ok(Self { devnet, manager, worker, node, miner })
+        Ok(Self { devnet, manager, worker, node, manager_address: address, miner })
     }
 
     fn endpoint(&self) -> Result<damocles_chain::rpc::Endpoint, Failure> {

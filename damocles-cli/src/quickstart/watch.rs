@@ -12,7 +12,7 @@ use serde_json::json;
 
 /// A deadline that is missed is proven a day later, once its sectors are declared recovered. A sector that misses so
 /// many is lost.
-const PATIENCE: u32 = 3;
+const PATIENCE: u32 = 2;
 /// How many epochs a recovery may take to be declared before the clock is moved on.
 const RECOVERY: i64 = 80;
 
@@ -65,6 +65,7 @@ impl Watch<'_> {
         let mut heads = self.chain.head_changes();
         let mut places: Option<Vec<DeadlineIndex>> = None;
         let mut proven = SectorSet::new();
+        let mut before: Option<(Epoch, SectorSet)> = None;
         let mut skips = 0;
         let mut idle_since: Option<Epoch> = None;
         while let Some(change) = heads.next().await {
@@ -74,7 +75,10 @@ impl Watch<'_> {
             let Some(held) = known(self.held(&head, &indices).await)? else { continue };
             places = Some(held.iter().map(|h| h.index).collect());
             let Some(now) = known(self.chain.deadline(&head, self.miner).await)? else { continue };
-            proven = proven.union(&newly_proven(&held, &now));
+            let seen = newly_proven(&held, &now);
+            // What was proven before this watch began does not count for it.
+            let (window, earlier) = before.get_or_insert_with(|| (now.open, seen.clone()));
+            proven = proven.union(&if *window == now.open { seen.minus(earlier) } else { seen });
             shown.set(u64::try_from(proven.len())?);
             let rest = remaining(&held, &proven);
             if rest.is_empty() {

@@ -54,7 +54,25 @@ pub fn daemon(args: DaemonArgs, printer: Printer) -> Result<(), Failure> {
     frame::runtime()?.block_on(serve(args, config, printer))
 }
 
+/// Settings that are understood and that this version cannot do are refused, not passed over.
+fn refuse(config: &WorkerConfig) -> Result<(), Failure> {
+    let refusal = if config.metrics.enable {
+        Some(("metrics.enable", "remove it: `damocles-worker list --json` tells what the worker does"))
+    } else if !config.processors.static_tree_d.is_empty() {
+        Some(("processors.static_tree_d", "remove it: tree D is built for every sector"))
+    } else {
+        None
+    };
+    match refusal {
+        Some((key, instead)) => {
+            Err(Failure::usage(format_args!("this version cannot honour `{key}`")).hint(instead))
+        }
+        None => Ok(()),
+    }
+}
+
 async fn serve(args: DaemonArgs, config: WorkerConfig, printer: Printer) -> Result<(), Failure> {
+    refuse(&config)?;
     let shutdown = signals::install().context("listen for signals")?;
     let socket = control_socket(&config)?;
     if let Some(dir) = socket.parent() {
@@ -68,7 +86,7 @@ async fn serve(args: DaemonArgs, config: WorkerConfig, printer: Printer) -> Resu
         name: config.name(),
         client,
         pool: pool.clone(),
-        persist: persist_stores(&config.attached)?,
+        persist: persist_stores(&config)?,
         pieces: pieces(&config)?,
         keys,
     };
@@ -147,9 +165,21 @@ fn size_of(config: &WorkerConfig) -> SectorSize {
     sizes.min().unwrap_or(SectorSize::KiB2)
 }
 
-fn persist_stores(attached: &[Attached]) -> Result<PersistStores, Failure> {
+/// The attached stores, and those that the patterns of `scan_persist_stores` find by their `sectorstore.json`.
+fn persist_stores(config: &WorkerConfig) -> Result<PersistStores, Failure> {
     let open = |a: &Attached| PersistStore::open(&a.location, a.name.as_deref(), a.readonly);
-    Ok(PersistStores::new(attached.iter().map(open).collect::<Result<_, _>>()?)?)
+    let mut stores = config.attached.iter().map(open).collect::<Result<Vec<_>, _>>()?;
+    for pattern in &config.worker.scan_persist_stores {
+        let found = glob::glob(pattern).with_context(|| format!("use `worker.scan_persist_stores` pattern `{pattern}`"))?;
+        for dir in found {
+            let dir = dir.with_context(|| format!("scan `{pattern}`"))?;
+            let attached = stores.iter().any(|s| s.location() == dir);
+            if !attached && dir.join("sectorstore.json").is_file() {
+                stores.push(PersistStore::open(&dir, None, false)?);
+            }
+        }
+    }
+    Ok(PersistStores::new(stores)?)
 }
 
 fn pieces(config: &WorkerConfig) -> Result<Arc<dyn PieceSource>, Failure> {
