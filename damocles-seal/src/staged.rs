@@ -40,9 +40,31 @@ struct OpenSector {
     /// The stage whose start is journalled and that has not failed since: a stage that waits is asked again without
     /// another start.
     started: Option<StageId>,
-    /// What the manager said when it wanted no more of the sector.
-    ended: Option<String>,
+    /// What the manager made of the sector behind our back.
+    ended: Option<Ended>,
     closed: bool,
+}
+
+#[derive(Debug)]
+enum Ended {
+    /// It holds it to be finished.
+    Finalized,
+    /// It gave it up.
+    Aborted(String),
+}
+
+impl Ended {
+    fn error(&self, op: &'static str, id: SectorId) -> SealError {
+        match self {
+            Self::Finalized => Error::new(SealErrorKind::Refused, op)
+                .with("sector", id)
+                .hint_with("the manager holds this sector to be finished; see `damocles-manager sectors show`"),
+            // The manager's word is the confirmation without which nothing may be removed.
+            Self::Aborted(reason) => {
+                Error::new(SealErrorKind::Expired, op).with("sector", id).with("the manager gave it up", reason)
+            }
+        }
+    }
 }
 
 impl StagedPipeline {
@@ -182,8 +204,10 @@ impl StagedPipeline {
             told = tokio::time::timeout(REPORT_LIMIT, service.report(&open.lease, &report)) => told,
         };
         match told {
-            Ok(Ok(answer)) if answer.finalized && matches!(report, Report::Moved { next: Some(_), .. }) => {
-                open.ended = Some(answer.abort_reason.unwrap_or_else(|| "no reason given".to_owned()));
+            // The last step ends the sector for us too.
+            Ok(Ok(answer)) if !matches!(report, Report::Moved { next: None, .. }) => {
+                let finalized = answer.finalized.then_some(Ended::Finalized);
+                open.ended = answer.abort_reason.map(Ended::Aborted).or(finalized);
             }
             Ok(Ok(_)) => {}
             Ok(Err(error)) => note(cx, format!("{}: report not delivered: {}", open.lease.sector, error.chain())),
@@ -235,8 +259,8 @@ impl SealingPipeline for StagedPipeline {
         if open.closed {
             return Err(unknown(op, id));
         }
-        if let Some(reason) = &open.ended {
-            return Err(Error::new(SealErrorKind::Refused, op).with("sector", id).with("the manager ended it", reason));
+        if let Some(ended) = &open.ended {
+            return Err(ended.error(op, id));
         }
         let record = self.load(&open).await?;
         let Some(stage) = self.plan.next(&record) else {

@@ -93,9 +93,31 @@ impl fmt::Debug for HttpPieces {
 
 impl HttpPieces {
     /// Asks `base`, e.g. `http://127.0.0.1:1789/piecestore`. A transfer that is silent for `silence` has failed.
-    pub fn new(base: impl Into<String>, client: reqwest::Client, token: Option<String>, silence: Duration) -> Self {
+    ///
+    /// # Errors
+    ///
+    /// TLS cannot be set up.
+    pub fn new(base: impl Into<String>, token: Option<String>, silence: Duration) -> Result<Self, SealError> {
+        let failed =
+            || Error::new(SealErrorKind::Stage, "set up piece client").recover_by(damocles_core::Recovery::Park);
         let base = base.into().trim_end_matches('/').to_owned();
-        Self { base, client, token, silence }
+        let roots = rustls::RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
+        // No process-wide provider is installed: that is a program's choice.
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let tls = rustls::ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .map_err(|e| failed().because(e))?
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        let client = reqwest::Client::builder()
+            .tls_backend_preconfigured(tls)
+            .connect_timeout(silence)
+            // A piece store may send us to the store that has the piece; the token stays behind on another host.
+            .redirect(reqwest::redirect::Policy::limited(5))
+            .no_proxy()
+            .build()
+            .map_err(|e| failed().because(e))?;
+        Ok(Self { base, client, token, silence })
     }
 
     async fn download(&self, piece: &DealPiece, url: &str, target: &Path) -> Result<bool, SealError> {

@@ -43,7 +43,7 @@ pub(super) fn write_new(op: &'static str, path: &Path, contents: &[u8]) -> Resul
 /// The bytes that this process may still write to the file system of `path`.
 pub(super) fn free_space(path: &Path) -> Result<ByteSize, StoreError> {
     let stat = nix::sys::statvfs::statvfs(path).map_err(|e| io_error("read free space", path, e.into()))?;
-    Ok(ByteSize(u64::from(stat.blocks_available()).saturating_mul(u64::from(stat.fragment_size()))))
+    Ok(ByteSize(stat.blocks_available().saturating_mul(stat.fragment_size())))
 }
 
 /// Removes a file or a directory with all in it; one that is not there is no error.

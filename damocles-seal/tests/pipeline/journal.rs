@@ -155,7 +155,7 @@ proptest! {
     }
 }
 
-async fn sql(path: &Path, statements: &'static str) {
+pub(crate) async fn sql(path: &Path, statements: &'static str) {
     let url = format!("sqlite://{}", path.display());
     let mut connection = sqlx::SqliteConnection::connect(&url).await.unwrap();
     sqlx::raw_sql(statements).execute(&mut connection).await.unwrap();

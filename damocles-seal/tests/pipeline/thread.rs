@@ -10,7 +10,7 @@ use damocles_core::{
 };
 use damocles_seal::{
     journal::{Journal, Phase},
-    service::{CommitState, Report, ServiceCall, ServiceErrorKind},
+    service::{CommitState, Report, ReportAnswer, ServiceCall, ServiceErrorKind},
     task::{Pc1, Pc2},
     worker::{SealingThread, ThreadControl, ThreadState, ThreadStatus},
 };
@@ -213,7 +213,6 @@ async fn a_pause_keeps_what_is_done_and_a_resume_goes_on() {
 #[tokio::test]
 async fn a_lease_that_was_taken_over_stops_the_sector() {
     let world = World::new();
-    world.service.inner.set_report_answer(SECTOR, damocles_seal::service::ReportAnswer::default());
     let process = world.start().await;
     process.take(&world).await;
     process.drive_to(SECTOR, Some(&damocles_seal::stage::id::PRE_COMMIT)).await.unwrap();
@@ -233,4 +232,40 @@ async fn a_lease_that_was_taken_over_stops_the_sector() {
     let store = Arc::clone(&process.store);
     store.check(&store.fact(&store.sealed(SECTOR)).unwrap()).unwrap();
     assert_eq!(std::fs::metadata(store.sealed(SECTOR)).unwrap().len(), SectorSize::KiB2.bytes());
+}
+
+#[tokio::test]
+async fn a_sector_that_the_manager_gave_up_is_given_up() {
+    let world = World::new();
+    let process = world.start().await;
+    let aborted = ReportAnswer { finalized: true, abort_reason: Some("an operator said so".to_owned()) };
+    world.service.inner.set_report_answer(SECTOR, aborted);
+    let running = run(process.thread(&world));
+    eventually(|| finalized(&world, SECOND).then_some(())).await;
+    assert!(!process.store.staged(SECTOR).exists(), "its files are gone");
+    assert_eq!(world.service.inner.pre_commit_of(SECTOR), None);
+    running.drained().await;
+}
+
+#[tokio::test]
+async fn a_corrupt_journal_entry_parks_its_sector_and_the_thread_lives() {
+    let world = World::new();
+    let process = world.start().await;
+    process.take(&world).await;
+    process.drive_to(SECTOR, Some(&damocles_seal::stage::id::PC1)).await.unwrap();
+    crate::journal::sql(
+        &process.store.journal_path(),
+        "DROP TRIGGER entry_is_never_changed; UPDATE entry SET output = '{}' WHERE seq = 3",
+    )
+    .await;
+    let running = run(process.thread(&world));
+    let status = running.shows(|s| s.state == ThreadState::Parked).await;
+    let error = status.last_error.unwrap();
+    assert!(error.error.contains("journal.db") && error.hint.is_some(), "{error:?}");
+    assert_eq!(status.sector, Some(SECTOR));
+    assert!(process.store.cache(SECTOR).exists(), "nothing is lost");
+    running.control.resume();
+    running.shows(|s| s.state != ThreadState::Parked).await;
+    running.shows(|s| s.state == ThreadState::Parked).await;
+    running.drained().await;
 }

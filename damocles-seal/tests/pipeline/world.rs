@@ -92,7 +92,7 @@ impl World {
             pool: Arc::new(fake_work::pool(&self.bench)),
             store: store.clone(),
             persist: PersistStores::new(vec![self.persist()]).unwrap(),
-            pieces: Arc::new(LocalPieces::default()),
+            pieces: Arc::new(LocalPieces::new([self.dir.path().join("pieces")])),
             call_limit: Duration::from_secs(60),
         };
         let pipeline = StagedPipeline::new(Plan::interactive(deps), journal.clone()).reporting_to(self.service.clone());
