@@ -264,8 +264,10 @@ async fn a_corrupt_journal_entry_parks_its_sector_and_the_thread_lives() {
     assert!(error.error.contains("journal.db") && error.hint.is_some(), "{error:?}");
     assert_eq!(status.sector, Some(SECTOR));
     assert!(process.store.cache(SECTOR).exists(), "nothing is lost");
+    // A resume takes the sector up anew, and it parks again.
+    let greeted = world.service.inner.count(ServiceCall::Hello);
     running.control.resume();
-    running.shows(|s| s.state != ThreadState::Parked).await;
+    eventually(|| (world.service.inner.count(ServiceCall::Hello) > greeted).then_some(())).await;
     running.shows(|s| s.state == ThreadState::Parked).await;
     running.drained().await;
 }
