@@ -3,8 +3,9 @@
 use super::args::DevnetArgs;
 use crate::{
     exit::Failure,
-    frame, parameters,
+    frame,
     output::Printer,
+    parameters,
     progress::Progress,
     server::{RequestHeaders, RpcHandler, Server, WsHandler, WsIncoming, WsOutgoing},
     signals, verifier,

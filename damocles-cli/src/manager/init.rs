@@ -38,7 +38,7 @@ pub fn init(args: &InitArgs, home: &Home) -> Result<Initialised, Failure> {
         let error = anyhow::anyhow!("keys in plain text are for devnets only");
         return Err(Failure::new(Exit::Usage, error).hint("add --devnet if this home is for a devnet"));
     }
-    let default = || "http://127.0.0.1:1234/rpc/v1".parse::<Endpoint>().map_err(|e| Failure::usage(e));
+    let default = || "http://127.0.0.1:1234/rpc/v1".parse::<Endpoint>().map_err(Failure::usage);
     let endpoint = args.chain.clone().map_or_else(default, Ok)?;
     fs_err::create_dir_all(home.path())?;
     let keystore = Keystore::open(home.keystore())?;

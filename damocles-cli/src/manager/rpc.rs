@@ -1,7 +1,7 @@
 //! The manager's RPC and pieces behind our server.
 
-use async_trait::async_trait;
 use crate::server::{FileLookup, RequestHeaders, RpcHandler};
+use async_trait::async_trait;
 use damocles_core::{CommP, Fence};
 use damocles_seal::{
     rpc::{Caller, manager_handler},
@@ -39,8 +39,7 @@ fn find(service: &Arc<ManagerService>, name: &str) -> Option<PathBuf> {
 #[async_trait]
 impl RpcHandler for ManagerRpc {
     async fn handle(&self, headers: &RequestHeaders, body: String) -> Option<String> {
-        let caller =
-            Caller { fence: headers.fence.map(Fence), idempotency_key: headers.idempotency_key.clone() };
+        let caller = Caller { fence: headers.fence.map(Fence), idempotency_key: headers.idempotency_key.clone() };
         self.handler.handle_request(&body, caller).await
     }
 }

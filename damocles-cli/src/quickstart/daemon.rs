@@ -14,7 +14,7 @@ use tokio::{
 
 /// A running daemon. It ends when its standard input closes, so none outlives a quickstart that was killed.
 #[derive(Debug)]
-pub struct Daemon {
+pub(super) struct Daemon {
     name: &'static str,
     child: Child,
     stdin: Option<ChildStdin>,
@@ -28,7 +28,7 @@ impl Daemon {
     /// # Errors
     ///
     /// It ended or stayed silent for `patience`.
-    pub async fn start<T: DeserializeOwned>(
+    pub(super) async fn start<T: DeserializeOwned>(
         name: &'static str,
         args: Vec<OsString>,
         log: PathBuf,
@@ -62,7 +62,7 @@ impl Daemon {
     }
 
     /// Resolves when the daemon ends by itself, which it should not.
-    pub async fn ended(&mut self) -> anyhow::Error {
+    pub(super) async fn ended(&mut self) -> anyhow::Error {
         match self.child.wait().await {
             Ok(status) => {
                 anyhow::anyhow!("{} ended ({status}), its last words: {}", self.name, self.last_words())
@@ -72,7 +72,7 @@ impl Daemon {
     }
 
     /// Asks the daemon to end, and kills its group after a grace period.
-    pub async fn stop(mut self) {
+    pub(super) async fn stop(mut self) {
         let group = self.child.id().and_then(|id| i32::try_from(id).ok()).map(Pid::from_raw);
         drop(self.stdin.take());
         if let Some(pid) = group {

@@ -2,10 +2,7 @@
 
 use super::report::{Landed, PostReport, SectorKind, SectorReport};
 use anyhow::Context as _;
-use damocles_chain::{
-    decode_call,
-    rpc::RpcClient,
-};
+use damocles_chain::{decode_call, rpc::RpcClient};
 use damocles_core::{
     ActorId, Address, CommD, DeadlineIndex, Epoch, PartitionIndex, PieceInfo, SectorId, SectorNumber, SectorSet,
     chain::{Call, ChainClient, DeadlineInfo, OnChain, RandomnessKind, SectorInfo, SubmitWindowedPoSt, TipsetRef},
@@ -113,7 +110,8 @@ impl Gather<'_> {
         let mut sent = Vec::new();
         for entry in listed {
             let message: Message = self.ask("Filecoin.ChainGetMessage", json!([{ "/": entry.cid.text }])).await?;
-            let Some(call) = decode_call(self.miner, entry.method, message.params.as_deref().unwrap_or_default()) else {
+            let Some(call) = decode_call(self.miner, entry.method, message.params.as_deref().unwrap_or_default())
+            else {
                 continue;
             };
             let landed = Landed { message: entry.cid.text, epoch: Epoch(entry.epoch), exit_code: entry.exit_code };
@@ -210,9 +208,7 @@ fn proof_of(sent: &[Sent], number: SectorNumber) -> (Option<Landed>, Vec<PieceIn
     });
     let best = proofs.max_by_key(|(message, _)| (message.landed.exit_code == 0, message.landed.epoch));
     match best {
-        Some((message, sector)) => {
-            (Some(message.landed.clone()), sector.pieces.iter().map(|p| p.piece).collect())
-        }
+        Some((message, sector)) => (Some(message.landed.clone()), sector.pieces.iter().map(|p| p.piece).collect()),
         None => (None, Vec::new()),
     }
 }

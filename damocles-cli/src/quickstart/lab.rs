@@ -34,7 +34,7 @@ const CONFIDENCE: u32 = 3;
 
 /// The directory of a quickstart.
 #[derive(Clone, Debug)]
-pub struct Lab {
+pub(super) struct Lab {
     dir: PathBuf,
 }
 
@@ -44,7 +44,7 @@ impl Lab {
     /// # Errors
     ///
     /// The directory cannot be made.
-    pub fn at(dir: &Path) -> Result<Self, Failure> {
+    pub(super) fn at(dir: &Path) -> Result<Self, Failure> {
         for sub in ["logs", "pieces"] {
             fs_err::create_dir_all(dir.join(sub))?;
         }
@@ -52,28 +52,28 @@ impl Lab {
     }
 
     /// The manager's home.
-    pub fn home(&self) -> Home {
+    pub(super) fn home(&self) -> Home {
         // A named home is always taken.
         Home::resolve(Some(self.dir.join("manager"))).unwrap_or_else(|| unreachable!("the home is named"))
     }
 
     /// The worker's configuration file.
-    pub fn worker_file(&self) -> PathBuf {
+    pub(super) fn worker_file(&self) -> PathBuf {
         self.dir.join("worker.toml")
     }
 
     /// Where pieces are made.
-    pub fn pieces(&self) -> PathBuf {
+    pub(super) fn pieces(&self) -> PathBuf {
         self.dir.join("pieces")
     }
 
     /// Where the layers lie.
-    pub fn sealing_store(&self) -> PathBuf {
+    pub(super) fn sealing_store(&self) -> PathBuf {
         self.dir.join("sealing")
     }
 
     /// Where the replicas lie.
-    pub fn persist_store(&self) -> PathBuf {
+    pub(super) fn persist_store(&self) -> PathBuf {
         self.dir.join("persist")
     }
 
@@ -86,7 +86,7 @@ impl Lab {
     /// # Errors
     ///
     /// The home cannot be written.
-    pub fn keys(&self) -> Result<Initialised, Failure> {
+    pub(super) fn keys(&self) -> Result<Initialised, Failure> {
         init::init(&InitArgs { devnet: true, chain: None }, &self.home())
     }
 
@@ -95,7 +95,7 @@ impl Lab {
     /// # Errors
     ///
     /// It did not start.
-    pub async fn devnet(&self, keys: &Initialised) -> Result<(Daemon, SocketAddr), Failure> {
+    pub(super) async fn devnet(&self, keys: &Initialised) -> Result<(Daemon, SocketAddr), Failure> {
         let mut args = words(&["devnet", "run", "--child", "--listen", "127.0.0.1:0", "--home"]);
         args.push(self.dir.join("devnet").into());
         for account in [&keys.owner, &keys.worker] {
@@ -110,7 +110,7 @@ impl Lab {
     /// # Errors
     ///
     /// The miner cannot be made.
-    pub async fn miner(&self, devnet: SocketAddr, sectors: u32, cx: &Context) -> Result<ActorId, Failure> {
+    pub(super) async fn miner(&self, devnet: SocketAddr, sectors: u32, cx: &Context) -> Result<ActorId, Failure> {
         let home = self.home();
         let mut config = ManagerConfig::load(home.config())?;
         config.chain.endpoint = format!("http://{devnet}/rpc/v1").parse().context("our own endpoint")?;
@@ -137,7 +137,7 @@ impl Lab {
     /// # Errors
     ///
     /// It did not start.
-    pub async fn manager(&self) -> Result<(Daemon, SocketAddr), Failure> {
+    pub(super) async fn manager(&self) -> Result<(Daemon, SocketAddr), Failure> {
         let mut args = words(&["daemon", "run", "--child", "--home"]);
         args.push(self.home().path().into());
         let (daemon, ready) = Daemon::start::<Ready>("manager", args, self.log("manager"), PATIENCE).await?;
@@ -149,7 +149,7 @@ impl Lab {
     /// # Errors
     ///
     /// It did not start.
-    pub async fn worker(&self, manager: SocketAddr) -> Result<Daemon, Failure> {
+    pub(super) async fn worker(&self, manager: SocketAddr) -> Result<Daemon, Failure> {
         self.write_worker_file(manager)?;
         let mut args = words(&["worker", "--child", "-c"]);
         args.push(self.worker_file().into());
@@ -162,7 +162,7 @@ impl Lab {
     /// # Errors
     ///
     /// The files cannot be written.
-    pub fn settle(&self) -> Result<(), Failure> {
+    pub(super) fn settle(&self) -> Result<(), Failure> {
         let home = self.home();
         let mut config = ManagerConfig::load(home.config())?;
         config.chain.endpoint = format!("http://{NODE}/rpc/v1").parse().context("our own endpoint")?;
@@ -185,7 +185,7 @@ impl Lab {
     }
 
     /// The commands that start the three daemons on this directory again.
-    pub fn commands(&self, keys: &Initialised) -> [String; 3] {
+    pub(super) fn commands(&self, keys: &Initialised) -> [String; 3] {
         let (dir, home) = (self.dir.display(), self.home().path().display().to_string());
         [
             format!(

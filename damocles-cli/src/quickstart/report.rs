@@ -1,8 +1,6 @@
 //! What quickstart prints at its end: read from the chain, not from our own records.
 
-use damocles_core::{
-    CommD, CommR, DeadlineIndex, Epoch, PartitionIndex, PieceInfo, verify::VerifyingKeys,
-};
+use damocles_core::{CommD, CommR, DeadlineIndex, Epoch, PartitionIndex, PieceInfo, verify::VerifyingKeys};
 use serde::{Deserialize, Serialize};
 
 /// The whole document of `quickstart --json`.
@@ -131,4 +129,3 @@ impl Report {
         (header, rows.collect())
     }
 }
-

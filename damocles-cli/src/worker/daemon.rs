@@ -64,9 +64,7 @@ fn refuse(config: &WorkerConfig) -> Result<(), Failure> {
         None
     };
     match refusal {
-        Some((key, instead)) => {
-            Err(Failure::usage(format_args!("this version cannot honour `{key}`")).hint(instead))
-        }
+        Some((key, instead)) => Err(Failure::usage(format_args!("this version cannot honour `{key}`")).hint(instead)),
         None => Ok(()),
     }
 }
@@ -94,10 +92,8 @@ async fn serve(args: DaemonArgs, config: WorkerConfig, printer: Printer) -> Resu
     for settings in config.threads() {
         threads.push((settings.clone(), thread(&shared, &settings).await?));
     }
-    let board = Board {
-        worker: shared.name.clone(),
-        threads: threads.iter().map(|(s, t)| (s.clone(), t.control())).collect(),
-    };
+    let board =
+        Board { worker: shared.name.clone(), threads: threads.iter().map(|(s, t)| (s.clone(), t.control())).collect() };
     let rpc = Arc::new(ControlRpc::new(Arc::new(board)));
     printer.note(format_args!("worker `{}`: control socket `{}`", shared.name, socket.display()));
     args.supervision.ready(None, &shutdown)?;
@@ -170,7 +166,8 @@ fn persist_stores(config: &WorkerConfig) -> Result<PersistStores, Failure> {
     let open = |a: &Attached| PersistStore::open(&a.location, a.name.as_deref(), a.readonly);
     let mut stores = config.attached.iter().map(open).collect::<Result<Vec<_>, _>>()?;
     for pattern in &config.worker.scan_persist_stores {
-        let found = glob::glob(pattern).with_context(|| format!("use `worker.scan_persist_stores` pattern `{pattern}`"))?;
+        let found =
+            glob::glob(pattern).with_context(|| format!("use `worker.scan_persist_stores` pattern `{pattern}`"))?;
         for dir in found {
             let dir = dir.with_context(|| format!("scan `{pattern}`"))?;
             let attached = stores.iter().any(|s| s.location() == dir);
@@ -186,10 +183,9 @@ fn pieces(config: &WorkerConfig) -> Result<Arc<dyn PieceSource>, Failure> {
     let url = config.sector_manager.rpc_client.addr.url_or("/");
     let mut base = reqwest::Url::parse(&url).with_context(|| format!("use `{url}`"))?;
     base.set_path("/piecestore");
-    let http = reqwest::Client::builder().connect_timeout(CALL_LIMIT).build().context("set up HTTP")?;
     let token = config.token()?.map(|token: Secret| token.reveal().to_owned());
     let local: Arc<dyn PieceSource> = Arc::new(LocalPieces::new(config.worker.local_pieces_dirs.clone()));
-    let remote = Arc::new(HttpPieces::new(base, http, token, CALL_LIMIT));
+    let remote = Arc::new(HttpPieces::new(base, token, CALL_LIMIT)?);
     Ok(Arc::new(FirstOf(vec![local, remote])))
 }
 
@@ -197,8 +193,7 @@ async fn thread(shared: &Shared, settings: &SealingSettings) -> Result<SealingTh
     let store = Arc::new(SealingStore::open(&settings.location)?);
     let clock = Arc::new(SystemClock);
     let journal: Arc<dyn Journal> = Arc::new(SqliteJournal::open(store.journal_path(), clock.clone()).await?);
-    let identity =
-        WorkerIdentity { instance: shared.name.clone(), location: settings.location.display().to_string() };
+    let identity = WorkerIdentity { instance: shared.name.clone(), location: settings.location.display().to_string() };
     let service: Arc<dyn SealingService> = Arc::new(RpcService::new(shared.client.clone(), identity));
     let deps = StageDeps {
         service: Arc::clone(&service),
@@ -208,7 +203,8 @@ async fn thread(shared: &Shared, settings: &SealingSettings) -> Result<SealingTh
         pieces: Arc::clone(&shared.pieces),
         call_limit: CALL_LIMIT,
     };
-    let pipeline = StagedPipeline::new(Plan::interactive(deps), Arc::clone(&journal)).reporting_to(Arc::clone(&service));
+    let pipeline =
+        StagedPipeline::new(Plan::interactive(deps), Arc::clone(&journal)).reporting_to(Arc::clone(&service));
     let parts = ThreadParts {
         allocator: Arc::new(RemoteAllocator::new(shared.client.clone())),
         service,

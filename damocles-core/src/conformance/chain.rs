@@ -16,7 +16,7 @@ use futures::StreamExt;
 /// # Panics
 ///
 /// A clause of the contract is broken.
-pub async fn all(chain: &dyn ChainClient, miner: ActorId, tick: impl Fn()) {
+pub async fn all(chain: &dyn ChainClient, miner: ActorId, tick: impl Fn() + Send + Sync) {
     reads(chain, miner).await;
     heads(chain, &tick).await;
     submissions(chain, miner, &tick).await;
@@ -54,7 +54,7 @@ async fn reads(chain: &dyn ChainClient, miner: ActorId) {
     }
 }
 
-async fn heads(chain: &dyn ChainClient, tick: &impl Fn()) {
+async fn heads(chain: &dyn ChainClient, tick: &(impl Fn() + Send + Sync)) {
     let mut changes = chain.head_changes();
     let Some(HeadChange::Apply(mut last)) = changes.next().await else {
         panic!("the current head comes first");
@@ -71,7 +71,7 @@ async fn heads(chain: &dyn ChainClient, tick: &impl Fn()) {
     }
 }
 
-async fn landed(chain: &dyn ChainClient, id: &MessageId, confidence: i64, tick: &impl Fn()) -> Receipt {
+async fn landed(chain: &dyn ChainClient, id: &MessageId, confidence: i64, tick: &(impl Fn() + Send + Sync)) -> Receipt {
     let cx = Context::detached();
     let landed = chain.landed(id, confidence, &cx);
     tokio::pin!(landed);
@@ -83,7 +83,7 @@ async fn landed(chain: &dyn ChainClient, id: &MessageId, confidence: i64, tick: 
     }
 }
 
-async fn submissions(chain: &dyn ChainClient, miner: ActorId, tick: &impl Fn()) {
+async fn submissions(chain: &dyn ChainClient, miner: ActorId, tick: &(impl Fn() + Send + Sync)) {
     let part = PartitionSectors {
         deadline: DeadlineIndex(0),
         partition: PartitionIndex(0),

@@ -30,7 +30,7 @@ pub async fn all(pipeline: &dyn SealingPipeline, lease: SectorLease) {
     assert_eq!(err.kind(), SealErrorKind::Cancelled);
     let progress = pipeline.progress().await.expect("progress");
     let sector = progress.iter().find(|p| p.lease.sector == id).expect("an open sector is listed");
-    assert_eq!(sector.done, [first.clone()], "a cancelled step leaves no trace");
+    assert_eq!(sector.done, std::slice::from_ref(&first), "a cancelled step leaves no trace");
 
     let back = pipeline.close(id).await.expect("close");
     assert_eq!(back, lease, "close gives the lease back");
@@ -38,7 +38,7 @@ pub async fn all(pipeline: &dyn SealingPipeline, lease: SectorLease) {
     pipeline.open(higher).await.expect("open again under a higher fence");
     let progress = pipeline.progress().await.expect("progress");
     let sector = progress.iter().find(|p| p.lease.sector == id).expect("an open sector is listed");
-    assert_eq!(sector.done, [first.clone()], "what was recorded is still recorded");
+    assert_eq!(sector.done, std::slice::from_ref(&first), "what was recorded is still recorded");
 
     let mut stages = vec![first.clone()];
     loop {

@@ -7,13 +7,18 @@ use crate::{
 };
 
 /// Runs the whole contract against a scheduler over `chain`, whose head lies in an open deadline of `miner` with
-/// sectors to prove. `land` is called again and again and lets the chain move on, so that messages land; with
-/// `past_due` it moves behind the open deadline.
+/// sectors to prove, and which moves on by itself while `fulfil` waits. `past_due` moves it to an epoch behind the
+/// deadline.
 ///
 /// # Panics
 ///
 /// A clause of the contract is broken.
-pub async fn all(scheduler: &dyn PoStScheduler, chain: &dyn ChainClient, miner: ActorId, past_due: impl Fn(Epoch)) {
+pub async fn all(
+    scheduler: &dyn PoStScheduler,
+    chain: &dyn ChainClient,
+    miner: ActorId,
+    past_due: impl Fn(Epoch) + Send + Sync,
+) {
     let head = chain.head().await.expect("head");
     let view = scheduler.view(miner, &head).await.expect("view");
     assert_eq!(view.miner, miner);
