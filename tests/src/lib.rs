@@ -1,4 +1,5 @@
 //! What the end-to-end tests share: the fake prover, a counting proxy, and a harness that runs the real programs.
 
+pub mod chain_support;
 pub mod fake_prover;
 pub mod proxy;
