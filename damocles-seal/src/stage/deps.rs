@@ -14,7 +14,7 @@ use damocles_core::{
 use sha2::{Digest, Sha256};
 use std::{future::Future, sync::Arc, time::Duration};
 
-/// What the stages of a plan work with.
+/// What the stages of a plan work with, those of one's own too.
 #[derive(Clone, Debug)]
 pub struct StageDeps {
     /// The manager.
@@ -33,7 +33,11 @@ pub struct StageDeps {
 
 impl StageDeps {
     /// Calls the manager, within the limit and until cancelled.
-    pub(crate) async fn ask<T>(
+    ///
+    /// # Errors
+    ///
+    /// The call failed, took too long, or was cancelled.
+    pub async fn ask<T>(
         &self,
         cx: &Context,
         op: &'static str,
@@ -50,8 +54,12 @@ impl StageDeps {
         }
     }
 
-    /// Runs a task for `stage` on the pool.
-    pub(crate) async fn work<T: Task>(
+    /// Runs a task for `stage` on the pool. One task a stage: the job's id is made from the sector and the stage.
+    ///
+    /// # Errors
+    ///
+    /// The pool could not run it, or it failed.
+    pub async fn work<T: Task>(
         &self,
         record: &SectorRecord,
         stage: &StageId,
@@ -64,7 +72,11 @@ impl StageDeps {
     }
 
     /// Does file work off the runtime's threads.
-    pub(crate) async fn files<T: Send + 'static>(
+    ///
+    /// # Errors
+    ///
+    /// The work failed.
+    pub async fn files<T: Send + 'static>(
         &self,
         op: &'static str,
         act: impl FnOnce(&SealingStore) -> Result<T, StoreError> + Send + 'static,
