@@ -8,8 +8,8 @@ use std::{
 
 /// The lines that the program wrote, if it succeeded.
 fn run(program: &str, args: &[&str]) -> Vec<String> {
-    let Output { status, stdout, stderr } = Command::new(program).args(args).output().unwrap();
-    let (stdout, stderr) = (String::from_utf8(stdout).unwrap(), String::from_utf8_lossy(&stderr));
+    let Output { status, stdout, stderr } = Command::new(program).args(args).output().expect("it was built");
+    let (stdout, stderr) = (String::from_utf8_lossy(&stdout), String::from_utf8_lossy(&stderr));
     assert!(status.success(), "{program} ends with {status}\n{stdout}\n{stderr}");
     stdout.lines().map(ToOwned::to_owned).collect()
 }
