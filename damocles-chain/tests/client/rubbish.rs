@@ -192,7 +192,8 @@ fn pre_commit() -> Call {
 
 #[tokio::test]
 async fn nothing_is_sent_on_rubbish() {
-    let cases: &[(&str, fn() -> Reply)] = &[
+    type Case = (&'static str, fn() -> Reply);
+    let cases: &[Case] = &[
         ("StateNetworkName", || Reply::result(json!(null))),
         ("StateNetworkName", || Reply::result(json!("mainnet"))),
         ("StateMinerPreCommitDepositForPower", || Reply::result(json!(null))),

@@ -43,13 +43,13 @@ impl Running {
         assert_eq!(self.control.status().state, ThreadState::Stopped);
     }
 
-    async fn shows(&self, what: impl Fn(&ThreadStatus) -> bool) -> ThreadStatus {
+    async fn shows(&self, what: impl Fn(&ThreadStatus) -> bool + Send + Sync) -> ThreadStatus {
         eventually(|| Some(self.control.status()).filter(&what)).await
     }
 }
 
 /// Bounded only so that a failure ends; nothing depends on how long it takes.
-async fn eventually<T>(what: impl Fn() -> Option<T>) -> T {
+async fn eventually<T: Send>(what: impl Fn() -> Option<T> + Send + Sync) -> T {
     for _ in 0..6_000 {
         if let Some(found) = what() {
             return found;

@@ -88,9 +88,12 @@ async fn the_allocator_over_the_wire_keeps_the_contract() {
     core_conformance::allocator::all(&RemoteAllocator::new(client(&manager))).await;
 }
 
+/// What was asked of an incumbent's manager: method, parameters, headers.
+type Asked = Arc<Mutex<Vec<(&'static str, Value, Caller)>>>;
+
 /// An incumbent's manager: answers from a script, and knows nothing of ours.
-fn incumbent(answers: &[(&'static str, Value)]) -> (RpcClient, Arc<Mutex<Vec<(&'static str, Value, Caller)>>>) {
-    let asked: Arc<Mutex<Vec<(&'static str, Value, Caller)>>> = Arc::default();
+fn incumbent(answers: &[(&'static str, Value)]) -> (RpcClient, Asked) {
+    let asked = Asked::default();
     let mut io = MetaIoHandler::default();
     for (name, answer) in answers {
         let (name, answer, asked) = (*name, answer.clone(), asked.clone());

@@ -233,7 +233,7 @@ impl World for Manager {
     }
 
     async fn tick(&self) {
-        Manager::tick(self, 1);
+        Self::tick(self, 1);
     }
 
     fn store(&self) -> String {
