@@ -10,17 +10,26 @@ use damocles_chain::{
 };
 use damocles_cli::server::{RequestHeaders, RpcHandler, Server, WsHandler, WsIncoming, WsOutgoing};
 use damocles_core::{
-    ActorId, Address, CancellationToken, Context, Event, EventSink, MessageEvent, SectorSize,
-    chain::{Call, ChainClientExt, CreateMiner, Receipt, SubmitKey},
+    ActorId, Address, CancellationToken, Context, Event, EventSink, MessageEvent, RequestId, SealProofType, SectorId,
+    SectorSize, StoreId, Timestamp,
+    allocator::{AllocateRequest, SectorAllocator as _, SectorLease},
+    chain::{Call, ChainClient, ChainClientExt as _, CreateMiner, Receipt, SubmitKey},
+    testing::FakeClock,
     verify::ProofVerifier,
+};
+use damocles_seal::{
+    allocator::{MinerPolicy, SqlAllocator},
+    sector_state::SealDb,
+    service::{ManagerConfig, ManagerParts, ManagerService, ReplicaStores},
 };
 use fvm_shared::econ::TokenAmount;
 use serde_json::{Value, json};
 use sqlx::{AnyPool, Executor as _, any::AnyPoolOptions};
 use std::{
     collections::BTreeSet,
+    io,
     net::SocketAddr,
-    path::Path,
+    path::{Path, PathBuf},
     sync::{Arc, Weak},
     time::Duration,
 };
@@ -130,6 +139,23 @@ impl Home {
         Client { chain, pushed, _running: cancel.drop_guard() }
     }
 
+    /// The manager's service over a chain, with the database of this home and a store that has every replica.
+    pub async fn manager(
+        &self,
+        chain: Arc<dyn ChainClient>,
+        miner: ActorId,
+        verifier: Arc<dyn ProofVerifier>,
+    ) -> ManagerService {
+        let db = SealDb::open(self.database().await).await.expect("the tables of sectors");
+        let clock = Arc::new(FakeClock::at(Timestamp(1_000_000)));
+        let policy = MinerPolicy::new(miner, SealProofType::of(SectorSize::KiB2));
+        let allocator = SqlAllocator::new(db.clone(), Arc::clone(&chain), vec![policy], clock.clone());
+        let (allocator, stores) = (Arc::new(allocator), Arc::new(FakeFullStore));
+        let parts = ManagerParts { db, chain, allocator, verifier, stores, clock };
+        // The least there is: what is still waited for is what the chain's own rules ask for.
+        ManagerService::new(parts, ManagerConfig { confidence: 0, seed_confidence: 0, ..ManagerConfig::default() })
+    }
+
     /// The call that makes a miner of 2 KiB sectors.
     pub fn create_miner(&self) -> Call {
         let (owner, worker) = (self.owner.clone(), self.worker.clone());
@@ -140,6 +166,42 @@ impl Home {
 impl Default for Home {
     fn default() -> Self {
         Self::new()
+    }
+}
+
+/// A lease of a manager's next sector.
+pub async fn lease(manager: &ManagerService) -> SectorLease {
+    let want = AllocateRequest {
+        request: RequestId::new("request-1"),
+        store: StoreId::new("sealing"),
+        worker: "worker".to_owned(),
+        miners: Vec::new(),
+        proof_types: Vec::new(),
+        ttl: Duration::from_secs(60),
+    };
+    let allocated = manager.allocator().allocate(&want).await;
+    allocated.expect("an allocator that answers").expect("a miner with numbers left")
+}
+
+/// A store, `persist`, that has every replica.
+#[derive(Clone, Copy, Debug)]
+struct FakeFullStore;
+
+impl ReplicaStores for FakeFullStore {
+    fn names(&self) -> Vec<String> {
+        vec!["persist".to_owned()]
+    }
+
+    fn has_all_files(&self, _: &str, _: SectorId, _: SealProofType) -> io::Result<bool> {
+        Ok(true)
+    }
+
+    fn free_bytes(&self, _: &str) -> io::Result<u64> {
+        Ok(1 << 20)
+    }
+
+    fn path(&self, _: &str) -> Option<PathBuf> {
+        None
     }
 }
 
@@ -173,7 +235,6 @@ impl Client {
     /// On a chain that stands still: sends a call, mines the tipset that takes it and the one with its receipt.
     pub async fn land(&self, key: &str, call: &Call) -> Receipt {
         let key = SubmitKey(key.to_owned());
-        use damocles_core::chain::ChainClient as _;
         let id = self.chain.submit(&key, call).await.expect("the outbox takes it");
         self.pushed(&key).await;
         self.mine(2).await;

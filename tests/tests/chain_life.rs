@@ -6,42 +6,30 @@
 //! machine; where the cache holds others, these tests say that they skip.
 #![expect(clippy::unwrap_used, reason = "a failed helper is a failed test")]
 
-use damocles_chain::{
-    devnet::{SignedMessage, message_cid},
-    lotus_json::{self, from_core},
-    signer::{KeyKind, PrivateKey},
-};
 use damocles_core::{
-    ActorId, CommD, CommR, DeadlineIndex, Epoch, PartitionIndex, PoStProofType, RequestId, SealProofType, SectorId,
-    SectorNumber, SectorSet, SectorSize, StoreId, Timestamp,
-    allocator::{AllocateRequest, SectorAllocator as _},
+    ActorId, CommD, CommR, DeadlineIndex, Epoch, PartitionIndex, PoStProofType, SealProofType, SectorId, SectorNumber,
+    SectorSet, SectorSize,
     chain::{
         Call, ChainClient as _, DeadlineInfo, OnChain, PoStPartition, PreCommit, PreCommitBatch, ProveCommit,
         RandomnessKind, Receipt, SectorProof, SubmitKey, SubmitWindowedPoSt, TipsetRef,
     },
     pool::Task,
     post::{ChallengeRead, ProveWindowPoSt, ReadChallenges, Replica, ReplicaPaths},
-    testing::{FakeClock, fake_proof},
+    testing::fake_proof,
     verify::{ProofVerifier as _, ProvenSector, Randomness, SealStatement, VerifyingKeys},
 };
 use damocles_seal::{
-    allocator::{MinerPolicy, SqlAllocator},
     params::{CircuitId, CircuitKind, ParameterCache},
     processor::{self, ProgressSink},
-    sector_state::SealDb,
-    service::{
-        CommitState, ManagerConfig, ManagerParts, ManagerService, PreCommitRequest, ReplicaStores, SealingService as _,
-        SeedAnswer, SubmitAnswer,
-    },
+    service::{CommitState, ManagerService, PreCommitRequest, SealingService as _, SeedAnswer, SubmitAnswer},
     task::{AddPieces, C1, C2, Pc1, Pc2},
     verifier::Groth16Verifier,
 };
-use damocles_tests::chain_support::{Client, Home, Node, Transport, test_key};
-use fvm_shared::{econ::TokenAmount, message::Message};
+use damocles_tests::chain_support::{Client, Home, Node, Transport, lease};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use std::{
-    fs, io,
+    fs,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -325,97 +313,10 @@ async fn wrong_proofs_land_with_the_actors_refusal() {
     assert_eq!(world.power().await, "2048");
 }
 
-/// A transfer from the owner to the worker, as a wallet would send it.
-fn transfer(home: &Home, nonce: u64, premium: u64) -> serde_json::Value {
-    let message = Message {
-        version: 0,
-        from: from_core(&home.owner).unwrap(),
-        to: from_core(&home.worker).unwrap(),
-        sequence: nonce,
-        value: TokenAmount::from_whole(1),
-        method_num: 0,
-        params: Default::default(),
-        gas_limit: 10_000_000,
-        gas_fee_cap: TokenAmount::from_atto(1_000_000),
-        gas_premium: TokenAmount::from_atto(premium),
-    };
-    let key: PrivateKey = test_key(KeyKind::Secp256k1, 1);
-    let signature = key.sign(&message_cid(&message).to_bytes());
-    serde_json::to_value(lotus_json::SignedMessage::from(SignedMessage { message, signature })).unwrap()
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn used_nonces_are_refused_and_gaps_wait() {
-    // No proof is needed here, and so none is skipped.
-    let home = Home::new();
-    let config = home.config(NETWORK, Duration::from_millis(20));
-    let node = Node::serve(home.devnet(config, Arc::new(Groth16Verifier::new())), Transport::HttpAndWs).await;
-    let client = home.client(node.address()).await;
-    let push = async |message: &serde_json::Value| client.chain.raw("Filecoin.MpoolPush", json!([message])).await;
-    let executed = async |cid: &serde_json::Value| {
-        client.chain.raw("Filecoin.StateSearchMsg", json!([[], cid, -1, true])).await.unwrap()
-    };
-
-    let first = transfer(&home, 0, 100_000);
-    let cid = push(&first).await.unwrap();
-    client.mine(2).await;
-    assert_eq!(executed(&cid).await["Receipt"]["ExitCode"], 0);
-    for used in [first, transfer(&home, 0, 200_000)] {
-        let refused = push(&used).await.unwrap_err().chain();
-        assert!(refused.contains("minimum expected nonce is 1: message nonce too low"), "{refused}");
-    }
-
-    let (second, third) = (transfer(&home, 1, 100_000), transfer(&home, 2, 100_000));
-    let waiting = push(&third).await.unwrap();
-    client.mine(3).await;
-    assert!(executed(&waiting).await.is_null(), "a message after a gap waits");
-    let pool = client.chain.raw("Filecoin.MpoolPending", json!([[]])).await.unwrap();
-    assert_eq!(pool.as_array().unwrap().len(), 1, "{pool}");
-    let filling = push(&second).await.unwrap();
-    client.mine(2).await;
-    for cid in [filling, waiting] {
-        assert_eq!(executed(&cid).await["Receipt"]["ExitCode"], 0, "{cid}");
-    }
-}
-
-/// A store that has every replica.
-#[derive(Debug)]
-struct FullStore;
-
-impl ReplicaStores for FullStore {
-    fn names(&self) -> Vec<String> {
-        vec!["persist".to_owned()]
-    }
-
-    fn has_all_files(&self, _: &str, _: SectorId, _: SealProofType) -> io::Result<bool> {
-        Ok(true)
-    }
-
-    fn free_bytes(&self, _: &str) -> io::Result<u64> {
-        Ok(1 << 20)
-    }
-
-    fn path(&self, _: &str) -> Option<PathBuf> {
-        None
-    }
-}
-
 impl World {
     /// The manager's service over this chain, with the verifier that a daemon takes on a network of this name.
     async fn manager(&self) -> ManagerService {
-        let db = SealDb::open(self.home.database().await).await.unwrap();
-        let clock = Arc::new(FakeClock::at(Timestamp(1_000_000)));
-        let policy = MinerPolicy::new(self.miner, PROOF);
-        let allocator = SqlAllocator::new(db.clone(), self.client.chain.clone(), vec![policy], clock.clone());
-        let parts = ManagerParts {
-            db,
-            chain: self.client.chain.clone(),
-            allocator: Arc::new(allocator),
-            verifier: Arc::new(Groth16Verifier::new()),
-            stores: Arc::new(FullStore),
-            clock,
-        };
-        ManagerService::new(parts, ManagerConfig { confidence: 1, seed_confidence: 0, ..ManagerConfig::default() })
+        self.home.manager(self.client.chain.clone(), self.miner, Arc::new(Groth16Verifier::new())).await
     }
 
     async fn count(&self, method: u64) -> usize {
@@ -428,15 +329,7 @@ async fn a_fake_proof_is_refused_before_anything_is_sent() {
     let Some((sector, _)) = recorded().await else { return };
     let world = World::new().await;
     let manager = world.manager().await;
-    let want = AllocateRequest {
-        request: RequestId::new("request-1"),
-        store: StoreId::new("sealing"),
-        worker: "worker".to_owned(),
-        miners: Vec::new(),
-        proof_types: Vec::new(),
-        ttl: Duration::from_secs(60),
-    };
-    let lease = manager.allocator().allocate(&want).await.unwrap().expect("a sector");
+    let lease = lease(&manager).await;
     assert_eq!(lease.sector, sector.sector);
     assert!(manager.pieces(&lease).await.unwrap().is_empty());
     let ticket = manager.ticket(&lease).await.unwrap();
