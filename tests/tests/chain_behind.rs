@@ -1,6 +1,5 @@
 //! A node that is behind the one that told of a message, as behind a load balancer: nothing is taken for lost that it
 //! does not know of yet.
-#![expect(clippy::unwrap_used, reason = "a failed helper is a failed test")]
 
 use async_trait::async_trait;
 use damocles_chain::LotusClient;

@@ -5,6 +5,7 @@
 //! what was proven for them once is proven for ever. Parameters come from published trapdoors and are the same on every
 //! machine; where the cache holds others, these tests say that they skip.
 #![expect(clippy::unwrap_used, reason = "a failed helper is a failed test")]
+#![expect(clippy::print_stderr, reason = "a test that skips says so")]
 
 use damocles_core::{
     ActorId, CommD, CommR, DeadlineIndex, Epoch, PartitionIndex, PoStProofType, SealProofType, SectorId, SectorNumber,
