@@ -25,6 +25,9 @@ pub enum PlanError {
     /// Outputs are found by name, so that a name must be unique.
     #[error("two stages are named {0}")]
     Twice(StageId),
+    /// A place in the plan is named by a stage that is not in it.
+    #[error("no stage is named {0}")]
+    Unknown(StageId),
 }
 
 impl Plan {
@@ -68,15 +71,15 @@ impl Plan {
         ])
     }
 
-    /// The same plan with `stage` right after the one named `after`; at the end if there is none of that name.
+    /// The same plan with `stage` right after the one named `after`.
     ///
     /// # Errors
     ///
-    /// A stage of that name is in the plan already.
+    /// No stage is named `after`, or one has the new stage's name already.
     pub fn with_after(self, after: &StageId, stage: Arc<dyn Stage>) -> Result<Self, PlanError> {
         let mut stages = self.0;
-        let at = stages.iter().position(|s| s.id() == *after).map_or(stages.len(), |i| i + 1);
-        stages.insert(at, stage);
+        let at = stages.iter().position(|s| s.id() == *after).ok_or_else(|| PlanError::Unknown(after.clone()))?;
+        stages.insert(at + 1, stage);
         Self::new(stages)
     }
 
