@@ -13,14 +13,18 @@ use damocles_seal::{
 };
 use std::path::Path;
 
+/// This program. Not its path: that may name a newer build by the time a child starts, and all parts of one daemon must
+/// be of one build.
+pub(crate) const OWN: &str = "/proc/self/exe";
+
 /// A pool with these slots. A slot without a program of its own runs this one.
 ///
 /// # Errors
 ///
 /// A slot cannot be had as it is configured.
 pub fn pool(slots: &[Configured], processors: &Processors) -> Result<LocalPool, Failure> {
-    let own = std::env::current_exe().context("find this program")?;
-    let slots = slots.iter().map(|slot| spec_of(slot, &own)).collect::<Result<_, _>>()?;
+    let own = Path::new(OWN);
+    let slots = slots.iter().map(|slot| spec_of(slot, own)).collect::<Result<_, _>>()?;
     let mut spec = PoolSpec::new(slots);
     let count = |n: u32| usize::try_from(n).unwrap_or(usize::MAX);
     spec.limits = Limits {

@@ -1,13 +1,15 @@
 //! Daemons that another program of ours starts.
 //!
-//! With the hidden switch `--child` a daemon says on standard output where it listens, once it does, and drains when
-//! its standard input ends: it never outlives whoever started it, even if that was killed.
+//! With the hidden switch `--child` a daemon says on standard output where it listens, once it does, and stops when its
+//! standard input ends: it never outlives whoever started it, even if that was killed.
 
 use crate::{exit::Failure, signals::Shutdown};
 use anyhow::Context as _;
 use serde::{Deserialize, Serialize};
-use std::{io::Write as _, net::SocketAddr};
-use tokio::io::AsyncReadExt as _;
+use std::{
+    io::{Read as _, Write as _},
+    net::SocketAddr,
+};
 
 /// How a daemon was started.
 #[derive(Clone, Copy, Debug, Default, clap::Args)]
@@ -38,14 +40,17 @@ impl Supervision {
         let mut out = std::io::stdout().lock();
         writeln!(out, "{line}").and_then(|()| out.flush()).context("say that the daemon is ready")?;
         let shutdown = shutdown.clone();
-        tokio::spawn(async move {
-            let mut input = tokio::io::stdin();
-            let mut nothing = [0; 64];
-            while input.read(&mut nothing).await.is_ok_and(|n| n > 0) {}
-            // Nobody is left who could ask a second time.
-            shutdown.advance();
-            shutdown.advance();
-        });
+        // A thread that nobody waits for: a runtime that ends would wait for a blocking read as long as the pipe is open.
+        std::thread::Builder::new()
+            .name("supervision".to_owned())
+            .spawn(move || {
+                let mut nothing = [0; 64];
+                while std::io::stdin().read(&mut nothing).is_ok_and(|n| n > 0) {}
+                // Nobody is left who could ask a second time. This never aborts, whatever signals came before.
+                shutdown.drain.cancel();
+                shutdown.stop.cancel();
+            })
+            .context("follow standard input")?;
         Ok(())
     }
 }

@@ -15,10 +15,13 @@ use crate::{
     output::Render,
 };
 use anyhow::{Context as _, anyhow};
-use damocles_chain::signer::{KeyKind, Keystore};
+use damocles_chain::{
+    LotusClient,
+    signer::{KeyKind, Keystore},
+};
 use damocles_core::{
-    ActorId, Context, NullSink,
-    chain::{Call, ChainClient, ChainClientExt as _, CreateMiner, SubmitKey},
+    ActorId, Address, Context, NullSink,
+    chain::{Call, ChainClient, ChainClientExt as _, CreateMiner, MessageId, MessageState, SubmitKey},
 };
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
@@ -52,8 +55,7 @@ pub async fn create(args: &CreateMinerArgs, home: &Home, cx: &Context) -> Result
     let database = Database::open(&home.database()).await?;
     let client = chain::connect(&config, home, database.pool.clone(), Arc::new(NullSink)).await?;
     let call = Call::CreateMiner(CreateMiner { owner: owner.clone(), worker, sector_size: args.sector_size });
-    // One miner for each that the configuration does not know yet: a repeat after a crash has the same number.
-    let key = SubmitKey(format!("createminer/{owner}/{}", config.miners.len() + 1));
+    let key = next_key(&owner, &client, &config).await?;
     let sending = client.run(cx.cancel.clone());
     let landing = async {
         let id = client.submit(&key, &call).await?;
@@ -71,4 +73,27 @@ pub async fn create(args: &CreateMinerArgs, home: &Home, cx: &Context) -> Result
     config.miners.push(section);
     write_config(home, &config)?;
     Ok(Created { miner, message: receipt.message.clone() })
+}
+
+/// The key of the first creation that is not over, or of a new one. A repeat after a crash finds the message that was
+/// sent; one after a refusal, or for a further miner, sends another.
+async fn next_key(owner: &Address, client: &LotusClient, config: &ManagerConfig) -> Result<SubmitKey, Failure> {
+    let outbox = client.outbox().await?;
+    let mut attempt = 1_u32;
+    loop {
+        let key = SubmitKey(format!("createminer/{owner}/{attempt}"));
+        if !outbox.iter().any(|entry| entry.key == key) {
+            return Ok(key);
+        }
+        let known = |miner| config.miners.iter().any(|section| section.actor == miner);
+        let over = match client.message(&MessageId::new(key.0.clone()), 0).await? {
+            MessageState::Landed(receipt) => !receipt.is_success() || receipt.created.is_none_or(known),
+            MessageState::Dropped { .. } => true,
+            _ => false,
+        };
+        if !over {
+            return Ok(key);
+        }
+        attempt += 1;
+    }
 }

@@ -75,7 +75,11 @@ impl ReplicaSource for Replicas {
         let Some(name) = self.service.locate(sector).await? else {
             return Ok(None);
         };
-        let store = self.stores.get(&name)?;
+        let Ok(store) = self.stores.get(&name) else {
+            // One store that is gone must not cost the other sectors of the deadline.
+            tracing::warn!(%sector, store = name, "the replica is in a store that is not configured");
+            return Ok(None);
+        };
         Ok(Some(ReplicaPaths { sealed: store.sealed(sector), cache: store.cache(sector) }))
     }
 }

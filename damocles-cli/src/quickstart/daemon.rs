@@ -1,8 +1,9 @@
 //! The programs that quickstart starts: itself, with other arguments.
 
+use crate::children::OWN;
 use anyhow::{Context as _, bail};
 use nix::{
-    sys::signal::{Signal, kill},
+    sys::signal::{Signal, killpg},
     unistd::Pid,
 };
 use serde::de::DeserializeOwned;
@@ -11,6 +12,9 @@ use tokio::{
     io::{AsyncBufReadExt, BufReader},
     process::{Child, ChildStdin, Command},
 };
+
+/// How long a daemon may take to end.
+const GRACE: Duration = Duration::from_secs(20);
 
 /// A running daemon. It ends when its standard input closes, so none outlives a quickstart that was killed.
 #[derive(Debug)]
@@ -22,7 +26,7 @@ pub(super) struct Daemon {
 }
 
 impl Daemon {
-    /// Starts `current_exe` with `args`, its talk going to the file `log`, and waits until it prints one line of JSON
+    /// Starts this program with `args`, its talk going to the file `log`, and waits until it prints one line of JSON
     /// on its standard output, which says that it is ready and where.
     ///
     /// # Errors
@@ -34,9 +38,8 @@ impl Daemon {
         log: PathBuf,
         patience: Duration,
     ) -> anyhow::Result<(Self, T)> {
-        let exe = std::env::current_exe().context("find this program")?;
         let talk = fs_err::OpenOptions::new().create(true).append(true).open(&log)?;
-        let mut child = Command::new(&exe)
+        let mut child = Command::new(OWN)
             .args(&args)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -44,7 +47,7 @@ impl Daemon {
             .process_group(0)
             .kill_on_drop(true)
             .spawn()
-            .with_context(|| format!("start {name} (`{}`)", exe.display()))?;
+            .with_context(|| format!("start {name}"))?;
         let stdin = child.stdin.take();
         let stdout = child.stdout.take().context("the daemon's output is piped")?;
         let mut daemon = Self { name, child, stdin, log };
@@ -71,18 +74,15 @@ impl Daemon {
         }
     }
 
-    /// Asks the daemon to end, and kills its group after a grace period.
+    /// Lets the daemon end, which it does when its standard input closes, and kills its group after a grace period.
     pub(super) async fn stop(mut self) {
         let group = self.child.id().and_then(|id| i32::try_from(id).ok()).map(Pid::from_raw);
         drop(self.stdin.take());
-        if let Some(pid) = group {
-            // It may have ended by itself: then there is nobody to ask.
-            let _ = kill(pid, Signal::SIGTERM);
-        }
-        if tokio::time::timeout(Duration::from_secs(10), self.child.wait()).await.is_err()
-            && let Some(pid) = group
+        if tokio::time::timeout(GRACE, self.child.wait()).await.is_err()
+            && let Some(group) = group
         {
-            let _ = nix::sys::signal::killpg(pid, Signal::SIGKILL);
+            // It may have ended by itself at this instant: then there is nobody to kill.
+            let _ = killpg(group, Signal::SIGKILL);
             let _ = self.child.wait().await;
         }
     }

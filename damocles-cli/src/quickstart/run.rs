@@ -8,12 +8,18 @@ use super::{
     watch::Watch,
 };
 use crate::{
+    config::WorkerConfig,
     exit::{Exit, Failure},
     manager::{args::QuickstartArgs, piece, remote},
     output::{Printer, Render, table},
     parameters,
     progress::{Progress, TaskProgress},
+    server::UnixClient,
     signals,
+    worker::{
+        control::{ThreadState, WorkerStatus},
+        control_socket,
+    },
 };
 use anyhow::{Context as _, anyhow};
 use damocles_chain::{LotusClient, LotusConfig, Senders, rpc::RpcClient, signer::Keystore};
@@ -26,6 +32,7 @@ use damocles_seal::{
     store::{PersistStore, SealingStore},
     verifier::Groth16Verifier,
 };
+use serde_json::json;
 use sqlx::any::AnyPoolOptions;
 use std::{
     net::SocketAddr,
@@ -108,7 +115,7 @@ async fn seal_and_prove(
     let shown = progress.task("sealing", Some(u64::from(args.sectors)));
     tokio::select! {
         active = watch.active(&shown) => active?,
-        never = narrate(running.manager_address, &shown) => never?,
+        never = narrate(lab, running.manager_address, &shown) => never?,
     }
     shown.done("all sectors are active on chain");
     let seal = sealing.seconds();
@@ -137,13 +144,28 @@ async fn seal_and_prove(
 }
 
 /// Says what the sectors are at, until dropped.
-async fn narrate(manager: SocketAddr, shown: &TaskProgress) -> Result<(), Failure> {
+///
+/// # Errors
+///
+/// A sector cannot go on by itself: nothing would come of waiting longer.
+async fn narrate(lab: &Lab, manager: SocketAddr, shown: &TaskProgress) -> Result<(), Failure> {
     let client = remote::client(manager)?;
+    let worker = UnixClient::new(&control_socket(&WorkerConfig::load(lab.worker_file())?)?)?;
     loop {
-        // The chain decides when all is done; what the manager knows is only shown.
+        // The chain decides when all is done; what manager and worker know is only shown.
         if let Ok(sectors) = client.ask::<ListSectors>(&[]).await {
             let at = |s: &SectorSummary| format!("{} {}", s.sector, s.stage_next.as_deref().unwrap_or("done"));
             shown.note(sectors.iter().map(at).collect::<Vec<_>>().join(", "));
+            if let Some((sector, why)) = sectors.iter().find_map(|s| Some((s.sector, s.abort_reason.as_ref()?))) {
+                return Err(anyhow!("{sector} was given up: {why}").into());
+            }
+        }
+        if let Ok(status) = worker.call::<WorkerStatus>("Worker.List", json!([])).await
+            && let Some(parked) = status.threads.iter().find(|t| t.state == ThreadState::Parked)
+        {
+            let sector = parked.sector.map_or_else(|| "the worker".to_owned(), |s| s.to_string());
+            let why = parked.last_error.as_deref().unwrap_or("it does not say why");
+            return Err(anyhow!("{sector} waits for an operator: {why}").into());
         }
         tokio::time::sleep(Duration::from_secs(1)).await;
     }
