@@ -30,12 +30,16 @@ struct Pending {
     recovery: bool,
 }
 
+/// How many windows before a deadline's fault cut-off skipping stops if the deadline has faults to be declared recovered.
+const RECOVERY_WINDOWS: i64 = 2;
+
 /// The most epochs that one call skips: more than two months, and a slip of the pen does not run for ever.
 const MAX_SKIP: ChainEpoch = 200_000;
 
 impl Devnet {
     /// Mines null rounds, with cron in each, up to `limit` or up to the first epoch at which a deadline with live sectors
-    /// is challenged, whichever comes first. Messages that wait are mined before; while a challenged deadline still waits
+    /// is challenged, whichever comes first; before a deadline whose faults are not declared recovered there is one more
+    /// stop, two windows before its cut-off. Messages that wait are mined before; while a challenged deadline still waits
     /// for a proof, nothing more is skipped. Returns the head that was reached.
     ///
     /// # Errors
@@ -92,15 +96,14 @@ impl Devnet {
             let pending = self
                 .pending(&deadline)
                 .map_err(|e| actor_error_v18!(illegal_state, "deadline {} of miner {}: {}", index, id, e))?;
-            let found = if next.challenge > epoch {
-                Stop::At(next.challenge)
-            } else if pending.proof {
+            let found = if next.challenge <= epoch && pending.proof {
                 Stop::Now
-            } else if pending.recovery && next.close > epoch {
-                // Recoveries can be declared again once the window has closed.
-                Stop::At(next.close + 1)
             } else {
-                Stop::At(next.challenge + self.policy.wpost_proving_period)
+                let later = if next.challenge > epoch { 0 } else { self.policy.wpost_proving_period };
+                // Recoveries are declared shortly before the cut-off: there must be time for it.
+                let room = next.fault_cutoff + later - RECOVERY_WINDOWS * self.policy.wpost_challenge_window;
+                let challenge = next.challenge + later;
+                Stop::At(if pending.recovery && room > epoch { room } else { challenge })
             };
             stop = stop.min(found);
         }

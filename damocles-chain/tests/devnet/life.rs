@@ -278,11 +278,14 @@ fn skipping_stops_at_the_challenge_and_never_over_an_open_window() {
     let at = usize::try_from(deadline).unwrap();
     assert_eq!(seen[at]["PostSubmissions"], json!([0]), "the last window's proof is seen to be over");
 
-    // A faulty deadline has nothing to prove; the next stop is where its recovery can be declared.
+    // A faulty deadline has nothing to prove; before its challenge there is a stop at which recoveries can be declared:
+    // two windows before the cut-off, which lies 50 epochs before the challenge.
     net.devnet.grow_to(next + 81).unwrap();
+    let room = net.devnet.advance_to(reached + 20_000).unwrap().epoch.0;
+    assert_eq!(room, next + 2880 - 50 - 120);
     let challenged = net.devnet.advance_to(reached + 20_000).unwrap().epoch.0;
     assert_eq!(challenged, next + 2880);
-    let closed = net.devnet.advance_to(reached + 20_000).unwrap().epoch.0;
-    assert_eq!(closed, challenged + 81);
+    let room = net.devnet.advance_to(reached + 20_000).unwrap().epoch.0;
+    assert_eq!(room, challenged + 2880 - 50 - 120);
     assert_eq!(net.devnet.advance_to(reached + 20_000).unwrap().epoch.0, challenged + 2880);
 }

@@ -68,8 +68,13 @@ impl Watch<'_> {
         let mut before: Option<(Epoch, SectorSet)> = None;
         let mut skips = 0;
         let mut idle_since: Option<Epoch> = None;
+        let mut reached = Epoch(0);
         while let Some(change) = heads.next().await {
             let HeadChange::Apply(head) = change else { continue };
+            if head.epoch < reached {
+                // It was on its way when the clock was moved on.
+                continue;
+            }
             // Sectors stay in their deadlines, so only these are asked for from the second head on.
             let indices = places.clone().unwrap_or_else(|| (0..48).map(DeadlineIndex).collect());
             let Some(held) = known(self.held(&head, &indices).await)? else { continue };
@@ -89,7 +94,8 @@ impl Watch<'_> {
                 continue;
             }
             let since = *idle_since.get_or_insert(head.epoch);
-            if rest.iter().any(awaits_recovery) && head.epoch - since < RECOVERY {
+            let declarable = |h: &&&Held| awaits_recovery(h) && takes_recoveries(&now, h.index);
+            if rest.iter().any(|h| declarable(&h)) && head.epoch - since < RECOVERY {
                 shown.note("a deadline was missed; waiting for the recovery to be declared");
                 continue;
             }
@@ -98,18 +104,19 @@ impl Watch<'_> {
             }
             skips += 1;
             idle_since = None;
-            self.skip(&head, shown).await?;
+            reached = self.skip(&head, shown).await?.unwrap_or(reached);
         }
         bail!("the node tells no more heads")
     }
 
-    async fn skip(&self, head: &TipsetRef, shown: &TaskProgress) -> anyhow::Result<()> {
+    /// Moves the clock; says how far, unless the node will answer later.
+    async fn skip(&self, head: &TipsetRef, shown: &TaskProgress) -> anyhow::Result<Option<Epoch>> {
         shown.note("moving the devnet's clock to the next challenge");
         let far = head.epoch + 2 * 2880;
-        let Some(reached) = known(self.rpc.raw("Devnet.AdvanceTo", json!([far])).await)? else { return Ok(()) };
+        let Some(reached) = known(self.rpc.raw("Devnet.AdvanceTo", json!([far])).await)? else { return Ok(None) };
         let epoch = reached.as_i64().context("the devnet says which epoch it reached")?;
         shown.note(format!("challenge at epoch {epoch}: proving"));
-        Ok(())
+        Ok(Some(Epoch(epoch)))
     }
 
     /// How many sectors are on chain and not terminated.
@@ -159,6 +166,14 @@ fn awaits_recovery(held: &&Held) -> bool {
     held.state.partitions.iter().any(|p| !p.faulty.minus(&p.recovering).is_empty())
 }
 
+/// Whether a deadline is near and its fault cut-off still ahead: then a manager declares recoveries.
+fn takes_recoveries(now: &DeadlineInfo, index: DeadlineIndex) -> bool {
+    let offset = i64::try_from(index.0).unwrap_or(0) * now.challenge_window;
+    let cutoff = now.period_start + offset - now.fault_declaration_cutoff;
+    let ahead = (cutoff - now.current).rem_euclid(now.proving_period);
+    (1..=2 * now.challenge_window).contains(&ahead)
+}
+
 /// Whether a deadline's challenge is out and its window not over.
 fn is_challenged(now: &DeadlineInfo, index: DeadlineIndex) -> bool {
     let offset = i64::try_from(index.0).unwrap_or(0) * now.challenge_window;
@@ -202,6 +217,14 @@ mod tests {
             assert_eq!(is_challenged(&now(epoch), DeadlineIndex(2)), challenged, "epoch {epoch}");
         }
         assert!(is_challenged(&now(2870), DeadlineIndex(0)), "the challenge of the first deadline is a period earlier");
+    }
+
+    #[test]
+    fn recoveries_are_taken_in_the_two_windows_before_the_cutoff() {
+        // Deadline 5 opens at 300; its cut-off is 230.
+        for (epoch, taken) in [(109, false), (110, true), (229, true), (230, false), (310, false)] {
+            assert_eq!(takes_recoveries(&now(epoch), DeadlineIndex(5)), taken, "epoch {epoch}");
+        }
     }
 
     #[test]
