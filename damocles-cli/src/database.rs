@@ -3,7 +3,7 @@
 use crate::exit::Failure;
 use anyhow::Context as _;
 use nix::fcntl::{Flock, FlockArg};
-use sqlx::{AnyPool, Executor as _, any::AnyPoolOptions};
+use sqlx::{AnyPool, Connection as _, Executor as _, any::AnyPoolOptions};
 use std::{fs::File, path::Path};
 
 /// An open database, and the lock that keeps a second daemon from opening it.
@@ -39,6 +39,9 @@ impl Database {
                     Ok(())
                 })
             })
+            // A full disk makes SQLite roll back by itself, after which the driver believes that it is still inside the
+            // transaction and begins no other one on this connection.
+            .before_acquire(|connection, _| Box::pin(async move { Ok(!connection.is_in_transaction()) }))
             .connect(&format!("sqlite://{}?mode=rwc", path.display()))
             .await
             .with_context(|| format!("open database `{}`", path.display()))?;

@@ -13,7 +13,7 @@ use damocles_core::{
     pipeline::{SealError, SealErrorKind, StageId},
 };
 use sqlx::{
-    Row, Sqlite, Transaction,
+    Connection as _, Row, Sqlite, Transaction,
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteRow, SqliteSynchronous},
 };
 use std::{
@@ -54,6 +54,9 @@ impl SqliteJournal {
         let pool = SqlitePoolOptions::new()
             .max_connections(1)
             .acquire_timeout(Duration::from_secs(30))
+            // A full disk makes SQLite roll back by itself, after which the driver believes that it is still inside the
+            // transaction and begins no other one on this connection.
+            .before_acquire(|connection, _| Box::pin(async move { Ok(!connection.is_in_transaction()) }))
             .connect_with(options)
             .await
             .map_err(|e| failed("open journal", &path, e))?;
