@@ -41,4 +41,11 @@ impl Kind for DevnetErrorKind {
             Self::Corrupt | Self::Mismatch | Self::State => Recovery::Park,
         }
     }
+
+    fn hint(self) -> Option<&'static str> {
+        match self {
+            Self::Locked => Some("another devnet runs in this directory; stop it, or name another with --home"),
+            _ => None,
+        }
+    }
 }

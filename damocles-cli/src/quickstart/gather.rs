@@ -5,7 +5,7 @@ use anyhow::Context as _;
 use damocles_chain::{decode_call, rpc::RpcClient};
 use damocles_core::{
     ActorId, Address, CommD, DeadlineIndex, Epoch, PartitionIndex, PieceInfo, SectorId, SectorNumber, SectorSet,
-    chain::{Call, ChainClient, DeadlineInfo, OnChain, RandomnessKind, SectorInfo, SubmitWindowedPoSt, TipsetRef},
+    chain::{Call, ChainClient, DeadlineInfo, OnChain, RandomnessKind, SubmitWindowedPoSt, TipsetRef},
     verify::{PoStStatement, ProofVerifier, ProvenSector},
     zero_comm_d,
 };
@@ -165,27 +165,41 @@ impl Gather<'_> {
         let now = self.chain.deadline(head, self.miner).await?;
         let open = opened(&now, post.deadline, landed);
         let state = self.chain.partitions(head, self.miner, post.deadline).await?;
-        let mut named = SectorSet::new();
+        let (mut named, mut faulty) = (SectorSet::new(), SectorSet::new());
         for partition in &post.partitions {
             let index = usize::try_from(partition.index.0)?;
-            let held = state.partitions.get(index).map(|p| p.all.clone()).unwrap_or_default();
-            named = named.union(&held.minus(&partition.skipped));
+            let Some(held) = state.partitions.get(index) else { continue };
+            named = named.union(&held.all.minus(&partition.skipped));
+            faulty = faulty.union(&held.faulty);
         }
         let infos = self.chain.sectors(head, self.miner, &named).await?;
-        // A sector that came into the partition later is not in this proof: a deadline is closed to new sectors well
-        // before it opens.
-        let proven: Vec<&SectorInfo> = infos.iter().filter(|i| i.activation < open).collect();
-        let statement = PoStStatement {
+        let randomness = self
+            .chain
+            .randomness(head, RandomnessKind::WindowPoStChallenge, open - now.challenge_lookback, self.miner)
+            .await?;
+        let mut statement = PoStStatement {
             miner: self.miner,
             proof_type: post.proof_type,
-            randomness: self
-                .chain
-                .randomness(head, RandomnessKind::WindowPoStChallenge, open - now.challenge_lookback, self.miner)
-                .await?,
-            sectors: proven.iter().map(|i| ProvenSector { number: i.number, comm_r: i.comm_r }).collect(),
+            randomness,
+            // A sector that came into the partition later is not in this proof: a deadline is closed to new sectors
+            // well before it opens.
+            sectors: infos
+                .iter()
+                .filter(|i| i.activation < open)
+                .map(|i| ProvenSector { number: i.number, comm_r: i.comm_r })
+                .collect(),
         };
-        let verified = !statement.sectors.is_empty() && self.verifier.verify_window_post(&statement, &post.proof)?;
-        Ok((proven.iter().map(|i| i.number).collect(), verified))
+        let mut verified = self.proves(&statement, post)?;
+        if !verified && !faulty.is_empty() {
+            // A sector that was faulty then, and is still, is in no proof without being named.
+            statement.sectors.retain(|s| !faulty.contains(s.number));
+            verified = self.proves(&statement, post)?;
+        }
+        Ok((statement.sectors.iter().map(|s| s.number).collect(), verified))
+    }
+
+    fn proves(&self, statement: &PoStStatement, post: &SubmitWindowedPoSt) -> anyhow::Result<bool> {
+        Ok(!statement.sectors.is_empty() && self.verifier.verify_window_post(statement, &post.proof)?)
     }
 }
 
