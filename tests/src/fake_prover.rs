@@ -26,13 +26,18 @@ use serde::Deserialize;
 use std::{
     ffi::OsString,
     io::{Read as _, Seek as _, Write as _},
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::ExitCode,
+    time::Duration,
 };
 
 /// Names a file with a number in it: the task that counts it down to zero dies, half of them before their work and
 /// half after it. The count goes on in the next child.
 pub const DOOM: &str = "DAMOCLES_TEST_DOOM";
+/// Names a file to which every task adds a line with its kind when it begins, and one more when it is doomed.
+pub const DIARY: &str = "DAMOCLES_TEST_DIARY";
+/// Names a file with a kind and a [`Mood`], in which tasks of that kind are for as long as the file says so.
+pub const MOOD: &str = "DAMOCLES_TEST_MOOD";
 
 /// The part of the proofs library's C1 output that the statement is made of.
 #[derive(Debug, Deserialize)]
@@ -79,21 +84,94 @@ impl Processor<ProveWindowPoSt> for FakeWindowPoSt {
     }
 }
 
+/// What may befall a child.
+#[derive(Clone, Debug, Default)]
+pub struct Fate {
+    doom: Option<PathBuf>,
+    diary: Option<PathBuf>,
+    mood: Option<PathBuf>,
+}
+
+impl Fate {
+    fn of_environment() -> Self {
+        let file = |name| std::env::var_os(name).map(PathBuf::from);
+        Self { doom: file(DOOM), diary: file(DIARY), mood: file(MOOD) }
+    }
+
+    fn note(&self, line: &str) {
+        let Some(diary) = &self.diary else { return };
+        let file = std::fs::OpenOptions::new().create(true).append(true).open(diary);
+        // One write, so that lines of several children do not mix.
+        let written = file.and_then(|mut f| f.write_all(format!("{line}\n").as_bytes()));
+        written.expect("the diary can be written");
+    }
+
+    /// The mood of tasks of this kind.
+    fn mood(&self, kind: &str) -> Mood {
+        let text = self.mood.as_ref().and_then(|file| std::fs::read_to_string(file).ok()).unwrap_or_default();
+        let mut words = text.split_whitespace();
+        if words.next() != Some(kind) {
+            return Mood::Good;
+        }
+        match (words.next(), words.next().and_then(|n| n.parse().ok())) {
+            (Some("slow"), Some(millis)) => Mood::Slow(Duration::from_millis(millis)),
+            (Some("hang"), _) => Mood::Hang,
+            (Some("fork"), _) => Mood::Fork,
+            (Some("panic"), _) => Mood::Panic,
+            _ => Mood::Good,
+        }
+    }
+}
+
+/// How a task goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mood {
+    /// As it should.
+    Good,
+    /// `slow MILLIS`: so much later.
+    Slow(Duration),
+    /// `hang`: never.
+    Hang,
+    /// `fork`: it starts a process that would live on, writes its number beside the mood file, and dies.
+    Fork,
+    /// `panic`: it panics.
+    Panic,
+}
+
 /// A processor that may die at its task.
 #[derive(Debug)]
 struct Mortal<P> {
     inner: P,
-    doom: Option<PathBuf>,
+    fate: Fate,
 }
 
 impl<T: Task, P: Processor<T>> Processor<T> for Mortal<P> {
     fn process(&self, task: T, progress: &dyn ProgressSink) -> Result<T::Output, ProcessorError> {
-        let doomed = self.doom.as_ref().and_then(|file| count_down(file).ok()).unwrap_or(Doom::None);
+        let kind = T::KIND;
+        self.fate.note(kind.as_str());
+        let doomed = self.fate.doom.as_ref().and_then(|file| count_down(file).ok()).unwrap_or(Doom::None);
+        match self.fate.mood(kind.as_str()) {
+            Mood::Good => {}
+            Mood::Slow(time) => std::thread::sleep(time),
+            Mood::Hang => loop {
+                std::thread::park();
+            },
+            Mood::Fork => {
+                let child = std::process::Command::new("sleep").arg("600").spawn().expect("a process can be started");
+                if let Some(mood) = &self.fate.mood {
+                    std::fs::write(mood.with_extension("pid"), child.id().to_string()).expect("the number is written");
+                }
+                die();
+            }
+            Mood::Panic => panic!("a processor that panics"),
+        }
         if doomed == Doom::Before {
+            self.fate.note("doomed");
             die();
         }
         let output = self.inner.process(task, progress)?;
         if doomed == Doom::After {
+            self.fate.note("doomed");
             die();
         }
         Ok(output)
@@ -108,7 +186,7 @@ enum Doom {
 }
 
 /// Counts the number in the file down by one. It is `N before` or `N after`.
-fn count_down(path: &PathBuf) -> std::io::Result<Doom> {
+fn count_down(path: &Path) -> std::io::Result<Doom> {
     let file = std::fs::OpenOptions::new().read(true).write(true).open(path)?;
     let mut file = Flock::lock(file, FlockArg::LockExclusive).map_err(|(_, errno)| errno)?;
     let mut text = String::new();
@@ -136,20 +214,20 @@ fn die() -> ! {
 }
 
 /// Everything that a real child can do, with the SNARKs faked.
-pub fn registry(doom: Option<PathBuf>) -> Registry {
-    fn mortal<P>(inner: P, doom: &Option<PathBuf>) -> Mortal<P> {
-        Mortal { inner, doom: doom.clone() }
+pub fn registry(fate: &Fate) -> Registry {
+    fn mortal<P>(inner: P, fate: &Fate) -> Mortal<P> {
+        Mortal { inner, fate: fate.clone() }
     }
     Registry::new()
-        .with::<AddPieces>(mortal(AddPiecesProcessor, &doom))
-        .with::<TreeD>(mortal(TreeDProcessor, &doom))
-        .with::<Pc1>(mortal(Pc1Processor::default(), &doom))
-        .with::<Pc2>(mortal(Pc2Processor, &doom))
-        .with::<C1>(mortal(C1Processor, &doom))
-        .with::<C2>(mortal(FakeC2, &doom))
-        .with::<Transfer>(mortal(TransferProcessor, &doom))
-        .with::<ReadChallenges>(mortal(ReadChallengesProcessor, &doom))
-        .with::<ProveWindowPoSt>(mortal(FakeWindowPoSt, &doom))
+        .with::<AddPieces>(mortal(AddPiecesProcessor, fate))
+        .with::<TreeD>(mortal(TreeDProcessor, fate))
+        .with::<Pc1>(mortal(Pc1Processor::default(), fate))
+        .with::<Pc2>(mortal(Pc2Processor, fate))
+        .with::<C1>(mortal(C1Processor, fate))
+        .with::<C2>(mortal(FakeC2, fate))
+        .with::<Transfer>(mortal(TransferProcessor, fate))
+        .with::<ReadChallenges>(mortal(ReadChallengesProcessor, fate))
+        .with::<ProveWindowPoSt>(mortal(FakeWindowPoSt, fate))
 }
 
 /// The program: `damocles-test-prover KIND`.
@@ -158,10 +236,9 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         eprintln!("usage: damocles-test-prover KIND");
         return ExitCode::from(2);
     };
-    let doom = std::env::var_os(DOOM).map(PathBuf::from);
     let mut options = ServeOptions::default();
     options.kinds = Some(vec![TaskKind::read(kind)]);
-    match serve(registry(doom), &options) {
+    match serve(registry(&Fate::of_environment()), &options) {
         Ok(_) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("serve tasks: {error}");

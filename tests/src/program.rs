@@ -81,6 +81,21 @@ impl Program {
         Ok(())
     }
 
+    /// Asks it to drain, as an operator does with a signal, and waits; says with which code it ended.
+    pub async fn drain(&mut self) -> anyhow::Result<Option<i32>> {
+        let Some((mut child, _stdin)) = self.running.take() else { return Ok(None) };
+        if let Some(pid) = child.id() {
+            kill(Pid::from_raw(i32::try_from(pid)?), Signal::SIGTERM)?;
+        }
+        let ended = tokio::time::timeout(PATIENCE, child.wait()).await;
+        Ok(ended.with_context(|| format!("{} does not drain: {}", self.name, self.last_words()))??.code())
+    }
+
+    /// Everything that it said so far.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
     /// Asks it to end and waits; says with which code it ended.
     pub async fn stop(&mut self) -> anyhow::Result<Option<i32>> {
         let Some((mut child, stdin)) = self.running.take() else { return Ok(None) };
