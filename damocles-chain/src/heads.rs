@@ -237,24 +237,30 @@ impl Shared {
             let (old_epoch, new_epoch) = (old.at.epoch, new.at.epoch);
             if new_epoch >= old_epoch {
                 applies.push(HeadChange::Apply(new.at.clone()));
-                match self.parent(&new).await? {
+                match self.known_parent(&new).await? {
                     Some(parent) => new = parent,
                     None => return Ok(unrelated(from, to)),
                 }
             }
             if old_epoch >= new_epoch {
                 reverts.push(HeadChange::Revert(old.at.clone()));
-                match self.parent(&old).await {
-                    Ok(Some(parent)) => old = parent,
-                    // The node no longer knows the old chain.
-                    Err(e) if e.kind() == ChainErrorKind::NotFound => return Ok(unrelated(from, to)),
-                    Ok(None) => return Ok(unrelated(from, to)),
-                    Err(e) => return Err(e),
+                match self.known_parent(&old).await? {
+                    Some(parent) => old = parent,
+                    None => return Ok(unrelated(from, to)),
                 }
             }
         }
         reverts.extend(applies.into_iter().rev());
         Ok(reverts)
+    }
+
+    /// The parent, if there is one and the node has it: a node forgets an old chain, and one that was restored from a
+    /// snapshot has less history of the new one than this has seen.
+    async fn known_parent(&self, link: &Link) -> Result<Option<Link>, ChainError> {
+        match self.parent(link).await {
+            Err(e) if e.kind() == ChainErrorKind::NotFound => Ok(None),
+            parent => parent,
+        }
     }
 
     async fn parent(&self, link: &Link) -> Result<Option<Link>, ChainError> {

@@ -6,7 +6,7 @@ use crate::{
         Deadline, DeadlineInfo as LotusDeadline, Lotus, MinerInfo as LotusMiner, NetworkParams, Partition,
         SectorLocation, SectorOnChainInfo, SectorPreCommitOnChainInfo, TipSet, bit_field_of,
     },
-    rpc::{RpcClient, RpcError, is_unknown_method},
+    rpc::{RpcClient, RpcError, is_missing_block, is_unknown_method},
 };
 use damocles_core::{
     ActorId, Address, DeadlineIndex, Epoch, Recovery, SectorId, SectorNumber, SectorSet,
@@ -171,7 +171,7 @@ impl Reads {
             Ok(place) => place,
             Err(e) if is_unknown_method(&e) => return Ok(true),
             // In the table and in no partition: what a partition without it leaves behind.
-            Err(e) if e.kind() == ChainErrorKind::NotFound => return Ok(false),
+            Err(e) if e.kind() == ChainErrorKind::NotFound && !is_missing_block(&e) => return Ok(false),
             Err(e) => return Err(e),
         };
         let partitions = self.partitions_of(at, id.miner, DeadlineIndex(place.deadline)).await?;

@@ -160,6 +160,11 @@ fn timeout_of(method: &str) -> Duration {
     if SLOW_METHODS.contains(&name) { SLOW } else { QUICK }
 }
 
+/// Whether an error says that the node lacks a part of the chain.
+pub(crate) fn is_missing_block(error: &ChainError) -> bool {
+    RpcError::of(error).is_some_and(RpcError::is_missing_block)
+}
+
 /// Whether an error says that the node does not know the method.
 pub(crate) fn is_unknown_method(error: &ChainError) -> bool {
     RpcError::of(error).is_some_and(RpcError::is_unknown_method)

@@ -36,6 +36,13 @@ impl RpcError {
         self.code == METHOD_NOT_FOUND
     }
 
+    /// Whether the node lacks a part of the chain that it was asked about, as one does that was restored from a
+    /// snapshot: it cannot say what is there, which is not the same as that nothing is there.
+    pub(crate) fn is_missing_block(&self) -> bool {
+        let text = self.message.to_lowercase();
+        ["ipld: could not find", "block not found"].iter().any(|part| text.contains(part))
+    }
+
     /// Lotus gives nearly every error code 1, so that only its text tells them apart. The kind decides whether a
     /// caller gives up: where the text leaves room for doubt, the error is retried.
     pub(super) fn into_chain_error(self, op: &'static str) -> ChainError {
@@ -44,7 +51,9 @@ impl RpcError {
         let error = match self.code {
             ACTOR_NOT_FOUND | NULL_ROUND => ChainError::new(ChainErrorKind::NotFound, op),
             INVALID_REQUEST | METHOD_NOT_FOUND | INVALID_PARAMS => ChainError::new(ChainErrorKind::Rejected, op),
-            _ if has(&["not found", "no such", "does not exist"]) => ChainError::new(ChainErrorKind::NotFound, op),
+            _ if self.is_missing_block() || has(&["not found", "no such", "does not exist"]) => {
+                ChainError::new(ChainErrorKind::NotFound, op)
+            }
             _ if has(&["syncing", "not synced", "shutting down", "starting"]) => {
                 ChainError::new(ChainErrorKind::Unavailable, op)
             }
@@ -68,8 +77,19 @@ mod tests {
         let kind = |code, message: &str| RpcError { code, message: message.into() }.into_chain_error("x").kind();
         assert_eq!(kind(11, ""), ChainErrorKind::NotFound);
         assert_eq!(kind(1, "ipld: could not find: block Not Found"), ChainErrorKind::NotFound);
+        assert_eq!(kind(1, "failed to load tipset: ipld: could not find bafy2bza"), ChainErrorKind::NotFound);
+        assert_eq!(kind(1, "sector not found"), ChainErrorKind::NotFound);
         assert_eq!(kind(-32601, "method 'x' not found"), ChainErrorKind::Rejected);
         assert_eq!(kind(1, "cannot draw randomness from the future"), ChainErrorKind::Rejected);
         assert_eq!(kind(1, "node is syncing"), ChainErrorKind::Unavailable);
+    }
+
+    #[test]
+    fn a_missing_block_is_told_from_a_missing_thing() {
+        let missing = |message: &str| RpcError { code: 1, message: message.into() }.is_missing_block();
+        assert!(missing("load state tree: ipld: could not find bafy2bza"));
+        assert!(missing("blockstore: Block not found"));
+        assert!(!missing("actor not found"));
+        assert!(!missing("could not find sector 5"));
     }
 }

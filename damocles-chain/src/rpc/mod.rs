@@ -8,7 +8,7 @@ mod feed;
 mod tls;
 
 pub use client::RpcClient;
-pub(crate) use client::is_unknown_method;
+pub(crate) use client::{is_missing_block, is_unknown_method};
 pub use endpoint::{Endpoint, EndpointError};
 pub use error::RpcError;
 pub(crate) use feed::{Feed, FeedError};
