@@ -6,6 +6,19 @@ use damocles_core::{
     Epoch,
     chain::{CallKind, Receipt},
 };
+use fvm_shared::{econ::TokenAmount, message::Message};
+
+/// Whether two messages do the same and differ in nothing but what they pay for it: what Lotus lets a message be
+/// replaced by.
+pub(crate) fn same_call(one: &Message, other: &Message) -> bool {
+    let unpriced = |message: &Message| Message {
+        gas_limit: 0,
+        gas_fee_cap: TokenAmount::default(),
+        gas_premium: TokenAmount::default(),
+        ..message.clone()
+    };
+    unpriced(one) == unpriced(other)
+}
 
 /// The receipt of a message of this class.
 pub(crate) fn receipt_of(kind: CallKind, found: &Found, said: Option<String>) -> Receipt {

@@ -1,12 +1,12 @@
 //! The outbox's node, over Lotus' RPC.
 
 use super::{
-    FINALITY, Found, Node, Push,
+    Found, Node, Push, Search, same_call,
     value::{key_param, param, value_of},
 };
 use crate::{
-    lotus_json::{ActorState, InvocResult, Lotus, MsgLookup, SignedMessage, TipSet},
-    rpc::{RpcClient, RpcError},
+    lotus_json::{ActorState, InvocResult, Lotus, MsgLookup, SignedMessage, TipSet, message_cid},
+    rpc::{RpcClient, RpcError, is_missing_block},
 };
 use async_trait::async_trait;
 use cid::Cid;
@@ -78,6 +78,19 @@ fn would_be_refused(error: &ChainError) -> bool {
     text.contains("execution failed") && !passing.iter().any(|p| text.contains(p))
 }
 
+/// What a search that ended in an error says all the same. Lotus loads a message before it looks for it, so that one
+/// that never reached it is an error, and so is one whose nonce another message has.
+fn said_by_error(error: &ChainError) -> Option<Search> {
+    let text = RpcError::of(error)?.message.to_lowercase();
+    if text.contains("not a valid replacement message") {
+        Some(Search::Taken)
+    } else if ["failed to load message", "could not find"].iter().any(|part| text.contains(part)) {
+        Some(Search::Unknown)
+    } else {
+        None
+    }
+}
+
 #[async_trait]
 impl Node for LotusNode {
     async fn network_name(&self) -> Result<String, ChainError> {
@@ -88,8 +101,8 @@ impl Node for LotusNode {
         self.rpc.call("MpoolGetNonce", json!([param(*sender)])).await
     }
 
-    async fn final_nonce(&self, head: &TipsetRef, sender: &Address) -> Result<Option<u64>, ChainError> {
-        let epoch = head.epoch.0.saturating_sub(FINALITY);
+    async fn nonce_before(&self, head: &TipsetRef, epochs: i64, sender: &Address) -> Result<Option<u64>, ChainError> {
+        let epoch = head.epoch.0.saturating_sub(epochs);
         if epoch < 1 {
             return Ok(None);
         }
@@ -97,7 +110,7 @@ impl Node for LotusNode {
         let params = json!([param(*sender), Lotus(old.cids)]);
         match self.rpc.call::<ActorState>("StateGetActor", params).await {
             Ok(actor) => Ok(Some(actor.nonce)),
-            Err(e) if e.kind() == ChainErrorKind::NotFound => Ok(None),
+            Err(e) if e.kind() == ChainErrorKind::NotFound && !is_missing_block(&e) => Ok(None),
             Err(e) => Err(e),
         }
     }
@@ -148,18 +161,28 @@ impl Node for LotusNode {
         }
     }
 
-    async fn search(&self, head: &TipsetRef, cid: &Cid) -> Result<Option<Found>, ChainError> {
+    async fn search(&self, head: &TipsetRef, signed: &SignedMessage, cid: &Cid) -> Result<Search, ChainError> {
         let params = json!([key_param(head), param(*cid), -1, true]);
-        let Some(lookup) = self.rpc.call::<Option<MsgLookup>>("StateSearchMsg", params).await? else {
-            return Ok(None);
+        let lookup = match self.rpc.call::<Option<MsgLookup>>("StateSearchMsg", params).await {
+            Ok(Some(lookup)) => lookup,
+            Ok(None) => return Ok(Search::Absent),
+            Err(e) => return said_by_error(&e).ok_or(e),
         };
+        // Not every node looks at what a message does before it takes one for the replacement of another.
+        if lookup.message != *cid && lookup.message != message_cid(&signed.message) {
+            let params = json!([param(lookup.message)]);
+            let other: Message = self.rpc.call_form("ChainGetMessage", params).await?;
+            if !same_call(&signed.message, &other) {
+                return Ok(Search::Taken);
+            }
+        }
         // The lookup names the tipset with the receipt; the message is in the one before it.
         let with_receipt = self.tipset(&lookup.tip_set).await?;
         let parents = with_receipt.parents().ok_or_else(|| {
             ChainError::new(ChainErrorKind::Malformed, "read tipset").with("endpoint", self.rpc.endpoint())
         })?;
         let epoch = self.tipset(&parents.0).await?.height;
-        Ok(Some(Found {
+        Ok(Search::Landed(Found {
             message: lookup.message,
             exit_code: lookup.receipt.exit_code,
             returned: lookup.receipt.r#return,
@@ -176,6 +199,24 @@ impl Node for LotusNode {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn errors_of_a_search_that_are_answers() {
+        let said = |message: &str| {
+            let source = RpcError { code: 1, message: message.to_owned() };
+            said_by_error(&ChainError::new(ChainErrorKind::Rejected, "x").because(source))
+        };
+        assert_eq!(said("failed to load message: ipld: could not find bafy2bza"), Some(Search::Unknown));
+        assert_eq!(
+            said(
+                "searching: found message with equal nonce as the one we are looking for that is NOT a valid \
+                  replacement message (F:bafya n 3, TS: bafyb n3)"
+            ),
+            Some(Search::Taken)
+        );
+        assert_eq!(said("node is syncing"), None);
+        assert_eq!(said_by_error(&ChainError::new(ChainErrorKind::Unavailable, "x")), None);
+    }
 
     #[test]
     fn only_a_refusing_actor_is_a_reason_to_send_all_the_same() {

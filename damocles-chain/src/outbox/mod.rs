@@ -15,9 +15,9 @@ mod value;
 pub use senders::Senders;
 pub use store::{OutboxEntry, OutboxState};
 
-pub(crate) use lookup::receipt_of;
+pub(crate) use lookup::{receipt_of, same_call};
 pub(crate) use lotus::LotusNode;
-pub(crate) use node::{FINALITY, Found, Node, Push};
+pub(crate) use node::{FINALITY, Found, Node, Push, Search};
 pub(crate) use run::Outbox;
 pub(crate) use senders::CheckedSenders;
 pub(crate) use store::{Row, Store};

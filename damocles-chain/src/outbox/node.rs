@@ -19,8 +19,9 @@ pub(crate) trait Node: fmt::Debug + Send + Sync + 'static {
     /// The nonce of the sender's next message, those in the pool counted.
     async fn next_nonce(&self, sender: &Address) -> Result<u64, ChainError>;
 
-    /// The nonce of the sender's next message at a tipset that is final; none while the chain is too short.
-    async fn final_nonce(&self, head: &TipsetRef, sender: &Address) -> Result<Option<u64>, ChainError>;
+    /// The nonce of the sender's next message so many epochs before `head`; none where the chain is too short or had
+    /// no such account. A node without that part of the chain is an error.
+    async fn nonce_before(&self, head: &TipsetRef, epochs: i64, sender: &Address) -> Result<Option<u64>, ChainError>;
 
     /// What has to be sent along.
     async fn value(&self, head: &TipsetRef, call: &Call) -> Result<TokenAmount, ChainError>;
@@ -32,7 +33,7 @@ pub(crate) trait Node: fmt::Debug + Send + Sync + 'static {
     async fn push(&self, message: &SignedMessage) -> Result<Push, ChainError>;
 
     /// Where a message is on the chain of `head`.
-    async fn search(&self, head: &TipsetRef, cid: &Cid) -> Result<Option<Found>, ChainError>;
+    async fn search(&self, head: &TipsetRef, signed: &SignedMessage, cid: &Cid) -> Result<Search, ChainError>;
 
     /// What the actor said about a message that failed, if the node tells.
     async fn said(&self, cid: &Cid) -> Option<String>;
@@ -45,6 +46,19 @@ pub(crate) enum Push {
     Accepted,
     /// Its nonce is used up on chain: by it, or by another message.
     NonceUsed,
+}
+
+/// What a node says of a message.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Search {
+    /// It is on chain, or one that does the same at another price.
+    Landed(Found),
+    /// The node knows it, and it is not on chain.
+    Absent,
+    /// The node has never seen it, or has forgotten it.
+    Unknown,
+    /// Its nonce is on chain with a message that does something else.
+    Taken,
 }
 
 /// A message on chain.

@@ -1,11 +1,12 @@
 //! The loop that turns recorded calls into messages on chain.
 
-use super::{CheckedSenders, FINALITY, Node, OutboxEntry, OutboxState, Push, Row, Store, receipt_of};
+use super::{CheckedSenders, FINALITY, Node, OutboxEntry, OutboxState, Push, Row, Search, Store, receipt_of};
 use crate::{
     actor::{ActorCall, encode},
     lotus_json::{SignedMessage, message_cid, signed_message_cid, text_of, to_core},
     signer::{Signer, verify},
 };
+use cid::Cid;
 use damocles_core::{
     CancellationToken, Event, EventSink, MessageEvent,
     chain::{
@@ -99,11 +100,11 @@ impl Outbox {
         let row = self.store.get(id.as_str()).await?;
         let row = row.ok_or_else(|| ChainError::new(ChainErrorKind::NotFound, "find message").with("message", id))?;
         let deep = |epoch: i64| head.epoch.0.saturating_sub(epoch) >= confidence;
-        match (row.state, row.cid, row.receipt) {
+        match (row.state, row.signed.zip(row.cid), row.receipt) {
             (OutboxState::Dropped, ..) => Ok(MessageState::Dropped { reason: row.error.unwrap_or_default() }),
             (OutboxState::Settled, _, Some(receipt)) if deep(receipt.epoch.0) => Ok(MessageState::Landed(receipt)),
-            (OutboxState::Signed, Some(cid), _) => match self.node.search(head, &cid).await? {
-                Some(found) if deep(found.epoch) => {
+            (OutboxState::Signed, Some((signed, cid)), _) => match self.node.search(head, &signed, &cid).await? {
+                Search::Landed(found) if deep(found.epoch) => {
                     let said = self.said(&found).await;
                     Ok(MessageState::Landed(receipt_of(row.call.kind(), &found, said)))
                 }
@@ -155,8 +156,8 @@ impl Outbox {
                 return false;
             }
         };
-        // Proofs of spacetime have a deadline of their own.
-        rows.sort_by_key(|row| row.state == OutboxState::Recorded && row.call.kind() != CallKind::PoSt);
+        // Proofs of spacetime have a deadline: no other message, nor a slow search for one, may stand before them.
+        rows.sort_by_key(|row| (row.call.kind() != CallKind::PoSt, row.state == OutboxState::Recorded));
         let mut clean = true;
         for row in rows {
             let moved = match row.state {
@@ -239,32 +240,63 @@ impl Outbox {
         if looked.is_some_and(|epoch| (0..PUSH_AGAIN).contains(&head.epoch.0.saturating_sub(epoch))) {
             return Ok(());
         }
-        if let Some(found) = self.node.search(head, cid).await? {
+        let searched = match self.node.search(head, signed, cid).await {
+            Err(e) if self.landed.lock().contains(&row.key) => return Err(e),
+            searched => searched,
+        };
+        if let Ok(Search::Landed(found)) = &searched {
             if self.landed.lock().insert(row.key.clone()) {
                 self.emit(&row.key, MessageEvent::Landed { exit_code: found.exit_code });
             }
             if head.epoch.0.saturating_sub(found.epoch) >= FINALITY {
-                let said = self.said(&found).await;
-                self.store.settle(&row.key, &receipt_of(row.call.kind(), &found, said)).await?;
+                let said = self.said(found).await;
+                self.store.settle(&row.key, &receipt_of(row.call.kind(), found, said)).await?;
                 self.forget(&row.key);
             } else {
                 self.looked.lock().insert(row.key.clone(), head.epoch.0);
             }
             return Ok(());
         }
+        // A message that is not known to have landed is pushed even if the node cannot look for it: the same bytes
+        // twice are one message, and a nonce that is never filled stops all that follow.
         if self.push(head, &row.key, signed).await? == Push::Accepted {
             return Ok(());
         }
+        if let Err(e) = searched {
+            self.looked.lock().remove(&row.key);
+            return Err(e);
+        }
         // The nonce is used on chain and the message was not found: another message has it, or its tipset came just
         // now. Only when that is final the call may have another nonce.
-        let used = self.node.final_nonce(head, &signed.message.from).await?;
-        if used.is_some_and(|nonce| nonce > signed.message.sequence) && self.node.search(head, cid).await?.is_none() {
+        let used = self.node.nonce_before(head, FINALITY, &signed.message.from).await?;
+        if used.is_some_and(|nonce| nonce > signed.message.sequence) && self.is_taken(head, signed, cid).await? {
             let reason = format!("nonce {} was used by another message", signed.message.sequence);
             self.store.unsign(&row.key, &reason).await?;
             self.forget(&row.key);
             self.wake.notify_one();
         }
         Ok(())
+    }
+
+    /// Whether it was another message that used up a nonce, which is final by now.
+    async fn is_taken(&self, head: &TipsetRef, signed: &SignedMessage, cid: &Cid) -> Result<bool, ChainError> {
+        match self.node.search(head, signed, cid).await? {
+            Search::Landed(_) => return Ok(false),
+            Search::Absent | Search::Taken => return Ok(true),
+            Search::Unknown => {}
+        }
+        // A node that was restored from a snapshot has forgotten what landed before that. The message is only known
+        // to be another one if the nonce was used in a part of the chain that the node has.
+        let sender = &signed.message.from;
+        let before = self.node.nonce_before(head, 2 * FINALITY, sender).await?;
+        if before.is_some_and(|nonce| nonce > signed.message.sequence) {
+            return Err(ChainError::new(ChainErrorKind::NotFound, "look for message")
+                .with("message", cid)
+                .with("sender", text_of(sender))
+                .with("nonce", signed.message.sequence)
+                .hint_with("the nonce was used before the node's history begins: use a node with a longer one"));
+        }
+        Ok(true)
     }
 
     fn forget(&self, key: &SubmitKey) {

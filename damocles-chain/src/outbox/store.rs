@@ -13,6 +13,7 @@ use sqlx::{
     any::AnyRow,
     migrate::{Migration, MigrationType, Migrator},
 };
+use tracing::error;
 
 const SCHEMA: &str = "
 CREATE TABLE chain_messages (
@@ -141,8 +142,17 @@ fn row_of(row: &AnyRow) -> Result<Row, BoxError> {
     })
 }
 
-fn rows_of(op: &'static str, rows: &[AnyRow]) -> Result<Vec<Row>, ChainError> {
-    rows.iter().map(row_of).collect::<Result<_, _>>().map_err(|e| broken(op, e))
+/// The rows that can be read. A damaged one is reported and left where it is: it must not stop the others.
+fn rows_of(rows: &[AnyRow]) -> Vec<Row> {
+    let readable = |row| {
+        row_of(row)
+            .inspect_err(|e| {
+                let key: String = row.try_get("submit_key").unwrap_or_default();
+                error!(key, error = %e, "a message in the outbox is damaged and is not sent");
+            })
+            .ok()
+    };
+    rows.iter().filter_map(readable).collect()
 }
 
 impl Store {
@@ -172,21 +182,22 @@ impl Store {
 
     /// One call.
     pub(crate) async fn get(&self, key: &str) -> Result<Option<Row>, ChainError> {
-        let rows = sqlx::query("SELECT * FROM chain_messages WHERE submit_key = $1")
+        let failed = |e: BoxError| broken("read outbox", e).with("key", key);
+        let row = sqlx::query("SELECT * FROM chain_messages WHERE submit_key = $1")
             .bind(key)
-            .fetch_all(&self.pool)
+            .fetch_optional(&self.pool)
             .await
-            .map_err(|e| broken("read outbox", e).with("key", key))?;
-        Ok(rows_of("read outbox", &rows)?.pop())
+            .map_err(|e| failed(e.into()))?;
+        row.as_ref().map(row_of).transpose().map_err(failed)
     }
 
-    /// All calls in the order of their submission.
+    /// All calls that can be read, in the order of their submission.
     pub(crate) async fn all(&self) -> Result<Vec<Row>, ChainError> {
         let rows = sqlx::query("SELECT * FROM chain_messages ORDER BY seq, submit_key").fetch_all(&self.pool).await;
-        rows_of("read outbox", &rows.map_err(|e| broken("read outbox", e))?)
+        Ok(rows_of(&rows.map_err(|e| broken("read outbox", e))?))
     }
 
-    /// Calls that are neither settled nor dropped: signed ones by nonce, then the others in the order of their
+    /// Calls that can be read and are neither settled nor dropped: signed ones by nonce, then the others in the order of their
     /// submission.
     pub(crate) async fn unfinished(&self) -> Result<Vec<Row>, ChainError> {
         let rows = sqlx::query(
@@ -195,7 +206,7 @@ impl Store {
         )
         .fetch_all(&self.pool)
         .await;
-        rows_of("read outbox", &rows.map_err(|e| broken("read outbox", e))?)
+        Ok(rows_of(&rows.map_err(|e| broken("read outbox", e))?))
     }
 
     /// The nonce after the highest that was assigned to a sender.

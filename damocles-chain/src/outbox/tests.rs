@@ -1,6 +1,6 @@
 //! The outbox against a node in memory, crashed at every await.
 
-use super::{CheckedSenders, FINALITY, Found, Node, Outbox, OutboxState, Push, Store};
+use super::{CheckedSenders, FINALITY, Found, Node, Outbox, OutboxState, Push, Search, Store, same_call};
 use crate::{
     lotus_json::{SignedMessage, from_core, signed_message_cid},
     signer::{KeyKind, Keystore},
@@ -8,17 +8,18 @@ use crate::{
 use async_trait::async_trait;
 use cid::Cid;
 use damocles_core::{
-    ActorId, CommP, DeadlineIndex, Epoch, NullSink, PartitionIndex, Recovery, SectorNumber,
+    ActorId, CommP, CommR, DeadlineIndex, Epoch, NullSink, PartitionIndex, Recovery, SealProofType, SectorNumber,
+    SectorSize,
     chain::{
-        Call, ChainError, ChainErrorKind, DeclareFaultsRecovered, MessageId, MessageState, PartitionSectors, SubmitKey,
-        TipsetKey, TipsetRef,
+        Call, ChainError, ChainErrorKind, DeclareFaultsRecovered, MessageId, MessageState, PartitionSectors, PreCommit,
+        PreCommitBatch, SubmitKey, TipsetKey, TipsetRef,
     },
 };
 use fvm_shared::{address::Address, econ::TokenAmount, message::Message};
 use parking_lot::Mutex;
 use sqlx::{AnyPool, any::AnyPoolOptions};
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashSet},
     future::Future,
     pin::{Pin, pin},
     sync::Arc,
@@ -33,7 +34,12 @@ struct Chain {
     nonce: u64,
     pool: BTreeMap<u64, SignedMessage>,
     landed: Vec<(i64, SignedMessage)>,
+    /// What was ever taken: of anything else a node cannot say whether it is on chain.
+    known: HashSet<Cid>,
+    /// The nonces of all pushes, in order.
+    pushes: Vec<u64>,
     refuse: Option<&'static str>,
+    cannot_search: bool,
     name: &'static str,
 }
 
@@ -90,9 +96,9 @@ impl Node for FakeNode {
         Ok(next)
     }
 
-    async fn final_nonce(&self, head: &TipsetRef, _: &Address) -> Result<Option<u64>, ChainError> {
+    async fn nonce_before(&self, head: &TipsetRef, epochs: i64, _: &Address) -> Result<Option<u64>, ChainError> {
         let chain = self.chain.lock();
-        let old = head.epoch.0 - FINALITY;
+        let old = head.epoch.0 - epochs;
         let after = chain.landed.iter().filter(|(h, _)| *h <= old).map(|(_, m)| m.message.sequence + 1).max();
         Ok(Some(after.unwrap_or(0)))
     }
@@ -112,6 +118,7 @@ impl Node for FakeNode {
         yield_now().await;
         let pushed = {
             let mut chain = self.chain.lock();
+            chain.pushes.push(message.message.sequence);
             if let Some(reason) = chain.refuse {
                 return Err(ChainError::new(ChainErrorKind::Rejected, "push")
                     .recover_by(Recovery::RETRY)
@@ -120,6 +127,7 @@ impl Node for FakeNode {
             if message.message.sequence < chain.nonce {
                 Push::NonceUsed
             } else {
+                chain.known.insert(signed_message_cid(message));
                 let there = chain.pool.entry(message.message.sequence).or_insert_with(|| message.clone());
                 assert_eq!(there, message, "two messages of one nonce");
                 Push::Accepted
@@ -129,12 +137,24 @@ impl Node for FakeNode {
         Ok(pushed)
     }
 
-    async fn search(&self, head: &TipsetRef, cid: &Cid) -> Result<Option<Found>, ChainError> {
+    async fn search(&self, head: &TipsetRef, signed: &SignedMessage, cid: &Cid) -> Result<Search, ChainError> {
         yield_now().await;
         let chain = self.chain.lock();
+        if chain.cannot_search {
+            return Err(ChainError::new(ChainErrorKind::Unavailable, "search"));
+        }
+        if !chain.known.contains(cid) {
+            return Ok(Search::Unknown);
+        }
         let mut landed = chain.landed.iter().filter(|(h, _)| *h < head.epoch.0);
-        let found = landed.find(|(_, m)| signed_message_cid(m) == *cid);
-        Ok(found.map(|(epoch, _)| Found { message: *cid, exit_code: 0, returned: Vec::new(), epoch: *epoch }))
+        let Some((epoch, found)) = landed.find(|(_, m)| m.message.sequence == signed.message.sequence) else {
+            return Ok(Search::Absent);
+        };
+        if !same_call(&found.message, &signed.message) {
+            return Ok(Search::Taken);
+        }
+        let message = signed_message_cid(found);
+        Ok(Search::Landed(Found { message, exit_code: 0, returned: Vec::new(), epoch: *epoch }))
     }
 
     async fn said(&self, _: &Cid) -> Option<String> {
@@ -177,6 +197,18 @@ fn call(n: u64) -> Call {
         sectors: [SectorNumber(n)].into_iter().collect(),
     };
     Call::DeclareFaultsRecovered(DeclareFaultsRecovered { miner: ActorId(1000), recoveries: vec![part] })
+}
+
+fn pre_commit(n: u64) -> Call {
+    let sector = PreCommit {
+        number: SectorNumber(n),
+        proof_type: SealProofType::of(SectorSize::KiB2),
+        comm_r: CommR([7; 32]),
+        comm_d: None,
+        ticket_epoch: Epoch(50),
+        expiration: Epoch(1_000_000),
+    };
+    Call::PreCommit(PreCommitBatch { miner: ActorId(1000), sectors: vec![sector] })
 }
 
 fn key(n: u64) -> SubmitKey {
@@ -293,34 +325,136 @@ async fn a_refusal_is_noted_and_tried_again() {
     assert_eq!(outbox.entries().await.unwrap()[0].error, None);
 }
 
-#[tokio::test]
-async fn a_nonce_that_was_taken_is_replaced_when_that_is_final() {
-    let (bench, node) = (Bench::new(), FakeNode::new());
-    let outbox = bench.outbox(&node).await;
+/// Somebody else with the same key is faster: the outbox's first message meets a nonce that another one has.
+async fn overtaken(bench: &Bench, node: &FakeNode, outbox: &Outbox) {
     node.chain.lock().refuse = Some("away");
     outbox.submit(&key(1), &call(1)).await.unwrap();
     outbox.pass(&node.head()).await;
-    // Somebody else with the same key was faster.
-    let foreign = {
-        let store = Store::open(bench.pool().await).await.unwrap();
-        let row = store.get(&key(1).0).await.unwrap().unwrap();
-        let mut foreign = row.signed.unwrap();
-        foreign.message.value = TokenAmount::from_whole(5);
-        foreign
-    };
+    let store = Store::open(bench.pool().await).await.unwrap();
+    let mut foreign = store.get(&key(1).0).await.unwrap().unwrap().signed.unwrap();
+    foreign.message.value = TokenAmount::from_whole(5);
     {
         let mut chain = node.chain.lock();
         chain.refuse = None;
         chain.pool.insert(0, foreign);
     }
     node.mine(10);
-    outbox.pass(&node.head()).await;
-    let id = MessageId::new(&key(1).0);
-    assert_eq!(outbox.entries().await.unwrap()[0].nonce, Some(0), "not final yet");
-    assert_eq!(outbox.state(&id, 0, &node.head()).await.unwrap(), MessageState::Pending);
-    node.mine(FINALITY);
+}
+
+#[tokio::test]
+async fn a_nonce_that_was_taken_is_replaced_when_that_is_final() {
+    for known in [false, true] {
+        let (bench, node) = (Bench::new(), FakeNode::new());
+        let outbox = bench.outbox(&node).await;
+        overtaken(&bench, &node, &outbox).await;
+        if known {
+            // The node has seen ours as well, in a pool where it was replaced.
+            let cid = outbox.entries().await.unwrap()[0].cid.as_ref().unwrap().parse().unwrap();
+            node.chain.lock().known.insert(cid);
+        }
+        outbox.pass(&node.head()).await;
+        let id = MessageId::new(&key(1).0);
+        assert_eq!(outbox.entries().await.unwrap()[0].nonce, Some(0), "not final yet");
+        assert_eq!(outbox.state(&id, 0, &node.head()).await.unwrap(), MessageState::Pending, "it never ran");
+        node.mine(FINALITY);
+        settle_all(&node, &outbox, &[key(1)]).await;
+        assert_eq!(node.landed(), [0, 1]);
+    }
+}
+
+#[tokio::test]
+async fn a_nonce_that_was_used_before_the_nodes_history_is_no_reason_to_send_twice() {
+    let (bench, node) = (Bench::new(), FakeNode::new());
+    let outbox = bench.outbox(&node).await;
+    overtaken(&bench, &node, &outbox).await;
+    node.mine(2 * FINALITY);
+    assert!(!outbox.pass(&node.head()).await);
+    let entry = outbox.entries().await.unwrap().remove(0);
+    assert_eq!((entry.state, entry.nonce), (OutboxState::Signed, Some(0)));
+    assert!(entry.error.unwrap().contains("look for message"));
+    assert_eq!(node.landed(), [0]);
+}
+
+#[tokio::test]
+async fn a_push_that_failed_is_done_again_though_the_node_never_saw_the_message() {
+    for cannot_search in [false, true] {
+        let (bench, node) = (Bench::new(), FakeNode::new());
+        let outbox = bench.outbox(&node).await;
+        node.chain.lock().refuse = Some("away");
+        outbox.submit(&key(1), &call(1)).await.unwrap();
+        assert!(!outbox.pass(&node.head()).await);
+        {
+            let mut chain = node.chain.lock();
+            chain.refuse = None;
+            chain.cannot_search = cannot_search;
+        }
+        assert!(outbox.pass(&node.head()).await);
+        assert_eq!(node.chain.lock().pool.len(), 1, "search fails: {cannot_search}");
+        // A search that fails says nothing about a nonce that is used, however long ago.
+        node.mine(2 * FINALITY);
+        assert_eq!(outbox.pass(&node.head()).await, !cannot_search);
+        assert_eq!(outbox.entries().await.unwrap()[0].nonce, Some(0));
+        node.chain.lock().cannot_search = false;
+        settle_all(&node, &outbox, &[key(1)]).await;
+        assert_eq!(node.landed(), [0]);
+    }
+}
+
+#[tokio::test]
+async fn what_is_known_to_have_landed_is_not_pushed_because_a_search_fails() {
+    let (bench, node) = (Bench::new(), FakeNode::new());
+    let outbox = bench.outbox(&node).await;
+    outbox.submit(&key(1), &call(1)).await.unwrap();
     settle_all(&node, &outbox, &[key(1)]).await;
+    let pushes = node.chain.lock().pushes.len();
+    node.chain.lock().cannot_search = true;
+    node.mine(10);
+    assert!(!outbox.pass(&node.head()).await);
+    assert_eq!(node.chain.lock().pushes.len(), pushes);
+}
+
+#[tokio::test]
+async fn a_damaged_row_stops_no_other() {
+    let (bench, node) = (Bench::new(), FakeNode::new());
+    let outbox = bench.outbox(&node).await;
+    for n in 1..=3 {
+        outbox.submit(&key(n), &call(n)).await.unwrap();
+    }
+    let damage = "UPDATE chain_messages SET call = '{' WHERE submit_key = $1";
+    sqlx::query(damage).bind(key(1).0).execute(&bench.pool().await).await.unwrap();
+    settle_all(&node, &outbox, &[key(2), key(3)]).await;
     assert_eq!(node.landed(), [0, 1]);
+    let keys: Vec<SubmitKey> = outbox.entries().await.unwrap().into_iter().map(|e| e.key).collect();
+    assert_eq!(keys, [key(2), key(3)]);
+    // Its own caller is told, and its key is not free for another call.
+    for error in [
+        outbox.state(&MessageId::new(&key(1).0), 0, &node.head()).await.unwrap_err(),
+        outbox.submit(&key(1), &call(1)).await.unwrap_err(),
+    ] {
+        assert_eq!(error.kind(), ChainErrorKind::Outbox);
+        assert!(error.chain().contains(&key(1).0), "{}", error.chain());
+    }
+}
+
+#[tokio::test]
+async fn proofs_of_spacetime_are_signed_and_pushed_first() {
+    let (bench, node) = (Bench::new(), FakeNode::new());
+    {
+        let outbox = bench.outbox(&node).await;
+        outbox.submit(&key(1), &pre_commit(1)).await.unwrap();
+        outbox.pass(&node.head()).await;
+        outbox.submit(&key(2), &pre_commit(2)).await.unwrap();
+        outbox.submit(&key(3), &call(3)).await.unwrap();
+        outbox.pass(&node.head()).await;
+        let nonces: Vec<_> = outbox.entries().await.unwrap().into_iter().map(|e| e.nonce).collect();
+        assert_eq!(nonces, [Some(0), Some(2), Some(1)], "signed first");
+    }
+    // The next process finds all of them signed, and a new one.
+    node.chain.lock().pushes.clear();
+    let outbox = bench.outbox(&node).await;
+    outbox.submit(&key(4), &call(4)).await.unwrap();
+    outbox.pass(&node.head()).await;
+    assert_eq!(node.chain.lock().pushes, [1, 3, 0, 2]);
 }
 
 #[tokio::test]

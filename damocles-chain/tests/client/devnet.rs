@@ -5,7 +5,7 @@ use crate::{
     setup::{Home, recover},
 };
 use damocles_chain::{
-    LotusClient, Senders,
+    LotusClient, OutboxState, Senders,
     devnet::{Devnet, DevnetConfig, DevnetRpc},
     lotus_json::from_core,
 };
@@ -17,21 +17,36 @@ use damocles_core::{
 };
 use futures::{SinkExt as _, StreamExt as _};
 use fvm_shared::econ::TokenAmount;
-use std::{future::Future, sync::Arc, time::Duration};
+use std::{
+    future::Future,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 struct Net {
     devnet: Arc<Devnet>,
     server: Server,
+    away: Arc<AtomicBool>,
     home: Home,
 }
 
-async fn serve(devnet: &Arc<Devnet>) -> Server {
+/// Serves a devnet; as long as `away` is set, no message reaches it.
+async fn serve(devnet: &Arc<Devnet>, away: &Arc<AtomicBool>) -> Server {
     let rpc = DevnetRpc::new(Arc::clone(devnet));
-    let posts = rpc.clone();
+    let (posts, away) = (rpc.clone(), Arc::clone(away));
     let handler = move |body: String| {
         let rpc = posts.clone();
-        Box::pin(async move { Reply::text(200, rpc.handle(&body).await.unwrap_or_default()) }) as _
+        let lost = body.contains("Filecoin.MpoolPush") && away.load(Ordering::SeqCst);
+        Box::pin(async move {
+            if lost {
+                return Reply::text(502, "");
+            }
+            Reply::text(200, rpc.handle(&body).await.unwrap_or_default())
+        }) as _
     };
     let channels = move |incoming, outgoing: futures::channel::mpsc::UnboundedSender<String>| {
         let rpc = rpc.clone();
@@ -49,8 +64,9 @@ impl Net {
         let config =
             DevnetConfig { network_name: "devnet-fake-client".into(), fund: fund.to_vec(), ..DevnetConfig::default() };
         let devnet = Devnet::in_memory(config, Arc::new(FakeVerifier)).unwrap();
-        let server = serve(&devnet).await;
-        Self { devnet, server, home }
+        let away = Arc::default();
+        let server = serve(&devnet, &away).await;
+        Self { devnet, server, away, home }
     }
 
     async fn client(&self) -> (Arc<LotusClient>, DropGuard) {
@@ -145,6 +161,24 @@ async fn a_restarted_client_finishes_what_is_in_its_outbox() {
     let (client, _running) = net.client().await;
     net.mine_until(client.landed(&id, 1, &Context::detached())).await.unwrap();
     assert!(matches!(client.message(&id, 1).await.unwrap(), MessageState::Landed(_)));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_message_whose_first_push_was_lost_lands() {
+    let net = Net::new().await;
+    let (client, _running) = net.client().await;
+    let miner = net.create_miner(&client).await;
+    net.away.store(true, Ordering::SeqCst);
+    let id = client.submit(&SubmitKey("lost".into()), &recover(miner, 5)).await.unwrap();
+    let failed = async {
+        while client.outbox().await.unwrap()[1].error.is_none() {
+            tokio::task::yield_now().await;
+        }
+    };
+    net.mine_until(failed).await;
+    assert_eq!(client.outbox().await.unwrap()[1].state, OutboxState::Signed);
+    net.away.store(false, Ordering::SeqCst);
+    net.mine_until(client.landed(&id, 1, &Context::detached())).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]

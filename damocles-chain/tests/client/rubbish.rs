@@ -9,8 +9,8 @@ use damocles_core::{
     ActorId, Address, CancellationToken, CommP, CommR, DeadlineIndex, Epoch, Recovery, SealProofType, SectorId,
     SectorNumber, SectorSet, SectorSize,
     chain::{
-        Call, ChainClient as _, ChainError, ChainErrorKind, CreateMiner, HeadChange, PreCommit, PreCommitBatch,
-        RandomnessKind, SubmitKey, TipsetKey, TipsetRef,
+        Call, ChainClient as _, ChainError, ChainErrorKind, CreateMiner, HeadChange, MessageState, PreCommit,
+        PreCommitBatch, RandomnessKind, SubmitKey, TipsetKey, TipsetRef,
     },
 };
 use futures::StreamExt as _;
@@ -301,6 +301,62 @@ async fn without_channels_the_head_is_polled_and_forks_are_told() {
     assert_eq!([next().await, next().await, next().await], [('-', 3), ('+', 4), ('+', 6)]);
     let mut late = client.head_changes();
     assert!(matches!(late.next().await, Some(HeadChange::Apply(t)) if t.epoch == Epoch(6)));
+}
+
+#[tokio::test]
+async fn a_node_with_less_history_than_was_seen_is_followed_on() {
+    let home = Home::new();
+    let head = Arc::new(Mutex::new(tipset(3, 0, (2, 0))));
+    let told = Arc::clone(&head);
+    let server = Server::scripted(move |method, params| match method {
+        "ChainHead" => Reply::result(told.lock().clone()),
+        "ChainGetTipSet" => match params[0][0]["/"].as_str() {
+            Some(key) if *key == cid(899, 0) => Reply::result(tipset(899, 0, (898, 0))),
+            // Restored from a snapshot that begins there.
+            _ => Reply::error(1, "failed to load tipset: ipld: could not find bafy2bza"),
+        },
+        other => Reply::error(-32601, other),
+    })
+    .await;
+    let client = home.client(&server.url).await;
+    let mut changes = client.head_changes();
+    assert!(matches!(changes.next().await, Some(HeadChange::Apply(t)) if t.epoch == Epoch(3)));
+    *head.lock() = tipset(900, 0, (899, 0));
+    assert!(matches!(changes.next().await, Some(HeadChange::Revert(t)) if t.epoch == Epoch(3)));
+    assert!(matches!(changes.next().await, Some(HeadChange::Apply(t)) if t.epoch == Epoch(900)));
+}
+
+#[tokio::test]
+async fn a_receipt_of_a_call_that_is_not_ours_is_not_taken() {
+    let home = Home::new();
+    let good = all_but("", || Reply::text(500, ""));
+    let server = Server::scripted(move |method, params| match method {
+        "StateSearchMsg" => {
+            Reply::result(json!({"Message": {"/": cid(1, 9)}, "Receipt": {"ExitCode": 0, "Return": null,
+            "GasUsed": 5}, "TipSet": [{"/": cid(90, 0)}], "Height": 90}))
+        }
+        "ChainGetTipSet" => Reply::result(tipset(90, 0, (89, 0))),
+        "ChainGetMessage" => {
+            Reply::result(json!({"Version": 0, "To": "t01000", "From": "t01", "Nonce": 3, "Value": "7",
+            "GasLimit": 1000, "GasFeeCap": "200", "GasPremium": "100", "Method": 0, "Params": null}))
+        }
+        _ => good(method, params),
+    })
+    .await;
+    let client = home.client(&server.url).await;
+    let id = client.submit(&SubmitKey("a".to_owned()), &pre_commit()).await.unwrap();
+    let cancel = CancellationToken::new();
+    let running = tokio::spawn({
+        let (client, cancel) = (Arc::clone(&client), cancel.clone());
+        async move { client.run(cancel).await }
+    });
+    while client.outbox().await.unwrap()[0].state != OutboxState::Signed {
+        tokio::task::yield_now().await;
+    }
+    cancel.cancel();
+    running.await.unwrap();
+    assert_eq!(client.message(&id, 0).await.unwrap(), MessageState::Pending);
+    assert!(server.was_called("ChainGetMessage"));
 }
 
 #[tokio::test]
