@@ -2,11 +2,11 @@
 
 use super::{
     actors::{Actor, code, load},
-    chain::Entry,
+    chain::{Entry, Pushed},
     gas,
     mempool::Refusal,
     node::{Devnet, encode},
-    signed::SignedMessage,
+    signed::{SignedMessage, message_cid},
 };
 use crate::lotus_json::text_of;
 use cid::Cid;
@@ -40,8 +40,9 @@ impl Devnet {
         // The message is stored too, so that its CID leads somewhere before it lands.
         let block = (message.cid(), message.stored());
         self.store.append(&entry, vec![block]).map_err(|e| Refusal::Failed(e.chain()))?;
+        let unsigned = message_cid(&message.message);
         let cid = chain.pool.insert(from, message)?;
-        chain.remember_push(cid, from, nonce);
+        chain.remember_push(unsigned, Pushed { cid, from, nonce });
         Ok(cid)
     }
 

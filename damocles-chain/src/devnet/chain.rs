@@ -37,6 +37,15 @@ pub(super) enum Entry {
     Fund { funded: Vec<String>, state: Cid },
 }
 
+/// A message that was taken.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Pushed {
+    /// By which the chain would know it.
+    pub(super) cid: Cid,
+    pub(super) from: ActorID,
+    pub(super) nonce: u64,
+}
+
 /// The chain as it stands.
 #[derive(Debug)]
 pub(super) struct Chain {
@@ -44,8 +53,8 @@ pub(super) struct Chain {
     by_cid: HashMap<Cid, ChainEpoch>,
     messages: HashMap<Cid, (ChainEpoch, usize)>,
     by_nonce: HashMap<(ActorID, u64), Cid>,
-    /// Senders and nonces of all messages that were ever taken, to find what replaced one.
-    pushed: HashMap<Cid, (ActorID, u64)>,
+    /// All messages that were ever taken, by either CID, to find what replaced one.
+    pushed: HashMap<Cid, Pushed>,
     pub(super) pool: Mempool,
     /// The actors in the head's state.
     pub(super) actors: Arc<Actors>,
@@ -87,8 +96,14 @@ impl Chain {
         }
     }
 
-    pub(super) fn remember_push(&mut self, cid: Cid, from: ActorID, nonce: u64) {
-        self.pushed.insert(cid, (from, nonce));
+    pub(super) fn remember_push(&mut self, unsigned: Cid, pushed: Pushed) {
+        self.pushed.insert(unsigned, pushed);
+        self.pushed.insert(pushed.cid, pushed);
+    }
+
+    /// A message that was ever taken, by either CID.
+    pub(super) fn pushed(&self, cid: &Cid) -> Option<Pushed> {
+        self.pushed.get(cid).copied()
     }
 
     pub(super) fn head(&self) -> Arc<Tipset> {
@@ -126,8 +141,8 @@ impl Chain {
         Some((Arc::clone(tipset), tipset.messages.get(*index)?.clone()))
     }
 
-    /// The message on chain that took the place of another.
-    pub(super) fn replacement(&self, cid: &Cid) -> Option<Cid> {
-        self.by_nonce.get(self.pushed.get(cid)?).copied()
+    /// The message on chain that has the nonce of one that was taken.
+    pub(super) fn in_place_of(&self, pushed: &Pushed) -> Option<(Arc<Tipset>, Executed)> {
+        self.message(self.by_nonce.get(&(pushed.from, pushed.nonce))?)
     }
 }

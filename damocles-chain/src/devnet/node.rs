@@ -3,13 +3,13 @@
 use super::{
     actors::{Actors, World, load_actors},
     block::{Draft, Tipset},
-    chain::{Chain, Entry},
+    chain::{Chain, Entry, Pushed},
     config::{DevnetConfig, FIRST_HEIGHT, policy},
     error::{DevnetError, DevnetErrorKind},
     genesis,
     mempool::Refusal,
     randomness::Oracle,
-    signed::SignedMessage,
+    signed::{SignedMessage, message_cid},
     store::{DevnetStore, Overlay},
     vm,
 };
@@ -366,7 +366,8 @@ fn replay(config: &DevnetConfig, entries: &[Vec<u8>]) -> Result<Option<Chain>, D
 fn restore_push(chain: &mut Chain, from: ActorID, bytes: &[u8]) -> Result<(), DevnetError> {
     let message: SignedMessage =
         from_slice(bytes).map_err(|e| DevnetError::new(DevnetErrorKind::Corrupt, "read a message").because(e))?;
-    chain.remember_push(message.cid(), from, message.message.sequence);
+    let pushed = Pushed { cid: message.cid(), from, nonce: message.message.sequence };
+    chain.remember_push(message_cid(&message.message), pushed);
     chain
         .pool
         .insert(from, message)

@@ -1,6 +1,8 @@
 //! The pool: nonces, replacement, signatures.
 
 use crate::harness::{Key, Net};
+use cid::Cid;
+use damocles_chain::devnet::message_cid;
 use fvm_shared::econ::TokenAmount;
 use serde_json::json;
 
@@ -52,7 +54,49 @@ fn a_replacement_pays_a_tenth_more_and_one() {
     let cid = json!({"/": old.to_string()});
     let found = net.call("StateSearchMsg", json!([[], cid, -1, true]));
     assert_eq!(found["Message"]["/"], new.to_string());
-    assert!(net.try_call("StateSearchMsg", json!([[], cid, -1, false])).is_err());
+    let error = net.try_call("StateSearchMsg", json!([[], cid, -1, false])).unwrap_err();
+    assert_eq!(
+        error["message"],
+        format!("found message with equal nonce as the one we are looking for (F:{old} n 0, TS: {new} n0)")
+    );
+}
+
+#[test]
+fn only_a_message_that_does_the_same_answers_for_another() {
+    let net = Net::bare();
+    let old = net.push(&net.owner, send(&net, 0, 100_000)).unwrap();
+    let mut other = send(&net, 0, 150_000);
+    other.value = TokenAmount::from_whole(2);
+    let new = net.push(&net.owner, other).unwrap();
+    let search = |replaced: bool| net.try_call("StateSearchMsg", json!([[], {"/": old.to_string()}, -1, replaced]));
+    assert!(search(true).unwrap().is_null(), "nothing has landed");
+    net.devnet.mine(1).unwrap();
+    assert!(search(true).unwrap().is_null(), "the head's messages have no receipt yet");
+    net.devnet.mine(1).unwrap();
+    for replaced in [true, false] {
+        assert_eq!(
+            search(replaced).unwrap_err()["message"],
+            format!(
+                "found message with equal nonce as the one we are looking for that is NOT a valid replacement message \
+                 (F:{old} n 0, TS: {new} n0)"
+            )
+        );
+    }
+}
+
+#[test]
+fn a_message_that_was_never_seen_cannot_be_looked_for() {
+    let net = Net::bare();
+    let signed = net.owner.sign(send(&net, 0, 100_000));
+    let (cid, unsigned) = (signed.cid(), message_cid(&signed.message));
+    let search = |cid: &Cid| net.try_call("StateSearchMsg", json!([[], {"/": cid.to_string()}, -1, true]));
+    for cid in [cid, unsigned] {
+        assert_eq!(search(&cid).unwrap_err()["message"], format!("failed to load message: ipld: could not find {cid}"));
+    }
+    net.devnet.push(signed).unwrap();
+    assert!([cid, unsigned].iter().all(|cid| search(cid).unwrap().is_null()), "it waits");
+    net.devnet.mine(2).unwrap();
+    assert!([cid, unsigned].iter().all(|cid| search(cid).unwrap()["Receipt"]["ExitCode"] == 0));
 }
 
 #[test]

@@ -14,6 +14,7 @@ use crate::{
         vm,
     },
     lotus_json::{self, GasCost, InvocResult, MessageReceipt, MessageSendSpec, MsgLookup},
+    outbox::same_call,
 };
 use cid::Cid;
 use fvm_ipld_encoding::to_vec;
@@ -21,26 +22,39 @@ use fvm_shared::{address::Address, bigint::BigInt, econ::TokenAmount, message::M
 use num_traits::Zero;
 use serde_json::Value;
 
-/// Finds a message on chain whose receipt is there: one that sits in the head has none yet.
+/// Finds a message on chain whose receipt is there: one that sits in the head has none yet. What Lotus answers with an
+/// error is one here too: a message that the node never saw, and one whose nonce another message has.
 pub(super) fn lookup(devnet: &Devnet, cid: &Cid, allow_replaced: bool) -> Result<Option<MsgLookup>, RpcFault> {
-    let chain = devnet.chain.read();
-    let found = match chain.message(cid) {
-        Some(found) => Some(found),
-        None => match chain.replacement(cid) {
-            Some(other) if allow_replaced => chain.message(&other),
-            Some(other) => {
-                return Err(RpcFault::new(format!(
-                    "found message with equal nonce and call params but different CID: wanted {cid}, found {other}"
-                )));
+    let (wanted, executed, child) = {
+        let chain = devnet.chain.read();
+        let (wanted, found) = match (chain.message(cid), chain.pushed(cid)) {
+            (Some(found), _) => (None, Some(found)),
+            (None, Some(pushed)) => (Some(pushed), chain.in_place_of(&pushed)),
+            (None, None) => {
+                return Err(RpcFault::new(format!("failed to load message: ipld: could not find {cid}")));
             }
-            None => None,
-        },
+        };
+        let Some((tipset, executed)) = found else { return Ok(None) };
+        let Some(child) = chain.child(tipset.height) else { return Ok(None) };
+        (wanted, executed, child)
     };
-    let Some((tipset, executed)) = found else { return Ok(None) };
-    let Some(child) = chain.child(tipset.height) else { return Ok(None) };
-    let same = executed.cid == *cid || executed.unsigned == *cid;
+    if let Some(wanted) = wanted {
+        let replaced = |doubt: &str| {
+            let (other, nonce) = (executed.cid, wanted.nonce);
+            RpcFault::new(format!(
+                "found message with equal nonce as the one we are looking for{doubt} (F:{cid} n {nonce}, TS: {other} \
+                 n{nonce})"
+            ))
+        };
+        if !same_call(&stored_message(devnet, &wanted.cid)?, &stored_message(devnet, &executed.cid)?) {
+            return Err(replaced(" that is NOT a valid replacement message"));
+        }
+        if !allow_replaced {
+            return Err(replaced(""));
+        }
+    }
     Ok(Some(MsgLookup {
-        message: if same { *cid } else { executed.cid },
+        message: if wanted.is_none() { *cid } else { executed.cid },
         receipt: receipt_json(&executed),
         return_dec: Value::Null,
         tip_set: vec![child.cid],
