@@ -6,23 +6,24 @@ use crate::{
     worker::args::ProcessorArgs,
 };
 use anyhow::{Context as _, anyhow};
-use damocles_core::pool::TaskKind;
+use damocles_core::pool::{ProcessorPool, TaskKind};
 use damocles_seal::{
-    pool::{CommandSpec, Limits, LocalPool, PoolSpec, SlotSpec},
+    pool::{CommandSpec, Limits, LocalPool, PoolSpec, SlotSpec, TimeLimit},
     processor::{self, ServeOptions, Served},
 };
-use std::path::Path;
+use std::{path::Path, sync::Arc};
 
 /// This program. Not its path: that may name a newer build by the time a child starts, and all parts of one daemon must
 /// be of one build.
 pub(crate) const OWN: &str = "/proc/self/exe";
 
-/// A pool with these slots. A slot without a program of its own runs this one.
+/// A pool with these slots, whose tasks have a limited time each. A slot without a program of its own runs this one.
 ///
 /// # Errors
 ///
 /// A slot cannot be had as it is configured.
-pub fn pool(slots: &[Configured], processors: &Processors) -> Result<LocalPool, Failure> {
+pub fn pool(slots: &[Configured], processors: &Processors) -> Result<Arc<dyn ProcessorPool>, Failure> {
+    let times = slots.iter().map(|slot| (slot.kind.task_kind(), processors.limitation.timeout_of(slot.kind))).collect();
     let own = Path::new(OWN);
     let slots = slots.iter().map(|slot| spec_of(slot, own)).collect::<Result<_, _>>()?;
     let mut spec = PoolSpec::new(slots);
@@ -32,7 +33,8 @@ pub fn pool(slots: &[Configured], processors: &Processors) -> Result<LocalPool, 
         staggered: processors.limitation.staggered.iter().map(|(k, gap)| (k.task_kind(), gap.0)).collect(),
         ext_locks: processors.ext_locks.iter().map(|(name, n)| (name.clone(), count(*n))).collect(),
     };
-    Ok(LocalPool::new(spec).context("set up processors")?)
+    let pool = LocalPool::new(spec).context("set up processors")?;
+    Ok(Arc::new(TimeLimit::new(Arc::new(pool), times)))
 }
 
 /// Says which setting this version cannot honour: a slot that is not as it was asked for does not start.
@@ -41,6 +43,8 @@ fn refuse(slot: &Configured) -> Result<(), Failure> {
         ("numa_preferred", "bind the slot to the CPUs of that node with `cgroup.cpuset`")
     } else if slot.concurrent.get() > 1 {
         ("concurrent", "write one [[processors.<stage>]] entry for each task that may run at a time")
+    } else if slot.group_name.is_some() {
+        ("cgroup.group_name", "remove it: `cgroup.cpuset` alone binds the child")
     } else if !slot.auto_restart {
         ("auto_restart", "remove it: a child that died is started again with the next task")
     } else {
@@ -82,4 +86,31 @@ pub fn serve(args: ProcessorArgs) -> Result<(), Failure> {
 #[expect(clippy::exit, clippy::disallowed_methods, reason = "a thread that proves cannot be joined or stopped")]
 fn end_now() -> ! {
     std::process::exit(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{ManagerConfig, Source};
+
+    fn refused(slot: &str) -> String {
+        let text = format!("[chain]\nendpoint = \"http://h:1\"\n[[processors.window_post]]\n{slot}\n");
+        let config = ManagerConfig::parse(&Source::of("manager.toml", text)).unwrap();
+        let failure = pool(&config.slots(), &config.processors).unwrap_err();
+        assert_eq!(failure.exit, Exit::Usage);
+        failure.error.to_string()
+    }
+
+    #[tokio::test]
+    async fn what_cannot_be_honoured_is_refused() {
+        for (slot, key) in [
+            ("numa_preferred = 0", "numa_preferred"),
+            ("concurrent = 2", "concurrent"),
+            ("auto_restart = false", "auto_restart"),
+            ("cgroup = { cpuset = \"0\", group_name = \"vc-worker\" }", "cgroup.group_name"),
+        ] {
+            let error = refused(slot);
+            assert!(error.contains(&format!("`{key}`")), "{error}");
+        }
+    }
 }

@@ -10,6 +10,9 @@ pub struct Options {
     pub confidence: i64,
     /// Epochs on top of a challenge before it is proven. A changed challenge is noticed in any case and costs a proof.
     pub challenge_confidence: i64,
+    /// Epochs after a deadline opens before its proof is sent, so that a reorganisation of the opening does not undo it.
+    /// Never more than half the time that is left until the duty is due.
+    pub submit_confidence: i64,
     /// How long before the protocol's last epoch a duty is due.
     pub due_margin: i64,
     /// The most partitions in one proof: 1 to 3.
@@ -22,6 +25,9 @@ pub struct Options {
     pub attempts: u32,
     /// How many faulty sectors are checked at a time.
     pub parallel_checks: usize,
+    /// How long a reader of challenges may take in any case. Beyond that it may take a share of the epochs that are left
+    /// until the duty is due; a reader that takes longer hangs.
+    pub least_read_time: Duration,
     /// How long the chain client may take for one answer.
     pub chain_timeout: Duration,
 }
@@ -36,12 +42,14 @@ impl Default for Options {
         Self {
             confidence: 5,
             challenge_confidence: 2,
+            submit_confidence: 0,
             due_margin: 0,
             partitions_per_proof: Self::MAX_PARTITIONS_PER_PROOF,
             partitions_per_declaration: 50,
             lookahead: 4,
             attempts: 5,
             parallel_checks: 8,
+            least_read_time: Duration::from_secs(10),
             chain_timeout: Duration::from_secs(60),
         }
     }

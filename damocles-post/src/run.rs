@@ -2,7 +2,7 @@
 
 use crate::{heads::Heads, plan::partitions_of};
 use damocles_core::{
-    ActorId, Context, Epoch, Event, PartitionIndex, Recovery,
+    ActorId, CancellationToken, Context, Epoch, Event, PartitionIndex, Recovery,
     chain::{ChainClient, TipsetRef},
     post::{Duty, DutyKind, Fulfilled, PoStError, PoStErrorKind, PoStScheduler, ProvingView},
 };
@@ -62,42 +62,46 @@ impl PoStLoop {
         Self { options, ..self }
     }
 
-    /// Runs until `cx` is cancelled. When it returns, no task that it began is left; when it is dropped, they are
-    /// aborted.
-    pub async fn run(&self, cx: &Context) {
-        let mut board = Board::new();
+    /// Runs until `drain` or `cx` is cancelled: after `drain` no duty begins and those under way go on to their end,
+    /// `cx` stops them. When it returns, no task that it began is left; when it is dropped, they are aborted.
+    pub async fn run(&self, cx: &Context, drain: &CancellationToken) {
+        let mut board = Board::new(cx);
         let mut heads = Heads::of(&*self.chain);
-        while !cx.cancel.is_cancelled() {
+        while !cx.cancel.is_cancelled() && !drain.is_cancelled() {
             tokio::select! {
                 biased;
                 () = cx.cancel.cancelled() => break,
+                () = drain.cancelled() => break,
                 Some(ended) = board.tasks.join_next_with_id() => self.take(&mut board, ended, cx),
                 head = heads.next(cx) => match head {
-                    Some(head) => self.see(&mut board, &head, cx),
+                    Some(head) => self.see(&mut board, &head),
                     None => {
                         let pause = tokio::time::sleep(self.options.first_retry);
-                        cx.cancel.run_until_cancelled(pause).await;
+                        drain.run_until_cancelled(cx.cancel.run_until_cancelled(pause)).await;
                         heads = Heads::of(&*self.chain);
                     }
                 },
             }
         }
-        while board.tasks.join_next().await.is_some() {}
+        board.looking.cancel.cancel();
+        while let Some(ended) = board.tasks.join_next_with_id().await {
+            self.take(&mut board, ended, cx);
+        }
     }
 
-    fn see(&self, board: &mut Board, head: &TipsetRef, cx: &Context) {
+    fn see(&self, board: &mut Board, head: &TipsetRef) {
         board.now = head.epoch;
         for miner in &self.miners {
             if let Some(next) = board.viewing.get_mut(miner) {
                 *next = Some(head.clone());
             } else {
-                self.begin_view(board, *miner, head.clone(), cx);
+                self.begin_view(board, *miner, head.clone());
             }
         }
     }
 
-    fn begin_view(&self, board: &mut Board, miner: ActorId, head: TipsetRef, cx: &Context) {
-        let (this, cx) = (self.clone(), cx.child());
+    fn begin_view(&self, board: &mut Board, miner: ActorId, head: TipsetRef) {
+        let (this, cx) = (self.clone(), board.looking.clone());
         let task = board.tasks.spawn(async move { Ended::View(this.look(miner, &head, &cx).await.map(Box::new)) });
         board.work.insert(task.id(), Work::View(miner));
         board.viewing.insert(miner, None);
@@ -130,11 +134,14 @@ impl PoStLoop {
         match board.work.remove(&id) {
             Some(Work::View(miner)) => {
                 let next = board.viewing.remove(&miner).flatten();
+                if board.looking.cancel.is_cancelled() {
+                    return;
+                }
                 if let Some(Ended::View(Some(view))) = ended {
                     self.begin_duties(board, &view, cx);
                 }
                 if let Some(head) = next {
-                    self.begin_view(board, miner, head, cx);
+                    self.begin_view(board, miner, head);
                 }
             }
             Some(Work::Duty(duty)) => {
@@ -187,6 +194,8 @@ impl PoStLoop {
 #[derive(Debug)]
 struct Board {
     now: Epoch,
+    /// Of the views. Once it is cancelled, nothing new begins.
+    looking: Context,
     tasks: JoinSet<Ended>,
     work: HashMap<Id, Work>,
     /// Miners whose view is being taken, each with the head that came meanwhile.
@@ -196,9 +205,10 @@ struct Board {
 }
 
 impl Board {
-    fn new() -> Self {
+    fn new(cx: &Context) -> Self {
         let (work, settled) = (HashMap::new(), HashMap::new());
-        Self { now: Epoch(i64::MIN), tasks: JoinSet::new(), work, viewing: BTreeMap::new(), settled }
+        let (looking, viewing) = (cx.child(), BTreeMap::new());
+        Self { now: Epoch(i64::MIN), looking, tasks: JoinSet::new(), work, viewing, settled }
     }
 
     /// Whether a duty of the same kind works on one of these partitions. Their sectors may have changed since; the one

@@ -1,13 +1,16 @@
 //! Where a server listens, as a URL or as a multiaddr.
 
+use super::Secret;
 use reqwest::Url;
 use serde::{Deserialize, Deserializer, de};
 use std::{fmt, net::Ipv6Addr, str::FromStr};
 
-/// The address of an RPC server: `http://host:port/path`, `ws://...`, or `/ip4/127.0.0.1/tcp/1789[/http]`.
+/// The address of an RPC server: `http://host:port/path`, `ws://...`, or `/ip4/127.0.0.1/tcp/1789[/http]`, any of them
+/// after `TOKEN:`. The token is never printed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Endpoint {
     url: Url,
+    token: Option<Secret>,
 }
 
 impl Endpoint {
@@ -18,6 +21,11 @@ impl Endpoint {
             url.set_path(path);
         }
         url.to_string()
+    }
+
+    /// The token that stood before the address.
+    pub fn token(&self) -> Option<&Secret> {
+        self.token.as_ref()
     }
 
     /// Whether it is spoken to over WebSocket.
@@ -36,7 +44,11 @@ impl FromStr for Endpoint {
     type Err = ParseEndpointError;
 
     fn from_str(text: &str) -> Result<Self, ParseEndpointError> {
-        let bad = |why| ParseEndpointError { text: text.chars().take(100).collect(), why };
+        let (token, text) = split_token(text.trim());
+        let bad = |why| ParseEndpointError { text: shown(text), why };
+        if token.is_some_and(|t| t.is_empty() || !t.chars().all(|c| c.is_ascii_graphic())) {
+            return Err(bad("stands behind a token that cannot be sent"));
+        }
         let url = if text.starts_with('/') {
             from_multiaddr(text).ok_or_else(|| bad("is not a multiaddr such as `/ip4/127.0.0.1/tcp/1789/http`"))?
         } else {
@@ -48,16 +60,29 @@ impl FromStr for Endpoint {
         }
         if url.password().is_some() || !url.username().is_empty() {
             // Addresses are logged, so nothing secret may stand in one.
-            return Err(ParseEndpointError {
-                text: "<address>".to_owned(),
-                why: "must not contain a user or password",
-            });
+            return Err(bad("must not contain a user or password"));
         }
         if !url.has_host() {
             return Err(bad("names no host"));
         }
-        Ok(Self { url })
+        Ok(Self { url, token: token.map(Secret::new) })
     }
+}
+
+/// The field's rule: what stands before the first colon is a token, unless the text is a multiaddr or that colon is a
+/// URL's.
+fn split_token(text: &str) -> (Option<&str>, &str) {
+    match text.split_once(':') {
+        Some((token, rest)) if !text.starts_with('/') && !rest.starts_with("//") => (Some(token), rest),
+        _ => (None, text),
+    }
+}
+
+/// What an error may say of an address: nothing that could be a token, a password or a provider's key.
+fn shown(address: &str) -> String {
+    let place = address.split(['?', '#']).next().unwrap_or_default();
+    let plain = place.starts_with('/') || place.contains("://");
+    if plain && !place.contains('@') { place.chars().take(100).collect() } else { "<address>".to_owned() }
 }
 
 fn from_multiaddr(text: &str) -> Option<String> {
@@ -110,7 +135,28 @@ mod tests {
         for bad in ["", "/", "127.0.0.1:1789", "/ip4/1.2.3.4/udp/1", "/ip4/1.2.3.4/tcp/x", "ftp://x", "/unix/a/tcp/1"] {
             assert!(bad.parse::<Endpoint>().is_err(), "{bad}");
         }
-        let error = "http://me:hunter2@host".parse::<Endpoint>().unwrap_err();
-        assert!(!error.to_string().contains("hunter2"));
+    }
+
+    #[test]
+    fn tokens_are_split_off_and_never_shown() {
+        for text in ["hunter2:/ip4/127.0.0.1/tcp/1234/http", "hunter2:http://127.0.0.1:1234"] {
+            let endpoint: Endpoint = text.parse().unwrap();
+            assert_eq!(endpoint.token().map(Secret::reveal), Some("hunter2"));
+            assert_eq!(endpoint.url_or("/rpc/v1"), "http://127.0.0.1:1234/rpc/v1");
+            assert!(!format!("{endpoint} {endpoint:?}").contains("hunter2"));
+        }
+        for bad in [
+            "http://me:hunter2@host",
+            "http://me:hunter2@:x",
+            "hunter2",
+            "hunter2:",
+            "hunter2:/ip4/1.2.3.4/udp/1",
+            "hunter2:127.0.0.1:1234",
+            "hun\u{e4}hunter2:/ip4/1.2.3.4/tcp/1",
+            "https://host:x/?key=hunter2",
+        ] {
+            let error = bad.parse::<Endpoint>().unwrap_err();
+            assert!(!format!("{error} {error:?}").contains("hunter2"), "{error}");
+        }
     }
 }

@@ -1,6 +1,6 @@
 //! The manager's file, `manager.toml` in its home directory.
 
-use super::{ConfigError, Endpoint, ProcessorKind, Processors, Secret, Source, retired};
+use super::{ConfigError, Endpoint, ProcessorKind, Processors, Retired, Secret, Source, retired};
 use damocles_core::{ActorId, Address};
 use serde::Deserialize;
 use std::{
@@ -28,9 +28,6 @@ pub struct ManagerConfig {
     /// What is sealed and proven for whom.
     #[serde(default)]
     pub miners: Vec<MinerSection>,
-    /// Where deal pieces lie.
-    #[serde(default)]
-    pub piece_stores: Vec<StoreSection>,
     /// Where finished sectors lie.
     #[serde(default)]
     pub persist_stores: Vec<StoreSection>,
@@ -49,7 +46,7 @@ pub struct ManagerConfig {
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ChainSection {
-    /// The node's RPC: a URL or a multiaddr.
+    /// The node's RPC: a URL or a multiaddr, either of them after `TOKEN:`.
     pub endpoint: Endpoint,
     /// The token that is sent to it.
     pub token: Option<Secret>,
@@ -75,7 +72,7 @@ impl Default for ListenSection {
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct SendersSection {
-    /// For every message that no other key names; the miner's worker address if it is absent.
+    /// For every message that no other key names; the only BLS key of the home directory if it is absent.
     pub default: Option<Address>,
     /// For WindowPoSts and recoveries.
     pub post: Option<Address>,
@@ -98,7 +95,7 @@ pub struct MinerSection {
     /// No new sector is given out once there are so many.
     #[serde(default)]
     pub max_sectors: Option<u64>,
-    /// How long a sector without deals lives.
+    /// How long a sector without deals lives. The same for all miners.
     #[serde(default = "lifetime_days")]
     pub lifetime_days: u32,
 }
@@ -118,7 +115,7 @@ fn lifetime_days() -> u32 {
     540
 }
 
-/// `[[persist_stores]]` and `[[piece_stores]]`.
+/// `[[persist_stores]]`.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct StoreSection {
@@ -206,7 +203,6 @@ impl ManagerConfig {
             listen: ListenSection::default(),
             senders: SendersSection::default(),
             miners: Vec::new(),
-            piece_stores: Vec::new(),
             persist_stores: Vec::new(),
             proving: ProvingSection::default(),
             commitment: CommitmentSection::default(),
@@ -229,12 +225,13 @@ impl ManagerConfig {
     ///
     /// The first thing in it that cannot be used.
     pub fn parse(source: &Source) -> Result<Self, ConfigError> {
-        let config: Self = source.parse(retired::PROCESSORS)?;
+        let retired: Vec<Retired> = retired::MANAGER.iter().chain(retired::PROCESSORS).copied().collect();
+        let config: Self = source.parse(&retired)?;
         config.check(source)?;
         Ok(config)
     }
 
-    /// The node's token, from the file that holds it if one is named.
+    /// The node's token: from the file that holds it if one is named, else as it stands in `[chain]`.
     ///
     /// # Errors
     ///
@@ -242,7 +239,7 @@ impl ManagerConfig {
     pub fn token(&self) -> std::io::Result<Option<Secret>> {
         match &self.chain.token_file {
             Some(file) => Ok(Some(Secret::new(fs_err::read_to_string(file)?.trim()))),
-            None => Ok(self.chain.token.clone()),
+            None => Ok(self.chain.token.as_ref().or(self.chain.endpoint.token()).cloned()),
         }
     }
 
@@ -254,6 +251,10 @@ impl ManagerConfig {
     fn check(&self, source: &Source) -> Result<(), ConfigError> {
         if self.chain.token.is_some() && self.chain.token_file.is_some() {
             let error = source.error_at("chain.token_file", "there is a `token` too");
+            return Err(error.hint_with("keep one of the two"));
+        }
+        if self.chain.endpoint.token().is_some() && (self.chain.token.is_some() || self.chain.token_file.is_some()) {
+            let error = source.error_at("chain.endpoint", "there is a token before the address, and another one");
             return Err(error.hint_with("keep one of the two"));
         }
         if !self.listen.address.ip().is_loopback() {
@@ -274,9 +275,12 @@ impl ManagerConfig {
             if miner.lifetime_days == 0 {
                 return Err(source.error_at(&format!("miners[{i}].lifetime_days"), "no time at all"));
             }
+            if self.miners.first().is_some_and(|first| first.lifetime_days != miner.lifetime_days) {
+                let error = source.error_at(&format!("miners[{i}].lifetime_days"), "differs from that of miners[0]");
+                return Err(error.hint_with("write the same for all miners, or run one manager for each lifetime"));
+            }
         }
-        check_stores(source, "piece_stores", &self.piece_stores)?;
-        check_stores(source, "persist_stores", &self.persist_stores)?;
+        check_stores(source, &self.persist_stores)?;
         self.processors.check(source, &ProcessorKind::PROVING)
     }
 
@@ -298,7 +302,7 @@ impl ManagerConfig {
         writeln!(out, "\n# Where workers and commands reach the manager. Loopback only.")?;
         writeln!(out, "[listen]\naddress = {}", quoted(&self.listen.address.to_string()))?;
         writeln!(out, "\n# Who pays for messages: addresses with a key in keystore/.")?;
-        writeln!(out, "# Without `default` it is the miner's worker.\n[senders]")?;
+        writeln!(out, "# Without `default` it is the only BLS key.\n[senders]")?;
         for (key, sender) in
             [("default", &self.senders.default), ("post", &self.senders.post), ("commit", &self.senders.commit)]
         {
@@ -333,25 +337,21 @@ impl ManagerConfig {
         if self.miners.is_empty() {
             writeln!(out, "# [[miners]]\n# actor = 1000")?;
         }
-        for (key, what, stores) in [
-            ("piece_stores", "Where deal pieces lie.", &self.piece_stores),
-            ("persist_stores", "Where finished sectors lie.", &self.persist_stores),
-        ] {
-            writeln!(out, "\n# {what}")?;
-            for store in stores {
-                writeln!(out, "[[{key}]]\nname = {}", quoted(&store.name))?;
-                writeln!(out, "path = {}", quoted(&store.path.display().to_string()))?;
-                writeln!(out, "read_only = {}", store.read_only)?;
-            }
-            if stores.is_empty() {
-                writeln!(out, "# [[{key}]]\n# name = \"store-1\"\n# path = \"/mnt/store-1\"")?;
-            }
+        writeln!(out, "\n# Where finished sectors lie.")?;
+        for store in &self.persist_stores {
+            writeln!(out, "[[persist_stores]]\nname = {}", quoted(&store.name))?;
+            writeln!(out, "path = {}", quoted(&store.path.display().to_string()))?;
+            writeln!(out, "read_only = {}", store.read_only)?;
+        }
+        if self.persist_stores.is_empty() {
+            writeln!(out, "# [[persist_stores]]\n# name = \"store-1\"\n# path = \"/mnt/store-1\"")?;
         }
         Ok(())
     }
 }
 
-fn check_stores(source: &Source, key: &str, stores: &[StoreSection]) -> Result<(), ConfigError> {
+fn check_stores(source: &Source, stores: &[StoreSection]) -> Result<(), ConfigError> {
+    let key = "persist_stores";
     let mut names = BTreeMap::new();
     for (i, store) in stores.iter().enumerate() {
         if store.name.is_empty() {
@@ -395,9 +395,28 @@ mod tests {
         config.senders.post = Some("f3abc".parse().unwrap());
         config.miners.push(MinerSection { max_sectors: Some(2), ..MinerSection::new(ActorId(1000)) });
         config.persist_stores.push(StoreSection { name: "s".into(), path: "/s".into(), read_only: true });
-        config.piece_stores.push(StoreSection { name: "p".into(), path: "/p".into(), read_only: false });
         config.proving.enabled = false;
         assert_eq!(read(&config.to_toml()).unwrap(), config);
+    }
+
+    #[test]
+    fn the_token_of_an_endpoint_is_used_and_never_written() {
+        let chain = "[chain]\nendpoint = \"hunter2:/ip4/127.0.0.1/tcp/1234/http\"\n";
+        let config = read(chain).unwrap();
+        assert_eq!(config.token().unwrap(), Some(Secret::new("hunter2")));
+        assert!(!format!("{config:?} {}", config.to_toml()).contains("hunter2"));
+        let twice = read(&format!("{chain}token = \"x\"\n")).unwrap_err();
+        assert!(!twice.to_string().contains("hunter2"), "{twice}");
+        let bad = read("[chain]\nendpoint = \"hunter2:/ip4/nowhere\"\n").unwrap_err();
+        assert!(!bad.to_string().contains("hunter2"), "{bad}");
+    }
+
+    #[test]
+    fn times_of_tasks_can_be_set() {
+        let file = "[chain]\nendpoint = \"http://h\"\n[processors.limitation.timeout]\nwindow_post = \"1h\"\n";
+        let limits = read(file).unwrap().processors.limitation;
+        assert_eq!(limits.timeout_of(ProcessorKind::WindowPost).as_secs(), 3600);
+        assert_eq!(limits.timeout_of(ProcessorKind::WdpostRead).as_secs(), 900);
     }
 
     #[test]
@@ -430,6 +449,24 @@ mod tests {
         manager.toml:3:1: `processors.pc1[0]`: this program runs no such processor
         hint: known here: wdpost_read, window_post
         ");
+        let days = "[[miners]]\nactor = 1\n[[miners]]\nactor = 2\nlifetime_days = 400\n";
+        let said = refused(days);
+        assert!(
+            said.contains("manager.toml:7:1: `miners[1].lifetime_days`: differs")
+                && said.contains("hint: write the same"),
+            "{said}"
+        );
+        let said = refused("[[piece_stores]]\nname = \"p\"\npath = \"/p\"\n");
+        assert!(
+            said.contains("key `piece_stores") && said.contains("hint: remove it: `damocles-manager piece add`"),
+            "{said}"
+        );
+        let said = refused("[processors.limitation.timeout]\nwindow_post = \"0s\"\n");
+        assert!(said.contains("`processors.limitation.timeout.window_post`: no time at all"), "{said}");
+        let said = refused("[processors.limitation.timeout]\npc1 = \"1h\"\n");
+        assert!(said.contains("`processors.limitation.timeout.pc1`: this program runs no such"), "{said}");
+        let said = refused("[processors.limitation.timeout]\nwindow_post = 5\n");
+        assert!(said.contains("`processors.limitation.timeout.window_post`: invalid type"), "{said}");
         insta::assert_snapshot!(refused("[[persist_stores]]\nname = \"\"\npath = \"/x\"\n"), @r"
         manager.toml:4:1: `persist_stores[0].name`: is empty
         hint: -

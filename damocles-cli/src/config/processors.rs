@@ -48,6 +48,52 @@ pub struct Limitation {
     pub concurrent: BTreeMap<ProcessorKind, u32>,
     /// The least time between two starts of a kind.
     pub staggered: BTreeMap<ProcessorKind, HumanDuration>,
+    /// How long one task of a kind may take, waiting for a slot included, instead of
+    /// [`ProcessorKind::default_timeout`]. A child that takes longer is killed and its task tried again.
+    pub timeout: BTreeMap<ProcessorKind, HumanDuration>,
+}
+
+impl Limitation {
+    /// How long one task of this kind may take.
+    pub fn timeout_of(&self, kind: ProcessorKind) -> Duration {
+        self.timeout.get(&kind).map_or(kind.default_timeout(), |limit| limit.0)
+    }
+
+    fn check(&self, source: &Source, kinds: &[ProcessorKind]) -> Result<(), ConfigError> {
+        let named = [
+            ("concurrent", self.concurrent.keys().collect::<Vec<_>>()),
+            ("staggered", self.staggered.keys().collect()),
+            ("timeout", self.timeout.keys().collect()),
+        ];
+        for (key, of) in named {
+            if let Some(kind) = of.into_iter().find(|kind| !kinds.contains(kind)) {
+                return Err(not_here(source, &format!("processors.limitation.{key}.{}", kind.name()), kinds));
+            }
+        }
+        let none = self.concurrent.iter().find(|(_, limit)| **limit == 0);
+        if let Some((kind, _)) = none {
+            let path = format!("processors.limitation.concurrent.{}", kind.name());
+            return Err(source.error_at(&path, "0 would block for ever").hint_with("remove it to set no limit"));
+        }
+        let at_once = |times: &BTreeMap<ProcessorKind, HumanDuration>| {
+            times.iter().find(|(_, time)| time.0.is_zero()).map(|(kind, _)| kind.name())
+        };
+        if let Some(kind) = at_once(&self.staggered) {
+            let path = format!("processors.limitation.staggered.{kind}");
+            return Err(source.error_at(&path, "no time at all").hint_with("remove it to set no gap"));
+        }
+        if let Some(kind) = at_once(&self.timeout) {
+            let path = format!("processors.limitation.timeout.{kind}");
+            return Err(source.error_at(&path, "no time at all").hint_with("remove it for the default"));
+        }
+        Ok(())
+    }
+}
+
+fn not_here(source: &Source, path: &str, kinds: &[ProcessorKind]) -> ConfigError {
+    let known: Vec<_> = kinds.iter().map(|k| k.name()).collect();
+    let error = source.error_at(path, "this program runs no such processor");
+    error.hint_with(format!("known here: {}", known.join(", ")))
 }
 
 /// `[[processors.<stage>]]`: one slot, one child.
@@ -143,6 +189,20 @@ impl ProcessorKind {
         }
     }
 
+    /// How long a task may take if the file does not say it: several times what old hardware needs for 32 GiB.
+    pub const fn default_timeout(self) -> Duration {
+        const MINUTE: u64 = 60;
+        const HOUR: u64 = 60 * MINUTE;
+        Duration::from_secs(match self {
+            Self::Pc1 | Self::Transfer => 24 * HOUR,
+            Self::AddPieces | Self::TreeD | Self::Pc2 => 12 * HOUR,
+            Self::C2 => 6 * HOUR,
+            Self::C1 => 2 * HOUR,
+            Self::WdpostRead => 15 * MINUTE,
+            Self::WindowPost => 40 * MINUTE,
+        })
+    }
+
     /// The kind of task that it serves.
     pub const fn task_kind(self) -> TaskKind {
         TaskKind::new(self.name())
@@ -164,8 +224,8 @@ pub struct SlotSpec {
     pub stable_wait: Duration,
     /// The CPUs of the child.
     pub cpuset: Option<CpuSet>,
-    /// The control group above the child's own.
-    pub group_name: String,
+    /// The control group above the child's own, if one is asked for.
+    pub group_name: Option<String>,
     /// Environment, on top of what is inherited.
     pub envs: BTreeMap<String, String>,
     /// Whether the child inherits the daemon's environment.
@@ -182,7 +242,6 @@ pub struct SlotSpec {
 
 /// A machine that is busy with proofs takes its time to start a process.
 const STABLE_WAIT: Duration = Duration::from_secs(30);
-const GROUP_NAME: &str = "vc-worker";
 
 impl Processors {
     fn entries(&self, kind: ProcessorKind) -> &[SlotConfig] {
@@ -213,18 +272,7 @@ impl Processors {
 
     /// What the types alone cannot say.
     pub(super) fn check(&self, source: &Source, kinds: &[ProcessorKind]) -> Result<(), ConfigError> {
-        for (kind, limit) in &self.limitation.concurrent {
-            if *limit == 0 {
-                let path = format!("processors.limitation.concurrent.{}", kind.name());
-                return Err(source.error_at(&path, "0 would block for ever").hint_with("remove it to set no limit"));
-            }
-        }
-        for (kind, gap) in &self.limitation.staggered {
-            if gap.0.is_zero() {
-                let path = format!("processors.limitation.staggered.{}", kind.name());
-                return Err(source.error_at(&path, "no time at all").hint_with("remove it to set no gap"));
-            }
-        }
+        self.limitation.check(source, kinds)?;
         for (lock, count) in &self.ext_locks {
             if *count == 0 {
                 let path = format!("processors.ext_locks.{lock}");
@@ -235,9 +283,7 @@ impl Processors {
             for (i, entry) in self.entries(kind).iter().enumerate() {
                 let path = format!("processors.{}[{i}]", kind.name());
                 if !kinds.contains(&kind) {
-                    let error = source.error_at(&path, "this program runs no such processor");
-                    let known: Vec<_> = kinds.iter().map(|k| k.name()).collect();
-                    return Err(error.hint_with(format!("known here: {}", known.join(", "))));
+                    return Err(not_here(source, &path, kinds));
                 }
                 entry.check(source, &path, &self.ext_locks)?;
             }
@@ -256,7 +302,7 @@ impl SlotConfig {
             args: self.args.clone().unwrap_or_else(own_args),
             stable_wait: self.stable_wait.map_or(STABLE_WAIT, |w| w.0),
             cpuset: self.cgroup.cpuset.clone(),
-            group_name: self.cgroup.group_name.clone().unwrap_or_else(|| GROUP_NAME.to_owned()),
+            group_name: self.cgroup.group_name.clone(),
             envs: self.envs.clone(),
             inherit_envs: self.inherit_envs.unwrap_or(true),
             numa_preferred: self.numa_preferred,

@@ -16,6 +16,12 @@ pub(super) const PROCESSORS: &[Retired] = &[
     Retired { path: "processors.unseal", instead: "remove it: no plan of this version unseals" },
 ];
 
+/// Keys of the manager's file outside `[processors]`.
+pub(super) const MANAGER: &[Retired] = &[Retired {
+    path: "piece_stores",
+    instead: "remove it: `damocles-manager piece add` queues a file, and the manager serves it from where it lies",
+}];
+
 /// Keys of the worker's file outside `[processors]`.
 pub(super) const WORKER: &[Retired] = &[
     Retired {

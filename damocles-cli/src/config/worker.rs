@@ -213,11 +213,6 @@ impl WorkerConfig {
         self.worker.name.clone().unwrap_or_else(machine)
     }
 
-    /// How often the manager hears from the worker.
-    pub fn ping_interval(&self) -> Duration {
-        self.worker.ping_interval.map_or(Duration::from_secs(30), |i| i.0)
-    }
-
     /// The token for the manager, from the file that holds it if one is named.
     ///
     /// # Errors
@@ -253,6 +248,15 @@ impl WorkerConfig {
         if self.sector_manager.token.is_some() && self.sector_manager.token_file.is_some() {
             let error = source.error_at("sector_manager.token_file", "there is a `token` too");
             return Err(error.hint_with("keep one of the two"));
+        }
+        let addr = &self.sector_manager.rpc_client.addr;
+        if addr.is_websocket() {
+            let error = source.error_at("sector_manager.rpc_client.addr", "the manager does not speak WebSocket");
+            return Err(error.hint_with("write the address with http or https"));
+        }
+        if addr.token().is_some() {
+            let error = source.error_at("sector_manager.rpc_client.addr", "a token stands before the address");
+            return Err(error.hint_with("write it as `sector_manager.token` or into a `token_file`"));
         }
         if self.sealing_thread.is_empty() {
             let error = source.error_at("sealing_thread", "a worker needs at least one");
@@ -326,7 +330,7 @@ impl SealingThread {
             plan: self.plan,
             allowed_miners: own.allowed_miners.clone().or_else(|| common.allowed_miners.clone()).unwrap_or_default(),
             allowed_sizes: own.allowed_sizes.clone().or_else(|| common.allowed_sizes.clone()).unwrap_or_default(),
-            enable_deals: own.enable_deals.or(common.enable_deals).unwrap_or(false),
+            enable_deals: own.enable_deals.or(common.enable_deals).unwrap_or(true),
             disable_cc: own.disable_cc.or(common.disable_cc).unwrap_or(false),
             max_deals: own.max_deals.or(common.max_deals),
             min_deal_space: own.min_deal_space.or(common.min_deal_space),

@@ -49,15 +49,26 @@ pub(super) async fn connect(
 fn senders(config: &ManagerConfig, keystore: &Keystore) -> Result<Senders, Failure> {
     let default = match &config.senders.default {
         Some(address) => address.clone(),
-        None => key_of_kind(keystore, KeyKind::Bls)?.ok_or_else(|| {
-            let error = anyhow::anyhow!("no key in `{}`", keystore.dir().display());
-            Failure::new(Exit::Usage, error).hint("`damocles-manager daemon init` makes keys; [senders] names them")
-        })?,
+        None => only_worker(keystore)?,
     };
     let mut senders = Senders::all(default);
     senders.post.clone_from(&config.senders.post);
     senders.commit.clone_from(&config.senders.commit);
     Ok(senders)
+}
+
+/// The only BLS key: of several, none is more the sender than the others.
+fn only_worker(keystore: &Keystore) -> Result<Address, Failure> {
+    let mut keys = keystore.list()?.into_iter().filter(|address| is_of_kind(address, KeyKind::Bls));
+    let refused = |what: &str, hint: &str| {
+        let error = anyhow::anyhow!("{what} in `{}`", keystore.dir().display());
+        Failure::new(Exit::Usage, error).hint(hint)
+    };
+    match (keys.next(), keys.next()) {
+        (Some(only), None) => Ok(only),
+        (Some(_), Some(_)) => Err(refused("several BLS keys", "name the one that pays as `senders.default`")),
+        (None, _) => Err(refused("no BLS key", "`damocles-manager daemon init` makes keys; [senders] names them")),
+    }
 }
 
 /// The first key of a kind: workers are BLS accounts, owners secp256k1 ones.
@@ -66,9 +77,13 @@ fn senders(config: &ManagerConfig, keystore: &Keystore) -> Result<Senders, Failu
 ///
 /// The keystore cannot be read.
 pub(super) fn key_of_kind(keystore: &Keystore, kind: KeyKind) -> Result<Option<Address>, Failure> {
+    Ok(keystore.list()?.into_iter().find(|address| is_of_kind(address, kind)))
+}
+
+fn is_of_kind(address: &Address, kind: KeyKind) -> bool {
     let protocol = match kind {
         KeyKind::Bls => '3',
         KeyKind::Secp256k1 => '1',
     };
-    Ok(keystore.list()?.into_iter().find(|address| address.as_str().chars().nth(1) == Some(protocol)))
+    address.as_str().chars().nth(1) == Some(protocol)
 }

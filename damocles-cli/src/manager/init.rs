@@ -40,6 +40,11 @@ pub fn init(args: &InitArgs, home: &Home) -> Result<Initialised, Failure> {
     }
     let default = || "http://127.0.0.1:1234/rpc/v1".parse::<Endpoint>().map_err(Failure::usage);
     let endpoint = args.chain.clone().map_or_else(default, Ok)?;
+    if endpoint.token().is_some() {
+        let error = anyhow::anyhow!("a token stands before the address of the node");
+        let hint = "give the address alone, put the token into a file and name it as `chain.token_file`";
+        return Err(Failure::new(Exit::Usage, error).hint(hint));
+    }
     fs_err::create_dir_all(home.path())?;
     let keystore = Keystore::open(home.keystore())?;
     let key = |kind| match chain::key_of_kind(&keystore, kind)? {

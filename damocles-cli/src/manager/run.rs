@@ -26,7 +26,7 @@ use damocles_chain::{LotusClient, signer::Keystore};
 use damocles_core::{
     Context, SealProofType,
     chain::{ChainClient, MinerInfo},
-    pool::ProcessorPool as _,
+    pool::ProcessorPool,
     verify::ProofVerifier,
 };
 use damocles_post::{Deps, Options, PoStLoop, WindowScheduler};
@@ -35,7 +35,7 @@ use damocles_seal::{
     sector_state::SealDb,
     service::{ManagerConfig as ServiceConfig, ManagerParts, ManagerService},
 };
-use std::{collections::BTreeSet, sync::Arc};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 /// Runs the manager until it is told to stop.
 ///
@@ -131,16 +131,17 @@ async fn service(
     let service = ServiceConfig {
         confidence: i64::from(config.commitment.confidence),
         seed_confidence: i64::from(config.commitment.seed_confidence),
-        lifetime_days: config.miners.iter().map(|m| m.lifetime_days).min().unwrap_or(540),
         ..ServiceConfig::default()
     };
-    Ok(Arc::new(ManagerService::new(parts, service)))
+    // The configuration has one lifetime for all miners.
+    let lifetime_days = config.miners.first().map_or(service.lifetime_days, |miner| miner.lifetime_days);
+    Ok(Arc::new(ManagerService::new(parts, ServiceConfig { lifetime_days, ..service })))
 }
 
 /// What keeps sectors proven, unless the configuration switches it off.
 struct Posts {
     run: PoStLoop,
-    pool: Arc<damocles_seal::pool::LocalPool>,
+    pool: Arc<dyn ProcessorPool>,
 }
 
 async fn posts(
@@ -155,10 +156,10 @@ async fn posts(
     if !config.proving.enabled || miners.is_empty() {
         return Ok(None);
     }
-    let pool = Arc::new(children::pool(&config.slots(), &config.processors)?);
+    let pool = children::pool(&config.slots(), &config.processors)?;
     let deps = Deps {
         chain: client.clone(),
-        pool: pool.clone(),
+        pool: Arc::clone(&pool),
         verifier: Arc::clone(verifier),
         replicas: Arc::new(Replicas { service: Arc::clone(service), stores: Arc::clone(stores) }),
         records: database.pool.clone(),
@@ -166,12 +167,17 @@ async fn posts(
     let mut options = Options::default();
     options.confidence = i64::from(config.proving.confidence);
     options.challenge_confidence = i64::from(config.proving.challenge_confidence);
+    options.submit_confidence = i64::from(config.proving.submit_confidence);
     let scheduler = WindowScheduler::open(deps, options).await.context("open the tables of proofs")?;
     let run = PoStLoop::new(Arc::new(scheduler), client.clone(), miners.iter().map(|m| m.miner));
     Ok(Some(Posts { run, pool }))
 }
 
-/// Runs all parts until the first signal; then each ends in its own time, and at the second signal at once.
+/// How long the parts may take to wind down once they are stopped.
+const WIND_DOWN: Duration = Duration::from_secs(10);
+
+/// Runs all parts until the first signal; then proofs under way end, with the outbox, the service and the server that
+/// they need, and after them the rest. At the second signal all stop at once.
 async fn work(
     client: &LotusClient,
     service: &ManagerService,
@@ -179,23 +185,36 @@ async fn work(
     server: Server,
     shutdown: &Shutdown,
 ) -> Result<(), Failure> {
-    let cx = Context { cancel: shutdown.drain.clone(), events: Arc::new(LogSink) };
+    let cx = Context { cancel: shutdown.stop.clone(), events: Arc::new(LogSink) };
+    let rest = shutdown.stop.child_token();
     let proving = async {
         if let Some(posts) = &posts {
-            posts.run.run(&cx).await;
+            posts.run.run(&cx, &shutdown.drain).await;
             // Children that still prove are stopped by the pool's end.
             let _ = shutdown.stop.run_until_cancelled(posts.pool.drain()).await;
+        } else {
+            shutdown.drain.cancelled().await;
         }
+        rest.cancel();
     };
-    let parts = async {
-        let served = server.serve(shutdown.drain.clone());
-        tokio::join!(client.run(shutdown.drain.clone()), service.run(shutdown.drain.clone()), proving, served).3
+    let serving = async {
+        let served = server.serve(rest.clone()).await;
+        // A manager that nobody reaches is to end.
+        shutdown.drain.cancel();
+        served
     };
-    tokio::select! {
-        served = parts => Ok(served?),
-        () = shutdown.stop.cancelled() => {
-            Err(Failure::new(Exit::Retryable, anyhow!("stopped before running work had ended")))
-        }
+    let parts = async { tokio::join!(client.run(rest.clone()), service.run(rest.clone()), proving, serving).3 };
+    let stopped = async {
+        shutdown.stop.cancelled().await;
+        tokio::time::sleep(WIND_DOWN).await;
+    };
+    let served = tokio::select! {
+        served = parts => Some(served),
+        () = stopped => None,
+    };
+    match served {
+        Some(served) if !shutdown.stop.is_cancelled() => Ok(served?),
+        _ => Err(Failure::new(Exit::Retryable, anyhow!("stopped before running work had ended"))),
     }
 }
 

@@ -56,14 +56,29 @@ pub fn daemon(args: DaemonArgs, printer: Printer) -> Result<(), Failure> {
 
 /// Settings that are understood and that this version cannot do are refused, not passed over.
 fn refuse(config: &WorkerConfig) -> Result<(), Failure> {
-    let refusal = if config.metrics.enable {
-        Some(("metrics.enable", "remove it: `damocles-worker list --json` tells what the worker does"))
-    } else if !config.processors.static_tree_d.is_empty() {
-        Some(("processors.static_tree_d", "remove it: tree D is built for every sector"))
-    } else {
-        None
-    };
-    match refusal {
+    let threads = config.threads();
+    let any = |asked: fn(&SealingSettings) -> bool| threads.iter().any(asked);
+    let told = "remove it: `damocles-worker list --json` tells what the worker does";
+    let chosen = "remove it: the manager gives each new sector the pieces that wait";
+    let refusals = [
+        ("metrics.enable", config.metrics.enable, told),
+        ("metrics.http_listen", config.metrics.http_listen.is_some(), told),
+        (
+            "worker.ping_interval",
+            config.worker.ping_interval.is_some(),
+            "remove it: the manager hears from the worker at every step of a sector",
+        ),
+        ("sealing.enable_deals = false", any(|t| !t.enable_deals), "remove it and queue no pieces at the manager"),
+        ("sealing.disable_cc = true", any(|t| t.disable_cc), chosen),
+        ("sealing.max_deals", any(|t| t.max_deals.is_some()), chosen),
+        ("sealing.min_deal_space", any(|t| t.min_deal_space.is_some()), chosen),
+        (
+            "processors.static_tree_d",
+            !config.processors.static_tree_d.is_empty(),
+            "remove it: tree D is built for every sector",
+        ),
+    ];
+    match refusals.into_iter().find(|(_, asked, _)| *asked).map(|(key, _, instead)| (key, instead)) {
         Some((key, instead)) => Err(Failure::usage(format_args!("this version cannot honour `{key}`")).hint(instead)),
         None => Ok(()),
     }
@@ -79,7 +94,7 @@ async fn serve(args: DaemonArgs, config: WorkerConfig, printer: Printer) -> Resu
     let control = UnixServer::bind(&socket).await?;
     let client = client(&config)?;
     let Some(keys) = own_keys(&client, &config, &shutdown, printer).await? else { return Ok(()) };
-    let pool = Arc::new(children::pool(&config.slots(), &config.processors)?);
+    let pool = children::pool(&config.slots(), &config.processors)?;
     let shared = Shared {
         name: config.name(),
         client,
@@ -314,5 +329,38 @@ fn state_of(state: damocles_seal::worker::ThreadState) -> ThreadState {
         S::Parked => ThreadState::Parked,
         S::Stopped => ThreadState::Draining,
         _ => ThreadState::Idle,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{config::Source, exit::Exit};
+
+    fn config(rest: &str) -> WorkerConfig {
+        let least = "[sector_manager]\nrpc_client.addr = \"http://m:1\"\n";
+        let text = format!("{least}{rest}\n[[sealing_thread]]\nlocation = \"/mnt/a\"\n");
+        WorkerConfig::parse(&Source::of("worker.toml", text)).unwrap()
+    }
+
+    #[test]
+    fn what_cannot_be_honoured_is_refused() {
+        for (rest, key) in [
+            ("[metrics]\nenable = true", "metrics.enable"),
+            ("[metrics]\nhttp_listen = \"127.0.0.1:9000\"", "metrics.http_listen"),
+            ("[worker]\nping_interval = \"30s\"", "worker.ping_interval"),
+            ("[sealing]\nenable_deals = false", "sealing.enable_deals = false"),
+            ("[sealing]\ndisable_cc = true", "sealing.disable_cc = true"),
+            ("[sealing]\nmax_deals = 3", "sealing.max_deals"),
+            ("[sealing]\nmin_deal_space = \"8GiB\"", "sealing.min_deal_space"),
+            ("[processors.static_tree_d]\n32GiB = \"/x\"", "processors.static_tree_d"),
+        ] {
+            let failure = refuse(&config(rest)).unwrap_err();
+            assert_eq!(failure.exit, Exit::Usage);
+            assert!(failure.error.to_string().contains(&format!("`{key}`")), "{}", failure.error);
+            assert!(failure.hint.is_some());
+        }
+        refuse(&config("[sealing]\nenable_deals = true\ndisable_cc = false")).unwrap();
+        refuse(&config("")).unwrap();
     }
 }

@@ -51,7 +51,9 @@ impl WindowScheduler {
                 Ok(Ok(Call::DeclareFaultsRecovered(DeclareFaultsRecovered { miner, recoveries })))
             }
             Intent::Proof(proof) => {
-                let head = self.in_time(duty.deadline.open, duty, cx).await?;
+                let open = duty.deadline.open;
+                let settled = self.options.submit_confidence.clamp(0, ((duty.due - open) / 2).max(0));
+                let head = self.in_time(open + settled, duty, cx).await?;
                 if self.challenge(duty, &head, cx).await? != proof.statement.randomness {
                     return Ok(Err("the challenge has changed".to_owned()));
                 }

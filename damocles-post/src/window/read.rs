@@ -10,10 +10,21 @@ use damocles_core::{
     verify::{ProvenSector, Randomness},
 };
 use futures::{StreamExt, TryStreamExt, stream};
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, error::Error as _};
 
 /// How many locations are asked for at a time.
 const PARALLEL_LOOKUPS: usize = 32;
+
+/// A list may take this part of the time that is left.
+const PART_OF_LIST: i64 = 2;
+
+/// A part of a list, on its own, may take this part of the time that is left.
+const PART_OF_PART: i64 = 8;
+
+/// Into how many parts a list is taken apart whose reader died or hung.
+const PARTS: usize = 16;
+
+type Answers = BTreeMap<SectorNumber, Result<Vec<u8>, String>>;
 
 /// The sectors that a proof could cover.
 #[derive(Debug)]
@@ -93,7 +104,7 @@ impl WindowScheduler {
     }
 
     /// Reads until every sector of the list reads well; none if no sector does. A sector that does not is taken out and
-    /// the rest is read again, because challenges depend on the whole list.
+    /// the rest is read again, because challenges depend on the whole list. So is one that a reader dies or hangs of.
     pub(super) async fn read_all(
         &self,
         duty: &Duty,
@@ -108,15 +119,18 @@ impl WindowScheduler {
         }
         while !replicas.is_empty() {
             let task = ReadChallenges { miner: duty.miner, proof_type, randomness, replicas };
-            let answers = self.work(duty, &task, PoStErrorKind::Read, cx).await?;
-            let mut read = self.matched(duty, &task, answers)?;
-            let bad: BTreeMap<SectorNumber, String> =
-                read.iter().filter_map(|(n, vanilla)| vanilla.as_ref().err().map(|e| (*n, e.clone()))).collect();
-            if bad.is_empty() {
-                let sectors: Vec<_> = task.replicas.iter().map(|r| r.sector).collect();
-                let vanilla = sectors.iter().filter_map(|s| read.remove(&s.number).and_then(Result::ok));
-                return Ok(Some(Vanilla { proofs: vanilla.map(hex::encode).collect(), sectors }));
-            }
+            let bad = match self.read_list(duty, &task, PART_OF_LIST, cx).await? {
+                Err(broken) => self.culprits(duty, &task, broken, cx).await?,
+                Ok(mut read) => {
+                    let bad = reasons(&read);
+                    if bad.is_empty() {
+                        let sectors: Vec<_> = task.replicas.iter().map(|r| r.sector).collect();
+                        let vanilla = sectors.iter().filter_map(|s| read.remove(&s.number).and_then(Result::ok));
+                        return Ok(Some(Vanilla { proofs: vanilla.map(hex::encode).collect(), sectors }));
+                    }
+                    bad
+                }
+            };
             self.note(cx, skipping(duty, bad.iter().map(|(n, reason)| (*n, reason.as_str()))));
             replicas = task.replicas;
             replicas.retain(|r| !bad.contains_key(&r.sector.number));
@@ -134,18 +148,75 @@ impl WindowScheduler {
         cx: &Context,
     ) -> Result<Result<(), String>, PoStError> {
         let task = ReadChallenges { miner: duty.miner, proof_type, randomness, replicas: vec![replica] };
-        let answers = self.work(duty, &task, PoStErrorKind::Read, cx).await?;
-        let read = self.matched(duty, &task, answers)?;
+        let read = self.read_list(duty, &task, PART_OF_PART, cx).await??;
         Ok(read.into_values().try_for_each(|vanilla| vanilla.map(drop)))
     }
 
-    /// Exactly one answer for each replica: anything else is rubbish.
-    fn matched(
+    /// Reads a list for so long that the n-th part of the time until the duty is due is left for it. The inner error says
+    /// that the reader died or hung, which one sector of the list may be the cause of.
+    async fn read_list(
         &self,
         duty: &Duty,
         task: &ReadChallenges,
-        answers: Vec<ChallengeRead>,
-    ) -> Result<BTreeMap<SectorNumber, Result<Vec<u8>, String>>, PoStError> {
+        n: i64,
+        cx: &Context,
+    ) -> Result<Result<Answers, PoStError>, PoStError> {
+        let head = self.ask("read head", cx, self.deps.chain.head()).await?;
+        let limit = head.epoch + ((duty.due - head.epoch) / n).max(1);
+        let inner = cx.child();
+        let late = async {
+            let least = tokio::time::sleep(self.options.least_read_time);
+            tokio::join!(least, self.deps.chain.reached(limit, &inner))
+        };
+        let work = self.work(duty, task, PoStErrorKind::Read, &inner);
+        tokio::pin!(work, late);
+        let answers = tokio::select! {
+            biased;
+            answers = &mut work => answers,
+            _ = &mut late => {
+                inner.cancel.cancel();
+                work.await
+            }
+        };
+        match answers {
+            Ok(answers) => self.matched(duty, task, answers).map(Ok),
+            Err(broken) if !cx.cancel.is_cancelled() && is_of_reader(&broken) => Ok(Err(broken)),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The sectors that do not read well alone, found by taking the list apart. If none or all of them do not, it is the
+    /// reader that is broken.
+    async fn culprits(
+        &self,
+        duty: &Duty,
+        task: &ReadChallenges,
+        broken: PoStError,
+        cx: &Context,
+    ) -> Result<BTreeMap<SectorNumber, String>, PoStError> {
+        let parts_of = |list: &[Replica]| {
+            list.chunks(list.len().div_ceil(PARTS).max(1)).map(<[Replica]>::to_vec).collect::<Vec<_>>()
+        };
+        let (mut bad, mut answered) = (BTreeMap::new(), false);
+        let mut open = if task.replicas.len() > 1 { parts_of(&task.replicas) } else { Vec::new() };
+        while let Some(replicas) = open.pop() {
+            let part = ReadChallenges { replicas, ..task.clone() };
+            match (self.read_list(duty, &part, PART_OF_PART, cx).await?, part.replicas.as_slice()) {
+                (Ok(read), _) => {
+                    answered = true;
+                    bad.extend(reasons(&read));
+                }
+                (Err(reader), [only]) => {
+                    bad.insert(only.sector.number, reader.chain());
+                }
+                (Err(_), list) => open.extend(parts_of(list)),
+            }
+        }
+        if answered && !bad.is_empty() { Ok(bad) } else { Err(broken) }
+    }
+
+    /// Exactly one answer for each replica: anything else is rubbish.
+    fn matched(&self, duty: &Duty, task: &ReadChallenges, answers: Vec<ChallengeRead>) -> Result<Answers, PoStError> {
         let count = answers.len();
         let answers: BTreeMap<_, _> = answers
             .into_iter()
@@ -174,7 +245,8 @@ impl WindowScheduler {
         cx: &Context,
     ) -> Result<T::Output, PoStError> {
         let failed = |e: PoolError| {
-            let cancelled = e.kind() == PoolErrorKind::Cancelled;
+            // A pool that limits the time of jobs cancels some by itself.
+            let cancelled = e.kind() == PoolErrorKind::Cancelled && cx.cancel.is_cancelled();
             let kind = if cancelled { PoStErrorKind::Cancelled } else { kind };
             let recovery = e.recovery();
             self.failed(kind, "run task", duty).with("task", T::KIND).recover_by(recovery).because(e)
@@ -199,6 +271,16 @@ impl WindowScheduler {
         serde_json::from_slice(&output)
             .map_err(|e| self.failed(kind, "decode output", duty).with("task", T::KIND).because(e))
     }
+}
+
+fn reasons(read: &Answers) -> BTreeMap<SectorNumber, String> {
+    read.iter().filter_map(|(n, vanilla)| vanilla.as_ref().err().map(|e| (*n, e.clone()))).collect()
+}
+
+/// Whether a reader died or was stopped because it took too long.
+fn is_of_reader(error: &PoStError) -> bool {
+    let pool = error.source().and_then(|e| e.downcast_ref::<PoolError>());
+    pool.is_some_and(|e| matches!(e.kind(), PoolErrorKind::Crashed | PoolErrorKind::Cancelled))
 }
 
 fn skipping<'a>(duty: &Duty, sectors: impl Iterator<Item = (SectorNumber, &'a str)>) -> String {

@@ -46,6 +46,53 @@ async fn a_sector_that_reads_badly_is_skipped_and_the_rest_is_read_again() {
 }
 
 #[tokio::test]
+async fn a_sector_that_kills_its_reader_is_skipped() {
+    let world = World::new().await.landing_at_once();
+    world.hold(16, &[&[1, 2], &[3, 4]]);
+    world.bench.deadly.lock().insert(3);
+    let scheduler = world.scheduler().await;
+    let duty = world.duty(&*scheduler, true).await;
+    let done = scheduler.fulfil(&duty, &Context::detached()).await.unwrap();
+    assert_eq!(done.skipped[0].sectors, sectors(&[3]));
+    world.check(&world.accepted()[0], &[1, 2, 4]).await;
+    // Where every sector does, it is the reader.
+    let other = World::new().await.landing_at_once();
+    other.hold(16, &[&[1, 2]]);
+    other.bench.deadly.lock().extend([1, 2]);
+    let scheduler = other.scheduler().await;
+    let duty = other.duty(&*scheduler, true).await;
+    let error = scheduler.fulfil(&duty, &Context::detached()).await.unwrap_err();
+    assert_eq!(error.kind(), PoStErrorKind::Read);
+    assert_eq!(other.accepted().len(), 0);
+}
+
+#[tokio::test]
+async fn a_sector_that_hangs_its_reader_is_skipped() {
+    let mut world = World::new().await;
+    world.options.least_read_time = std::time::Duration::ZERO;
+    world.hold(16, &[&[1, 2, 3]]);
+    world.bench.sleepy.lock().insert(2);
+    let scheduler = world.scheduler().await;
+    let duty = world.duty(&*scheduler, true).await;
+    let task = begin(&scheduler, &duty, &Context::detached());
+    // An epoch passes only when the reader hangs: nothing else waits for one.
+    for hung in 1..=2 {
+        until("the reader hangs", async || world.bench.hung.load(SeqCst) == hung).await;
+        until("it is stopped", async || {
+            world.chain.tick(1);
+            world.bench.stopped.load(SeqCst) == hung
+        })
+        .await;
+    }
+    until("the rest is sent", async || world.chain.pending() == 1).await;
+    assert!(world.epoch().await < duty.due.0);
+    world.chain.tick(1 + world.options.confidence);
+    let done = task.await.unwrap().unwrap();
+    assert_eq!(done.skipped[0].sectors, sectors(&[2]));
+    world.check(&world.accepted()[0], &[1, 3]).await;
+}
+
+#[tokio::test]
 async fn a_partition_without_a_good_sector_is_left_out() {
     let world = World::new().await.landing_at_once();
     world.hold(16, &[&[1, 2], &[3]]);

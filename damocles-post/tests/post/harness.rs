@@ -328,6 +328,12 @@ pub(crate) struct Bench {
     pub(crate) failing_reads: AtomicUsize,
     /// This many next proofs crash.
     pub(crate) failing_proofs: AtomicUsize,
+    /// Sectors that a reader dies of.
+    pub(crate) deadly: Mutex<BTreeSet<u64>>,
+    /// Sectors that a reader never ends with.
+    pub(crate) sleepy: Mutex<BTreeSet<u64>>,
+    /// Jobs that met one of them.
+    pub(crate) hung: AtomicUsize,
     /// The prover makes proofs that prove nothing.
     pub(crate) lying: AtomicBool,
     /// The reader forgets the last sector.
@@ -354,6 +360,9 @@ impl Bench {
             return Err(PoolErrorKind::Crashed);
         }
         let numbers: Vec<u64> = task.replicas.iter().map(|r| r.sector.number.0).collect();
+        if numbers.iter().any(|n| self.deadly.lock().contains(n)) {
+            return Err(PoolErrorKind::Crashed);
+        }
         let read = |number: &u64| {
             let sector = SectorNumber(*number);
             if self.bad.lock().contains(number) {
@@ -368,6 +377,12 @@ impl Bench {
         }
         self.reads.lock().push(numbers);
         Ok(answers)
+    }
+
+    fn sleeps(&self, job: &Job) -> bool {
+        let replicas = serde_json::from_slice(&job.payload).map(|task: ReadChallenges| task.replicas);
+        let sleepy = self.sleepy.lock();
+        replicas.is_ok_and(|list| list.iter().any(|r| sleepy.contains(&r.sector.number.0)))
     }
 
     fn prove(&self, task: ProveWindowPoSt) -> Result<WindowPoStProof, PoolErrorKind> {
@@ -426,7 +441,9 @@ impl ProcessorPool for BenchPool {
     async fn run(&self, job: Job, cx: &Context) -> Result<Bytes, PoolError> {
         self.bench.cut.step().await;
         self.bench.started.fetch_add(1, SeqCst);
-        if self.bench.hanging.load(SeqCst) {
+        let sleeps = self.bench.sleeps(&job);
+        self.bench.hung.fetch_add(usize::from(sleeps), SeqCst);
+        if sleeps || self.bench.hanging.load(SeqCst) {
             cx.cancel.cancelled().await;
             self.bench.stopped.fetch_add(1, SeqCst);
         }

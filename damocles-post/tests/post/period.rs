@@ -3,7 +3,7 @@
 use crate::harness::{MINER, World, sectors, until};
 use async_trait::async_trait;
 use damocles_core::{
-    ActorId, Context, Epoch,
+    ActorId, CancellationToken, Context, Epoch,
     chain::{Call, ChainClient, TipsetRef},
     post::{Duty, Fulfilled, PoStError, PoStScheduler, ProvingView},
 };
@@ -21,6 +21,7 @@ use tokio::task::JoinHandle;
 /// The loop as a program of its own.
 struct Program {
     cx: Context,
+    drain: CancellationToken,
     task: JoinHandle<()>,
 }
 
@@ -37,8 +38,9 @@ impl Program {
         let miners = [ActorId(999), MINER];
         let watched = PoStLoop::new(scheduler, world.node.clone(), miners).with_options(options);
         let cx = Context::detached();
-        let inner = cx.clone();
-        Self { task: tokio::spawn(async move { watched.run(&inner).await }), cx }
+        let drain = CancellationToken::new();
+        let (inner, draining) = (cx.clone(), drain.clone());
+        Self { task: tokio::spawn(async move { watched.run(&inner, &draining).await }), cx, drain }
     }
 
     async fn stop(self) {
@@ -167,6 +169,29 @@ async fn a_stopped_loop_leaves_nothing_running() {
     program.stop().await;
     assert_eq!(world.bench.stopped.load(SeqCst), 1, "the pool was told to stop it");
     assert_eq!(world.chain.pending(), 0);
+}
+
+#[tokio::test]
+async fn a_draining_loop_ends_its_duty_and_begins_none() {
+    let world = World::new().await;
+    world.hold(16, &[&[1, 2]]);
+    let scheduler = Watched::new(world.scheduler().await, 0);
+    let program = Program::with(&world, scheduler.clone());
+    until("it is sent", async || world.chain.pending() == 1).await;
+    program.drain.cancel();
+    // Its challenge is known, so its proof would be begun at the next head.
+    world.hold(17, &[&[3]]);
+    until("the duty ends", async || {
+        if !program.task.is_finished() {
+            world.chain.tick(1);
+        }
+        program.task.is_finished()
+    })
+    .await;
+    program.task.await.unwrap();
+    world.check(&world.accepted()[0], &[1, 2]).await;
+    assert_eq!((world.accepted().len(), world.chain.pending()), (1, 0));
+    assert_eq!(scheduler.duties.load(SeqCst), 1, "nothing begins while it drains");
 }
 
 #[tokio::test]

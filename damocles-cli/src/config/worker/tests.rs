@@ -19,7 +19,7 @@ fn the_least_file_has_defaults() {
     let config = read(&format!("{LEAST}{THREAD}")).unwrap();
     assert_eq!(config.sector_manager.rpc_client.addr.url_or("/rpc/v0"), "http://127.0.0.1:1789/rpc/v0");
     let thread = config.threads().remove(0);
-    assert_eq!((thread.max_retries, thread.plan, thread.enable_deals), (5, PlanName::Sealer, false));
+    assert_eq!((thread.max_retries, thread.plan, thread.enable_deals), (5, PlanName::Sealer, true));
     let slots = config.slots();
     assert_eq!(
         slots.iter().map(|s| s.name.as_str()).collect::<Vec<_>>().join(" "),
@@ -96,6 +96,20 @@ fn mistakes_are_errors_with_a_place() {
     worker.toml:8:17: `sealing.allowed_sizes`: `3GiB` is not a sector size (2KiB, 8MiB, 512MiB, 32GiB, 64GiB)
     hint: -
     ");
+    let other = |addr: &str| {
+        let error = read(&format!("[sector_manager]\nrpc_client.addr = \"{addr}\"\n{THREAD}")).unwrap_err();
+        format!("{error}\nhint: {}", error.hint().unwrap_or("-"))
+    };
+    let said = other("ws://manager:1789");
+    assert!(said.contains("does not speak WebSocket") && said.contains("hint: write the address with http"), "{said}");
+    let said = other("hunter2:/ip4/127.0.0.1/tcp/1789");
+    assert!(!said.contains("hunter2"), "{said}");
+    assert!(
+        said.contains("a token stands before") && said.contains("hint: write it as `sector_manager.token`"),
+        "{said}"
+    );
+    let said = refused("[processors.limitation.timeout]\npc1 = \"0s\"\n");
+    assert!(said.contains("`processors.limitation.timeout.pc1`: no time at all"), "{said}");
     let twice = "[[attached]]\nname = \"p\"\nlocation = \"/p\"\n\n[[attached]]\nname = \"p\"\nlocation = \"/q\"\n";
     insta::assert_snapshot!(refused(twice), @r"
     worker.toml:12:1: `attached[1].name`: attached[0] is `p` too
