@@ -9,6 +9,7 @@ use async_trait::async_trait;
 use damocles_core::{
     CommD, Context, Error, PieceInfo,
     pipeline::{SealError, SealErrorKind, StageId},
+    pool::{PoolError, PoolErrorKind},
 };
 use serde::{Deserialize, Serialize};
 use std::{path::PathBuf, sync::Arc};
@@ -55,7 +56,7 @@ impl Stage for AddPiecesStage {
         let added = match deps.work(record, &id::ADD_PIECES, &task, cx).await {
             Ok(added) => added,
             Err(error) => {
-                if error.kind() == SealErrorKind::Stage {
+                if is_verdict(&error) {
                     self.forget_fetched(record, content).await?;
                 }
                 return Err(error);
@@ -64,6 +65,12 @@ impl Stage for AddPiecesStage {
         let files = files::facts(deps, vec![staged]).await?;
         StageOutcome::done(&AddedOutput { pieces: added.pieces, comm_d: added.comm_d, files })
     }
+}
+
+/// Whether a processor failed at its work. One that died says nothing about the bytes.
+fn is_verdict(error: &SealError) -> bool {
+    let source = std::error::Error::source(error).and_then(|s| s.downcast_ref::<PoolError>());
+    source.is_some_and(|e| e.kind() == PoolErrorKind::Failed)
 }
 
 impl AddPiecesStage {
