@@ -9,6 +9,7 @@ use std::{collections::BTreeMap, path::Path};
 
 /// `PreCommitSectorBatch2` and `ProveCommitSectors3`.
 const COMMITS: [(u64, &str); 2] = [(28, "pre-commit"), (34, "prove-commit")];
+const SUBMIT_WINDOWED_POST: u64 = 5;
 
 /// One entry of a journal.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -101,6 +102,20 @@ impl Hits {
         }
     }
 
+    /// One more death of a child that did a task of this kind, for the sector that the worker is at.
+    pub fn add_death(&mut self, journal: &Journal, kind: &str) {
+        let stages = stages_of(kind);
+        // The worker may have noted more since.
+        let last = journal
+            .0
+            .iter()
+            .rev()
+            .find(|l| l.kind == "started" && l.stage.as_deref().is_some_and(|s| stages.contains(&s)));
+        if let Some(Line { sector, stage: Some(stage), .. }) = last {
+            *self.0.entry((*sector, stage.clone())).or_default() += 1;
+        }
+    }
+
     fn of(&self, stage: &(u64, String)) -> u64 {
         self.0.get(stage).copied().unwrap_or(0)
     }
@@ -133,21 +148,35 @@ pub async fn check(lab: &Lab) -> anyhow::Result<()> {
         ensure!(starts.contains_key(&stage), "{stage:?} has ended and its start is not in the journal");
     }
     let diary = lab.diary_lines(Parent::Worker);
-    for (kind, stages) in [
-        ("add_pieces", &["add_pieces"][..]),
-        ("tree_d", &["tree_d"]),
-        ("pc1", &["pc1"]),
-        ("pc2", &["pc2"]),
-        ("c1", &["c1"]),
-        ("c2", &["c2"]),
-        // A replica that is gone from the persist store is copied again before it is committed to.
-        ("transfer", &["persist", "prove_commit"]),
-    ] {
+    for kind in ["add_pieces", "tree_d", "pc1", "pc2", "c1", "c2", "transfer"] {
+        let stages = stages_of(kind);
         let runs = u64::try_from(diary.iter().filter(|l| *l == kind).count())?;
         let known: u64 = starts.iter().filter(|((_, s), _)| stages.contains(&s.as_str())).map(|(_, n)| n).sum();
         ensure!(runs <= known, "children ran {kind} {runs} times, the journal knows of {known}");
     }
     Ok(())
+}
+
+/// The stages that have tasks of a kind.
+fn stages_of(kind: &str) -> Vec<&str> {
+    match kind {
+        // A replica that is gone from the persist store is copied again before it is committed to.
+        "transfer" => vec!["persist", "prove_commit"],
+        kind => vec![kind],
+    }
+}
+
+/// How many window PoSts landed, and well.
+///
+/// # Errors
+///
+/// The chain does not answer.
+pub async fn landed_posts(lab: &Lab) -> anyhow::Result<usize> {
+    Ok(messages(lab).await?.iter().filter(|m| m.method == SUBMIT_WINDOWED_POST && m.exit_code == 0).count())
+}
+
+async fn messages(lab: &Lab) -> anyhow::Result<Vec<Message>> {
+    Ok(serde_json::from_value(lab.ask("Devnet.Messages", json!([format!("t0{}", lab.miner)])).await?)?)
 }
 
 /// Checks that one pre-commit and one prove-commit of each sector landed, and well.
@@ -157,8 +186,7 @@ pub async fn check(lab: &Lab) -> anyhow::Result<()> {
 /// That is not so.
 pub async fn check_messages(lab: &Lab) -> anyhow::Result<()> {
     let sectors: Vec<u64> = lab.sectors().iter().map(|s| s.number.0).collect();
-    let messages: Vec<Message> =
-        serde_json::from_value(lab.ask("Devnet.Messages", json!([format!("t0{}", lab.miner)])).await?)?;
+    let messages = messages(lab).await?;
     for &sector in &sectors {
         for (method, name) in COMMITS {
             let codes: Vec<_> = messages

@@ -34,7 +34,7 @@ use std::{
 /// Names a file with a number in it: the task that counts it down to zero dies, half of them before their work and
 /// half after it. The count goes on in the next child.
 pub const DOOM: &str = "DAMOCLES_TEST_DOOM";
-/// Names a file to which every task adds a line with its kind when it begins, and one more when it is doomed.
+/// Names a file to which every task adds a line with its kind when it begins, and `doomed` with its kind before it dies.
 pub const DIARY: &str = "DAMOCLES_TEST_DIARY";
 /// Names a file with a kind and a [`Mood`], in which tasks of that kind are for as long as the file says so.
 pub const MOOD: &str = "DAMOCLES_TEST_MOOD";
@@ -166,12 +166,12 @@ impl<T: Task, P: Processor<T>> Processor<T> for Mortal<P> {
             Mood::Panic => panic!("a processor that panics"),
         }
         if doomed == Doom::Before {
-            self.fate.note("doomed");
+            self.fate.note(&format!("doomed {}", kind.as_str()));
             die();
         }
         let output = self.inner.process(task, progress)?;
         if doomed == Doom::After {
-            self.fate.note("doomed");
+            self.fate.note(&format!("doomed {}", kind.as_str()));
             die();
         }
         Ok(output)

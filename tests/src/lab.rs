@@ -450,6 +450,17 @@ impl Lab {
         Ok(())
     }
 
+    /// Notes that a child of the worker died at a task of this kind.
+    ///
+    /// # Errors
+    ///
+    /// The journal cannot be read.
+    pub async fn note_death(&mut self, kind: &str) -> anyhow::Result<()> {
+        let journal = self.journal().await?;
+        self.hits.add_death(&journal, kind);
+        Ok(())
+    }
+
     /// Resolves when the journal is as wished.
     ///
     /// # Errors

@@ -9,10 +9,13 @@ use damocles_tests::{
     proxy::{Side, Trap},
 };
 use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
+use serde_json::json;
 use std::time::Duration;
 
 /// A moment that does not come is a mistake of the test.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// Beyond the next challenge.
+const FAR: i64 = 1_000_000;
 
 fn bins() -> Bins {
     Bins {
@@ -43,6 +46,8 @@ enum Moment {
     Append(u64),
     /// The n-th task of a child.
     Task(u64, Side),
+    /// The message with the next window PoSt.
+    Proof(Side),
 }
 
 impl Moment {
@@ -85,13 +90,22 @@ async fn strike(lab: &mut Lab, victim: Victim, moment: Moment) -> anyhow::Result
         Moment::Task(nth, side) => {
             let Victim::Child(parent) = victim else { anyhow::bail!("only children have tasks") };
             let side = if side == Side::Before { "before" } else { "after" };
-            let dooms = |lab: &Lab| lab.diary_lines(parent).iter().filter(|l| *l == "doomed").count();
-            let before = dooms(lab);
+            let before = dooms(lab, parent).len();
             std::fs::write(lab.doom(parent), format!("{nth} {side}"))?;
-            lab.eventually("a doomed task", async || Ok(dooms(lab) > before)).await?;
+            lab.eventually("a doomed task", async || Ok(dooms(lab, parent).len() > before)).await?;
+        }
+        Moment::Proof(side) => {
+            lab.to_devnet.set_trap(trap("Filecoin.MpoolPush", 1, side));
+            lab.ask("Devnet.AdvanceTo", json!([FAR])).await?;
+            lab.to_devnet.sprung().await;
         }
     }
     Ok(())
+}
+
+/// The kinds of the tasks at which children died.
+fn dooms(lab: &Lab, parent: Parent) -> Vec<String> {
+    lab.diary_lines(parent).iter().filter_map(|l| l.strip_prefix("doomed ").map(str::to_owned)).collect()
 }
 
 /// Kills at the moment, with the chain's clock stopped until all is up again.
@@ -106,7 +120,13 @@ async fn kill(lab: &mut Lab, victim: Victim, moment: Moment, pausing: bool) -> a
         Victim::Devnet => lab.devnet.kill().await?,
         Victim::Child(_) => {}
     }
-    lab.note_hit().await?;
+    match victim {
+        Victim::Child(Parent::Worker) => {
+            let kind = dooms(lab, Parent::Worker).pop().context("a doomed task")?;
+            lab.note_death(&kind).await?;
+        }
+        _ => lab.note_hit().await?,
+    }
     if pausing && victim != Victim::Devnet {
         lab.pause().await?;
     }
@@ -120,8 +140,9 @@ async fn kill(lab: &mut Lab, victim: Victim, moment: Moment, pausing: bool) -> a
             }
         }
         Victim::Child(parent) => {
-            let noted = lab.diary_lines(parent).len();
-            lab.eventually("the task is run again", async || Ok(lab.diary_lines(parent).len() > noted)).await?;
+            // The line of the doomed task is its last.
+            let after = |lines: &[String]| lines.last().is_some_and(|l| !l.starts_with("doomed"));
+            lab.eventually("the task is run again", async || Ok(after(&lab.diary_lines(parent)))).await?;
         }
     }
     if matches!(victim, Victim::Manager | Victim::Devnet) {
@@ -171,6 +192,34 @@ kills! {
     sealing_children_die_five_times_more: Victim::Child(Parent::Worker), 8, 5;
 }
 
+/// The message with the proof of both sectors is in the air when something dies: it lands once, and no deadline is
+/// missed.
+async fn prove_under_kill(victim: Victim, side: Side) -> anyhow::Result<()> {
+    let mut lab = Lab::start(bins(), Options::default()).await?;
+    lab.active().await?;
+    lab.journal_shows("both sectors end", |j| j.ended() == 2).await?;
+    kill(&mut lab, victim, Moment::Proof(side), true).await?;
+    lab.eventually("the proof lands", async || Ok(audit::landed_posts(&lab).await? > 0)).await?;
+    lab.ask("Devnet.Mine", json!([100])).await?;
+    ensure!(audit::landed_posts(&lab).await? == 1, "one partition is proven by one message");
+    ensure!(lab.faulty().await? == 0, "a deadline was missed");
+    let sectors = lab.finish().await?;
+    ensure!(sectors.len() == 2 && sectors.iter().all(|s| s.is_proven()), "{sectors:#?}");
+    audit::check(&lab).await
+}
+
+#[tokio::test]
+async fn a_proof_in_the_air_survives_the_manager() {
+    prove_under_kill(Victim::Manager, Side::Before).await.unwrap();
+    prove_under_kill(Victim::Manager, Side::After).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_proof_in_the_air_survives_the_devnet() {
+    prove_under_kill(Victim::Devnet, Side::Before).await.unwrap();
+    prove_under_kill(Victim::Devnet, Side::After).await.unwrap();
+}
+
 /// A child that proves dies; then the manager dies while the chain goes on, which misses a deadline: the sectors are
 /// declared recovered and proven a day later.
 #[tokio::test]
@@ -180,12 +229,12 @@ async fn proving_survives_a_dead_child_and_a_missed_deadline() {
     std::fs::write(lab.doom(Parent::Manager), "1 after").unwrap();
     let sectors = lab.finish().await.unwrap();
     assert!(sectors.iter().all(|s| s.is_proven()), "{sectors:#?}");
-    assert!(lab.diary_lines(Parent::Manager).iter().any(|l| l == "doomed"));
+    assert!(lab.diary_lines(Parent::Manager).iter().any(|l| l.starts_with("doomed")));
 
     lab.manager.kill().await.unwrap();
     // A day and a deadline.
     for _ in 0..30 {
-        lab.ask("Devnet.Mine", serde_json::json!([100])).await.unwrap();
+        lab.ask("Devnet.Mine", json!([100])).await.unwrap();
     }
     let faulty = lab.faulty().await.unwrap();
     assert_eq!(faulty, 2, "both sectors missed their deadlines");
