@@ -6,7 +6,8 @@ use damocles_core::{
     Error, Fence, SealProofType, SectorId, StoreId, Timestamp,
     allocator::{AllocError, AllocErrorKind, AllocateRequest, Outcome, SectorAllocator, SectorLease},
 };
-use std::time::Duration;
+use parking_lot::Mutex;
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 /// The allocator of a manager, over JSON-RPC.
 ///
@@ -15,12 +16,15 @@ use std::time::Duration;
 #[derive(Clone, Debug)]
 pub struct RemoteAllocator {
     client: RpcClient,
+    /// The names of take-ups that had no answer, by what they take up: a repeat is the same request, so that whichever
+    /// copy arrives last does not fence the holder.
+    unanswered: Arc<Mutex<BTreeMap<(StoreId, SectorId), String>>>,
 }
 
 impl RemoteAllocator {
     /// The allocator of the manager that this client calls.
     pub fn new(client: RpcClient) -> Self {
-        Self { client }
+        Self { client, unanswered: Arc::default() }
     }
 
     async fn call<M: Method>(&self, caller: Caller, params: &M::Params) -> Result<M::Output, AllocError> {
@@ -70,7 +74,19 @@ impl SectorAllocator for RemoteAllocator {
             let found = self.call::<venus::FindSectorInAllStates>(Caller::default(), &(sector.into(),)).await?;
             return incumbent_lease(store, found.id, found.sector_type);
         }
-        self.call::<damocles::TakeUp>(Caller::default(), &(store.clone(), sector, millis(ttl))).await
+        let what = (store.clone(), sector);
+        let key = self
+            .unanswered
+            .lock()
+            .entry(what.clone())
+            .or_insert_with(|| format!("{:032x}", rand::random::<u128>()))
+            .clone();
+        let caller = Caller { fence: None, idempotency_key: Some(key) };
+        let taken = self.call::<damocles::TakeUp>(caller, &(store.clone(), sector, millis(ttl))).await;
+        if !matches!(&taken, Err(e) if e.kind() == AllocErrorKind::Unavailable) {
+            self.unanswered.lock().remove(&what);
+        }
+        taken
     }
 
     async fn held_by(&self, store: &StoreId) -> Result<Vec<SectorLease>, AllocError> {

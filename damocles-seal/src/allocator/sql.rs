@@ -4,7 +4,7 @@ use super::MinerPolicy;
 use crate::sector_state::{DbError, SealDb, SectorEvent, append, from_db, proof_type_of, sector_of, to_db};
 use async_trait::async_trait;
 use damocles_core::{
-    ActorId, BoxError, Clock, Error, Fence, Recovery, SectorId, SectorNumber, StoreId, Timestamp,
+    ActorId, Clock, Error, Fence, Recovery, RequestId, SectorId, SectorNumber, StoreId, Timestamp,
     allocator::{AllocError, AllocErrorKind, AllocateRequest, Outcome, SectorAllocator, SectorLease},
     chain::{ChainClient, ChainError, OnChain, TipsetRef},
 };
@@ -67,7 +67,7 @@ impl SqlAllocator {
             let mut db = self.db.pool().acquire().await?;
             record(&mut db, sector).await
         };
-        found.await.map_err(|e| unavailable("read lease", e).with("sector", sector))
+        found.await.map_err(|e| of_db("read lease", e).with("sector", sector))
     }
 
     /// Ends the lease of a sector, whoever holds it, so that any store may take it up. Returns what was recorded before.
@@ -91,6 +91,24 @@ impl SqlAllocator {
         })
         .await
         .map(|(before, _)| before)
+    }
+
+    /// Takes a sector up again, once a request: a repeat returns the same lease, and one that arrives after another
+    /// request took the sector up changes nothing.
+    ///
+    /// # Errors
+    ///
+    /// As [`SectorAllocator::take_up`], and [`AllocErrorKind::Fenced`] if the request was served and overtaken since.
+    pub async fn take_up_once(
+        &self,
+        request: &RequestId,
+        store: &StoreId,
+        sector: SectorId,
+        ttl: Duration,
+    ) -> Result<SectorLease, AllocError> {
+        let taken =
+            self.change_once("take sector up", sector, Some(request), |found, now| taken_up(&found, store, ttl, now));
+        taken.await.map(|(_, after)| after)
     }
 
     /// Leases a new sector to an incumbent's worker, which knows no leases.
@@ -120,7 +138,7 @@ impl SqlAllocator {
             let mut db = self.db.pool().acquire().await?;
             by_request(&mut db, want).await
         };
-        match known.await.map_err(|e| unavailable(OP, e))? {
+        match known.await.map_err(|e| of_db(OP, e))? {
             Some(Ok(lease)) => return Ok(Some(lease)),
             Some(Err(kind)) => return Err(Error::new(kind, OP).with("request", &want.request)),
             None => {}
@@ -146,7 +164,7 @@ impl SqlAllocator {
         implicit: bool,
     ) -> Result<Option<SectorLease>, AllocError> {
         const OP: &str = "allocate sector";
-        let at = |e: DbError| unavailable(OP, e).with("miner", policy.miner);
+        let at = |e: DbError| of_db(OP, e).with("miner", policy.miner);
         let mut from = policy.min_number;
         for _ in 0..MAX_SKIPS {
             if self.is_full(policy).await.map_err(at)? {
@@ -231,12 +249,30 @@ impl SqlAllocator {
         sector: SectorId,
         decide: impl FnOnce(LeaseRecord, Timestamp) -> Result<Change, AllocErrorKind> + Send,
     ) -> Result<(LeaseRecord, SectorLease), AllocError> {
+        self.change_once(op, sector, None, decide).await
+    }
+
+    /// As [`Self::change`], but a request that made its change before makes no other.
+    async fn change_once(
+        &self,
+        op: &'static str,
+        sector: SectorId,
+        request: Option<&RequestId>,
+        decide: impl FnOnce(LeaseRecord, Timestamp) -> Result<Change, AllocErrorKind> + Send,
+    ) -> Result<(LeaseRecord, SectorLease), AllocError> {
         let now = self.clock.now();
         let run = async {
             let mut tx = self.db.write().await?;
             let Some(before) = record(&mut tx, sector).await? else {
                 return Ok(Err(AllocErrorKind::Unknown));
             };
+            if let Some(request) = request
+                && let Some(fence) = served(&mut tx, sector, request).await?
+            {
+                let lease = before.lease.clone();
+                let stands = before.ended.is_none() && lease.fence == fence;
+                return Ok(if stands { Ok((before, lease)) } else { Err(AllocErrorKind::Fenced) });
+            }
             let change = match decide(before.clone(), now) {
                 Ok(change) => change,
                 Err(kind) => return Ok(Err(kind)),
@@ -263,13 +299,16 @@ impl SqlAllocator {
             if let Some(event) = &change.event {
                 append(&mut tx, sector, now, event).await?;
             }
+            if let Some(request) = request {
+                serve(&mut tx, &after, request).await?;
+            }
             tx.commit().await?;
             Ok(Ok((before, after)))
         };
         match run.await {
             Ok(Ok(done)) => Ok(done),
             Ok(Err(kind)) => Err(Error::new(kind, op).with("sector", sector)),
-            Err(e) => Err(unavailable::<DbError>(op, e).with("sector", sector)),
+            Err(e) => Err(of_db(op, e).with("sector", sector)),
         }
     }
 }
@@ -296,6 +335,23 @@ impl Change {
     }
 }
 
+fn taken_up(found: &LeaseRecord, store: &StoreId, ttl: Duration, now: Timestamp) -> Result<Change, AllocErrorKind> {
+    match found.ended {
+        None if found.lease.store != *store => return Err(AllocErrorKind::HeldElsewhere),
+        None | Some(Outcome::Handed) => {}
+        Some(_) => return Err(AllocErrorKind::Refused),
+    }
+    let fence = Fence(found.lease.fence.0.saturating_add(1));
+    Ok(Change {
+        store: store.clone(),
+        fence,
+        heard_until: now.plus(ttl),
+        ended: None,
+        implicit: false,
+        event: Some(SectorEvent::TakenUp { store: store.clone(), fence: fence.0 }),
+    })
+}
+
 #[async_trait]
 impl SectorAllocator for SqlAllocator {
     async fn allocate(&self, want: &AllocateRequest) -> Result<Option<SectorLease>, AllocError> {
@@ -303,22 +359,7 @@ impl SectorAllocator for SqlAllocator {
     }
 
     async fn take_up(&self, store: &StoreId, sector: SectorId, ttl: Duration) -> Result<SectorLease, AllocError> {
-        let taken = self.change("take sector up", sector, |found, now| {
-            match found.ended {
-                None if found.lease.store != *store => return Err(AllocErrorKind::HeldElsewhere),
-                None | Some(Outcome::Handed) => {}
-                Some(_) => return Err(AllocErrorKind::Refused),
-            }
-            let fence = Fence(found.lease.fence.0.saturating_add(1));
-            Ok(Change {
-                store: store.clone(),
-                fence,
-                heard_until: now.plus(ttl),
-                ended: None,
-                implicit: false,
-                event: Some(SectorEvent::TakenUp { store: store.clone(), fence: fence.0 }),
-            })
-        });
+        let taken = self.change("take sector up", sector, |found, now| taken_up(&found, store, ttl, now));
         taken.await.map(|(_, after)| after)
     }
 
@@ -331,7 +372,7 @@ impl SectorAllocator for SqlAllocator {
                     .await?;
             rows.iter().map(|row| lease_of(row).map(|r| r.lease)).collect::<Result<Vec<_>, DbError>>()
         };
-        held.await.map_err(|e| unavailable("list leases", e).with("store", store))
+        held.await.map_err(|e| of_db("list leases", e).with("store", store))
     }
 
     async fn renew(&self, lease: &SectorLease, ttl: Duration) -> Result<SectorLease, AllocError> {
@@ -372,6 +413,28 @@ async fn by_request(
     };
     let same = found.ended.is_none() && found.lease.store == want.store;
     Ok(Some(if same { Ok(found.lease) } else { Err(AllocErrorKind::Refused) }))
+}
+
+/// The fence under which a request took a sector up, if it did.
+async fn served(db: &mut AnyConnection, sector: SectorId, request: &RequestId) -> Result<Option<Fence>, DbError> {
+    let row = sqlx::query("SELECT fence FROM seal_take_ups WHERE miner = $1 AND number = $2 AND request = $3")
+        .bind(to_db("miner", sector.miner.0)?)
+        .bind(to_db("sector number", sector.number.0)?)
+        .bind(request.as_str())
+        .fetch_optional(db)
+        .await?;
+    row.map(|row| from_db("fence", row.try_get("fence")?).map(Fence)).transpose()
+}
+
+async fn serve(db: &mut AnyConnection, lease: &SectorLease, request: &RequestId) -> Result<(), DbError> {
+    sqlx::query("INSERT INTO seal_take_ups (miner, number, request, fence) VALUES ($1, $2, $3, $4)")
+        .bind(to_db("miner", lease.sector.miner.0)?)
+        .bind(to_db("sector number", lease.sector.number.0)?)
+        .bind(request.as_str())
+        .bind(to_db("fence", lease.fence.0)?)
+        .execute(db)
+        .await?;
+    Ok(())
 }
 
 async fn record(db: &mut AnyConnection, sector: SectorId) -> Result<Option<LeaseRecord>, DbError> {
@@ -436,10 +499,15 @@ async fn insert(
 }
 
 pub(crate) fn lease_of(row: &AnyRow) -> Result<LeaseRecord, DbError> {
+    let sector = sector_of(row)?;
+    read_lease(sector, row).map_err(|e| e.in_row("seal_sectors", sector))
+}
+
+fn read_lease(sector: SectorId, row: &AnyRow) -> Result<LeaseRecord, DbError> {
     let ended: Option<String> = row.try_get("ended")?;
     Ok(LeaseRecord {
         lease: SectorLease {
-            sector: sector_of(row)?,
+            sector,
             proof_type: proof_type_of(row)?,
             store: StoreId::new(row.try_get::<String, _>("store")?),
             fence: Fence(from_db("fence", row.try_get("fence")?)?),
@@ -467,8 +535,10 @@ fn outcome_of(text: &str) -> Result<Outcome, DbError> {
     }
 }
 
-fn unavailable<E: Into<BoxError>>(op: &'static str, cause: E) -> AllocError {
-    Error::new(AllocErrorKind::Unavailable, op).because(cause)
+fn of_db(op: &'static str, cause: DbError) -> AllocError {
+    // What cannot be read now cannot be read later either.
+    let kind = if cause.stays() { AllocErrorKind::Refused } else { AllocErrorKind::Unavailable };
+    Error::new(kind, op).because(cause)
 }
 
 fn of_chain(op: &'static str, cause: ChainError) -> AllocError {

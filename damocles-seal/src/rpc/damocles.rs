@@ -34,7 +34,7 @@ method!(/// Who the manager is.
     Hello, "Damocles.Hello", [(); 0] => ManagerHello);
 method!(/// Leases a new sector.
     AllocateSector, "Damocles.AllocateSector", (AllocateRequest,) => Option<SectorLease>);
-method!(/// Takes a sector up again; the time to live is in milliseconds.
+method!(/// Takes a sector up again; the time to live is in milliseconds. Calls with one idempotency key take it up once.
     TakeUp, "Damocles.TakeUp", (StoreId, SectorId, u64) => SectorLease);
 method!(/// The leases of a store.
     HeldBy, "Damocles.HeldBy", (StoreId,) => Vec<SectorLease>);

@@ -10,7 +10,7 @@ use crate::{
     service::{ManagerService, SealingService, ServiceError, ServiceErrorKind},
 };
 use damocles_core::{
-    Error, SectorId,
+    Error, RequestId, SectorId,
     allocator::{SectorAllocator, SectorLease},
 };
 use jsonrpc_core::{Error as RpcError, MetaIoHandler, Params};
@@ -96,8 +96,12 @@ fn add_leases(server: &mut Server) {
     server.on::<damocles::AllocateSector, _, _>(|api, (want,), _| async move {
         api.allocator().allocate(&want).await.map_err(|e| code::of_alloc(&e))
     });
-    server.on::<damocles::TakeUp, _, _>(|api, (store, sector, ttl), _| async move {
-        let taken = api.allocator().take_up(&store, sector, Duration::from_millis(ttl)).await;
+    server.on::<damocles::TakeUp, _, _>(|api, (store, sector, ttl), caller| async move {
+        let (allocator, ttl) = (api.allocator(), Duration::from_millis(ttl));
+        let taken = match caller.idempotency_key {
+            Some(key) => allocator.take_up_once(&RequestId::new(key), &store, sector, ttl).await,
+            None => allocator.take_up(&store, sector, ttl).await,
+        };
         taken.map_err(|e| code::of_alloc(&e))
     });
     server.on::<damocles::HeldBy, _, _>(|api, (store,), _| async move {

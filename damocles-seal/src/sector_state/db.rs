@@ -58,6 +58,17 @@ pub enum DbError {
         /// The number.
         value: String,
     },
+    /// A row does not hold what was written.
+    #[error("row `{row}` of table `{table}` could not be read")]
+    Row {
+        /// The table.
+        table: &'static str,
+        /// The row's key.
+        row: String,
+        /// What is wrong with it.
+        #[source]
+        source: Box<Self>,
+    },
     /// A column does not hold what was written.
     #[error("a stored {what} could not be read")]
     Corrupt {
@@ -67,6 +78,28 @@ pub enum DbError {
         #[source]
         source: serde_json::Error,
     },
+}
+
+impl DbError {
+    /// Whether asking again gives the same error: the database answered, what it holds is wrong.
+    pub(crate) fn stays(&self) -> bool {
+        match self {
+            Self::Migrate(_) | Self::Range { .. } | Self::Corrupt { .. } => true,
+            Self::Row { source, .. } => source.stays(),
+            Self::Sql(e) => matches!(
+                e,
+                sqlx::Error::ColumnDecode { .. }
+                    | sqlx::Error::ColumnNotFound(_)
+                    | sqlx::Error::Decode(_)
+                    | sqlx::Error::TypeNotFound { .. }
+            ),
+        }
+    }
+
+    /// Names the row, if the row is what is wrong.
+    pub(crate) fn in_row(self, table: &'static str, row: impl ToString) -> Self {
+        if self.stays() { Self::Row { table, row: row.to_string(), source: Box::new(self) } } else { self }
+    }
 }
 
 pub(crate) fn to_db(what: &'static str, value: u64) -> Result<i64, DbError> {

@@ -7,7 +7,7 @@ use sqlx::{
 use std::borrow::Cow;
 
 /// Migrations in order; one that was released is never edited.
-const MIGRATIONS: [(i64, &str, &str); 1] = [(1, "sectors", SECTORS)];
+const MIGRATIONS: [(i64, &str, &str); 2] = [(1, "sectors", SECTORS), (2, "take-ups", TAKE_UPS)];
 
 const SECTORS: &str = "
 CREATE TABLE seal_numbers (
@@ -90,6 +90,16 @@ CREATE TABLE seal_workers (
     dest TEXT NOT NULL,
     info TEXT NOT NULL,
     last_ping BIGINT NOT NULL
+);
+";
+
+const TAKE_UPS: &str = "
+CREATE TABLE seal_take_ups (
+    miner BIGINT NOT NULL,
+    number BIGINT NOT NULL,
+    request TEXT NOT NULL,
+    fence BIGINT NOT NULL,
+    PRIMARY KEY (miner, number, request)
 );
 ";
 

@@ -2,7 +2,7 @@
 
 use crate::support::{MINER, Manager, TTL, proof_type, want};
 use damocles_core::{
-    CommR, Epoch, SectorNumber, StoreId,
+    CommR, Epoch, RequestId, SectorNumber, StoreId,
     allocator::{AllocErrorKind, Outcome, SectorAllocator},
     chain::OnChain,
     conformance,
@@ -154,4 +154,24 @@ async fn silence_is_shown_and_only_an_operator_moves_a_sector() {
     let history = manager.service.sector(lease.sector).await.unwrap().unwrap().events;
     let kinds: Vec<_> = history.iter().map(|e| serde_json::to_value(&e.event).unwrap()["event"].clone()).collect();
     assert_eq!(kinds, ["leased", "released", "taken_up"]);
+}
+
+#[tokio::test]
+async fn a_copy_of_a_take_up_fences_nobody() {
+    let mut manager = Manager::start().await;
+    let lease = manager.allocator().allocate(&want("1", "a")).await.unwrap().unwrap();
+    let (store, early, late) = (StoreId::new("a"), RequestId::new("early"), RequestId::new("late"));
+    let taken = manager.allocator().take_up_once(&early, &store, lease.sector, TTL).await.unwrap();
+    assert!(taken.fence > lease.fence);
+    manager.restart().await;
+    let again = manager.allocator().take_up_once(&early, &store, lease.sector, TTL).await.unwrap();
+    assert_eq!(again, taken, "a repeat");
+    let next = manager.allocator().take_up_once(&late, &store, lease.sector, TTL).await.unwrap();
+    assert!(next.fence > taken.fence);
+    let err = manager.allocator().take_up_once(&early, &store, lease.sector, TTL).await.unwrap_err();
+    assert_eq!(err.kind(), AllocErrorKind::Fenced, "a copy that arrives late");
+    manager.allocator().renew(&next, TTL).await.unwrap();
+    let other = StoreId::new("b");
+    let err = manager.allocator().take_up_once(&RequestId::new("b"), &other, lease.sector, TTL).await.unwrap_err();
+    assert_eq!(err.kind(), AllocErrorKind::HeldElsewhere);
 }

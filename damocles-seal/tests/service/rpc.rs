@@ -106,6 +106,52 @@ fn incumbent(answers: &[(&'static str, Value)]) -> (RpcClient, Asked) {
     (RpcClient::in_process(Arc::new(io)), asked)
 }
 
+#[tokio::test]
+async fn a_take_up_without_an_answer_is_repeated_under_its_name() {
+    let (asked, failures) = (Asked::default(), Arc::new(Mutex::new(1)));
+    let mut io = MetaIoHandler::default();
+    io.add_method_with_meta("Damocles.Hello", |_: Params, _: Caller| async {
+        Ok(json!({"version": "x", "capabilities": ["leases"], "network": null, "keys": null}))
+    });
+    let (seen, left) = (asked.clone(), failures.clone());
+    io.add_method_with_meta("Damocles.TakeUp", move |params: Params, caller: Caller| {
+        seen.lock().push(("Damocles.TakeUp", params.parse().unwrap(), caller));
+        let fails = std::mem::take(&mut *left.lock()) > 0;
+        async move {
+            let unavailable = jsonrpc_core::ErrorCode::ServerError(11102);
+            if fails { Err(jsonrpc_core::Error::new(unavailable)) } else { Ok(json!(lease(7, 2))) }
+        }
+    });
+    let allocator = RemoteAllocator::new(RpcClient::in_process(Arc::new(io)));
+    let (store, sector) = (StoreId::new("store"), lease(7, 1).sector);
+    assert_eq!(allocator.take_up(&store, sector, TTL).await.unwrap_err().kind(), AllocErrorKind::Unavailable);
+    for _ in 0..2 {
+        allocator.take_up(&store, sector, TTL).await.unwrap();
+    }
+    let keys: Vec<_> = asked.lock().iter().map(|(_, _, caller)| caller.idempotency_key.clone()).collect();
+    let [first, repeat, next] = &keys[..] else { panic!("three calls: {keys:?}") };
+    assert!(first.is_some());
+    assert_eq!(first, repeat, "the same take-up");
+    assert_ne!(first, next, "another one");
+}
+
+#[tokio::test]
+async fn the_dispatch_takes_up_once_a_name() {
+    let manager = Manager::start().await;
+    let handler = manager_handler(manager.service.clone());
+    let held = manager.allocator().allocate(&want("1", "store")).await.unwrap().unwrap();
+    let body = json!({"jsonrpc": "2.0", "id": 1, "method": "Damocles.TakeUp",
+        "params": [held.store, held.sector, 60_000]})
+    .to_string();
+    let mut fences = Vec::new();
+    for key in [Some("a"), Some("a"), Some("b"), None] {
+        let caller = Caller { fence: None, idempotency_key: key.map(str::to_owned) };
+        let answer: Value = serde_json::from_str(&handler.handle_request(&body, caller).await.unwrap()).unwrap();
+        fences.push(answer["result"]["fence"].as_u64().unwrap());
+    }
+    assert_eq!(fences, [2, 2, 3, 4]);
+}
+
 const ID: &str = r#"{"Miner":1000,"Number":7}"#;
 
 fn id() -> Value {
