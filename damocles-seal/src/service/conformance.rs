@@ -101,6 +101,8 @@ async fn a_sector_goes_through(service: &dyn SealingService, world: &dyn World) 
     let other = PreCommitRequest { comm_r: CommR([0xee; 32]), ..request.clone() };
     let answer = service.submit_pre_commit(&lease, &other).await.expect("submit");
     assert!(matches!(answer, SubmitAnswer::Mismatched { .. }), "another content is not accepted: {answer:?}");
+    let ticket = service.ticket(&lease).await.expect("ticket");
+    assert_eq!(ticket, request.ticket, "a replica that is made again is the one that is committed to");
     landed(service, world, &lease, false).await;
     landed(service, world, &lease, false).await;
     let answer = service.submit_pre_commit(&lease, &request).await.expect("submit");
@@ -136,6 +138,9 @@ async fn a_sector_goes_through(service: &dyn SealingService, world: &dyn World) 
     landed(service, world, &lease, true).await;
     let answer = service.submit_proof(&lease, &proof).await.expect("submit");
     assert_eq!(answer, SubmitAnswer::Accepted, "a repeat after landing is accepted");
+    let aborted = Report::Aborted { reason: "too late".to_owned() };
+    let error = service.report(&lease, &aborted).await.expect_err("a sector with a proof on chain is not aborted");
+    assert_eq!(error.kind(), ServiceErrorKind::Refused);
     for _ in 0..2 {
         assert!(service.report(&lease, &Report::Finalized).await.expect("report").finalized);
     }

@@ -14,6 +14,9 @@ use std::{fmt, time::Duration};
 ///
 /// - Every call names the lease: an implementation that leases refuses an older fence with
 ///   [`ServiceErrorKind::Fenced`] and changes nothing.
+/// - `ticket` returns the ticket of the pre-commit once one is recorded, unless that one failed or was dropped: a replica
+///   that is made again comes out the same.
+/// - An abort is refused with [`ServiceErrorKind::Refused`] while a proof may be on chain.
 /// - Everything but `ticket` may be repeated and gives the same answer until the chain moves.
 /// - `pieces` returns the same pieces for the same sector for ever; none means committed capacity.
 /// - `submit_pre_commit` and `submit_proof` return after the submission is recorded durably; a repeat of the same
@@ -30,7 +33,7 @@ pub trait SealingService: fmt::Debug + Send + Sync + 'static {
     /// The pieces that the sector must hold.
     async fn pieces(&self, lease: &SectorLease) -> Result<Vec<DealPiece>, ServiceError>;
 
-    /// A ticket for the sector. Each call may draw a newer one.
+    /// A ticket for the sector. Each call may draw a newer one until one is committed to.
     async fn ticket(&self, lease: &SectorLease) -> Result<Ticket, ServiceError>;
 
     /// Submits the pre-commit.
@@ -44,7 +47,7 @@ pub trait SealingService: fmt::Debug + Send + Sync + 'static {
     async fn pre_commit_state(&self, lease: &SectorLease) -> Result<CommitState, ServiceError>;
 
     /// Chooses a persist store with room for `bytes` among `candidates`; none when there is none at present. The same
-    /// sector gets the same store again.
+    /// sector gets the same store again while that store has room for it or holds it.
     async fn reserve(
         &self,
         lease: &SectorLease,

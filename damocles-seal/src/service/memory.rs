@@ -247,6 +247,12 @@ fn stands<T: PartialEq>(before: Option<&(T, Commit)>, content: &T) -> Option<Sub
     }
 }
 
+/// Whether a submission may be on chain, now or later.
+fn stands_on_chain<T>(before: Option<&(T, Commit)>) -> bool {
+    use CommitState::{Failed, Refused, ShouldAbort};
+    before.is_some_and(|(_, c)| !matches!(c.scripted, Some(Failed { .. } | Refused { .. } | ShouldAbort { .. })))
+}
+
 fn poll(commit: Option<&mut Commit>, land_after: u32, epoch: Epoch) -> CommitState {
     let Some(commit) = commit else {
         return CommitState::NotFound;
@@ -287,6 +293,10 @@ impl SealingService for InMemoryService {
 
     async fn ticket(&self, lease: &SectorLease) -> Result<Ticket, ServiceError> {
         self.call(ServiceCall::Ticket, lease, |state, id| {
+            let before = state.sector(id).pre_commit.as_ref();
+            if let Some((request, _)) = before.filter(|before| stands_on_chain(Some(*before))) {
+                return request.ticket;
+            }
             state.ticket_epoch += 1;
             let epoch = Epoch(state.ticket_epoch);
             Ticket { randomness: randomness(5, id, epoch), epoch }
@@ -398,6 +408,11 @@ impl SealingService for InMemoryService {
 
     async fn report(&self, lease: &SectorLease, report: &Report) -> Result<ReportAnswer, ServiceError> {
         self.call(ServiceCall::Report, lease, |state, id| {
+            let sector = state.sector(id);
+            let over = sector.answer.finalized || sector.answer.abort_reason.is_some();
+            if matches!(report, Report::Aborted { .. }) && !over && stands_on_chain(sector.proof.as_ref()) {
+                return Err(Error::new(ServiceErrorKind::Refused, "abort sector").with("sector", id));
+            }
             state.reports.push((id, report.clone()));
             let answer = &mut state.sector(id).answer;
             match report {
@@ -405,8 +420,8 @@ impl SealingService for InMemoryService {
                 Report::Aborted { reason } => answer.abort_reason = Some(reason.clone()),
                 _ => {}
             }
-            answer.clone()
-        })
+            Ok(answer.clone())
+        })?
     }
 
     async fn changed(&self, lease: &SectorLease, at_most: Duration) -> Result<(), ServiceError> {

@@ -4,8 +4,8 @@ use crate::support::{MINER, Manager, Meanwhile, TTL, Trip, proof_type};
 use async_trait::async_trait;
 use damocles_core::{
     CommP, CommR, Fence, PaddedPieceSize, PieceInfo, SectorId, SectorNumber, StoreId, Timestamp,
-    allocator::{SectorAllocator, SectorLease},
-    chain::{Call, CallKind, OnChain},
+    allocator::{AllocErrorKind, SectorAllocator, SectorLease},
+    chain::{Call, CallKind, ChainClient, OnChain},
     testing::fake_proof,
     verify::SealStatement,
 };
@@ -238,15 +238,89 @@ async fn exit_codes_decide_whether_to_try_again() {
     }
 }
 
+/// The chain's head and the challenge delay.
+async fn now(manager: &Manager) -> (i64, i64) {
+    let head = manager.chain.head().await.unwrap();
+    (head.epoch.0, manager.chain.network(&head).await.unwrap().pre_commit_challenge_delay)
+}
+
 #[tokio::test]
-async fn a_landed_pre_commit_that_the_chain_lost_is_given_up() {
+async fn a_chain_that_denies_a_landed_pre_commit_is_doubted_until_no_proof_could_land() {
     let manager = Manager::start().await;
-    let (lease, _) = pre_committed(&manager).await;
-    for gone in [OnChain::Absent, OnChain::Gone] {
-        manager.chain.inner.set_sector(lease.sector.number, gone);
+    let (lease, request) = pre_committed(&manager).await;
+    let CommitState::Landed { epoch } = manager.service.pre_commit_state(&lease).await.unwrap() else {
+        panic!("it landed");
+    };
+    let proof = proof(&manager, &lease, &request).await;
+    assert!(manager.service.persisted(&lease, "persist").await.unwrap());
+    for denied in [OnChain::Absent, OnChain::Gone] {
+        manager.chain.inner.set_sector(lease.sector.number, denied.clone());
         let state = manager.service.pre_commit_state(&lease).await.unwrap();
-        assert!(matches!(state, CommitState::ShouldAbort { .. }), "{state:?}");
+        assert!(matches!(state, CommitState::Pending { .. }), "{denied:?}: {state:?}");
+        let seed = manager.service.seed(&lease).await.unwrap();
+        assert!(matches!(seed, SeedAnswer::Wait(_)), "{denied:?}: {seed:?}");
+        let error = manager.service.submit_proof(&lease, &proof).await.unwrap_err();
+        assert_eq!(error.kind(), ServiceErrorKind::Unavailable, "{denied:?}");
     }
+    let (head, delay) = now(&manager).await;
+    manager.tick(epoch.0 + 86_400 + delay - head);
+    let state = manager.service.pre_commit_state(&lease).await.unwrap();
+    assert!(matches!(state, CommitState::Pending { .. }), "at the last epoch for a proof: {state:?}");
+    manager.tick(1);
+    let state = manager.service.pre_commit_state(&lease).await.unwrap();
+    assert!(matches!(state, CommitState::ShouldAbort { .. }), "after it: {state:?}");
+    assert_eq!(manager.service.seed(&lease).await.unwrap_err().kind(), ServiceErrorKind::Refused);
+    let answer = manager.service.submit_proof(&lease, &proof).await.unwrap();
+    assert!(matches!(answer, SubmitAnswer::Rejected { .. }), "{answer:?}");
+    manager.chain.inner.set_sector(lease.sector.number, OnChain::Absent);
+    let state = manager.service.pre_commit_state(&lease).await.unwrap();
+    assert!(matches!(state, CommitState::Pending { .. }), "a number that was used is never absent: {state:?}");
+}
+
+/// A sector whose proof landed.
+async fn proven(manager: &Manager) -> SectorLease {
+    let (lease, request) = pre_committed(manager).await;
+    assert!(manager.service.persisted(&lease, "persist").await.unwrap());
+    let proof = proof(manager, &lease, &request).await;
+    assert_eq!(manager.service.submit_proof(&lease, &proof).await.unwrap(), SubmitAnswer::Accepted);
+    manager.tick(30);
+    assert!(matches!(manager.service.proof_state(&lease).await.unwrap(), CommitState::Landed { .. }));
+    lease
+}
+
+#[tokio::test]
+async fn a_chain_that_denies_a_landed_proof_is_waited_for() {
+    let manager = Manager::start().await;
+    let lease = proven(&manager).await;
+    let (_, delay) = now(&manager).await;
+    for epochs in [0, 86_401 + delay] {
+        manager.tick(epochs);
+        for denied in [OnChain::Absent, OnChain::Gone] {
+            manager.chain.inner.set_sector(lease.sector.number, denied.clone());
+            let state = manager.service.proof_state(&lease).await.unwrap();
+            assert!(matches!(state, CommitState::Pending { .. }), "{denied:?}, {epochs} epochs later: {state:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_ticket_that_is_committed_to_is_given_again() {
+    let manager = Manager::start().await;
+    let lease = manager.lease().await;
+    let first = request(&manager, &lease).await;
+    manager.tick(3);
+    let request = request(&manager, &lease).await;
+    assert_ne!(request.ticket, first.ticket, "before the commitment each call draws");
+    manager.chain.inner.next_exit_code(7);
+    manager.service.submit_pre_commit(&lease, &request).await.unwrap();
+    manager.tick(30);
+    assert_eq!(manager.service.ticket(&lease).await.unwrap(), request.ticket, "open");
+    assert!(matches!(manager.service.pre_commit_state(&lease).await.unwrap(), CommitState::Failed { .. }));
+    assert_ne!(manager.service.ticket(&lease).await.unwrap(), request.ticket, "nothing is committed any more");
+    manager.service.submit_pre_commit(&lease, &request).await.unwrap();
+    manager.tick(30);
+    assert!(matches!(manager.service.pre_commit_state(&lease).await.unwrap(), CommitState::Landed { .. }));
+    assert_eq!(manager.service.ticket(&lease).await.unwrap(), request.ticket, "landed");
 }
 
 #[tokio::test]
@@ -351,6 +425,106 @@ async fn an_aborted_sector_gives_its_piece_back() {
     assert_eq!(shown.summary.abort_reason.as_deref(), Some("ticket expired"));
 }
 
+fn aborted() -> Report {
+    Report::Aborted { reason: "by the operator".to_owned() }
+}
+
+#[tokio::test]
+async fn a_sector_whose_proof_may_be_on_chain_is_not_aborted() {
+    let manager = Manager::start().await;
+    let (open, request) = pre_committed(&manager).await;
+    assert!(manager.service.persisted(&open, "persist").await.unwrap());
+    let proof = proof(&manager, &open, &request).await;
+    manager.chain.trips.lock().push(Trip::After);
+    assert_eq!(manager.service.submit_proof(&open, &proof).await.unwrap(), SubmitAnswer::Accepted);
+    let error = manager.service.report(&open, &aborted()).await.unwrap_err();
+    assert_eq!(error.kind(), ServiceErrorKind::Refused, "it was sent, whatever is recorded");
+    assert!(error.hint().is_some());
+    let landed = proven(&manager).await;
+    let error = manager.service.report(&landed, &aborted()).await.unwrap_err();
+    assert_eq!(error.kind(), ServiceErrorKind::Refused);
+    for lease in [open, landed] {
+        assert_eq!(manager.service.sector(lease.sector).await.unwrap().unwrap().summary.abort_reason, None);
+    }
+}
+
+#[tokio::test]
+async fn what_an_aborted_sector_decided_and_never_sent_is_never_sent() {
+    let mut manager = Manager::start().await;
+    let piece = PieceInfo { comm_p: CommP([3; 32]), size: PaddedPieceSize::try_from(1024).unwrap() };
+    manager.service.add_piece(piece, 1000, Path::new("/data/piece")).await.unwrap();
+    let unsent = manager.lease().await;
+    let request = request(&manager, &unsent).await;
+    manager.chain.trips.lock().push(Trip::Before);
+    assert_eq!(manager.service.submit_pre_commit(&unsent, &request).await.unwrap(), SubmitAnswer::Accepted);
+    manager.service.report(&unsent, &aborted()).await.unwrap();
+    manager.restart().await;
+    manager.spawn();
+    manager.service.changed(&unsent, Duration::from_secs(3600)).await.unwrap();
+    manager.tick(30);
+    assert_eq!(manager.chain.inner.landed_calls(), []);
+    let shown = manager.service.sector(unsent.sector).await.unwrap().unwrap();
+    assert_eq!(shown.attempts[0].ended.as_deref(), Some("dropped"));
+
+    let (promised, _) = pre_committed(&manager).await;
+    assert_eq!(manager.service.pieces(&promised).await.unwrap().len(), 1, "the piece came back");
+    manager.service.report(&promised, &aborted()).await.unwrap();
+    let next = manager.lease().await;
+    assert_eq!(manager.service.pieces(&next).await.unwrap(), [], "the chain holds its promise in another sector");
+    manager.cancel.cancel();
+}
+
+#[tokio::test]
+async fn a_message_that_the_client_refuses_has_ended() {
+    let manager = Manager::start().await;
+    let lease = manager.lease().await;
+    let request = request(&manager, &lease).await;
+    manager.chain.trips.lock().push(Trip::Refused);
+    assert_eq!(manager.service.submit_pre_commit(&lease, &request).await.unwrap(), SubmitAnswer::Accepted);
+    let state = manager.service.pre_commit_state(&lease).await.unwrap();
+    assert!(matches!(&state, CommitState::Failed { reason } if reason.contains("rejected")), "{state:?}");
+    let shown = manager.service.sector(lease.sector).await.unwrap().unwrap();
+    assert_eq!(shown.attempts[0].ended.as_deref(), Some("dropped"));
+    assert_eq!(manager.service.submit_pre_commit(&lease, &request).await.unwrap(), SubmitAnswer::Accepted);
+    manager.tick(30);
+    assert!(matches!(manager.service.pre_commit_state(&lease).await.unwrap(), CommitState::Landed { .. }));
+    assert_eq!(landed(&manager, CallKind::PreCommit), 1);
+}
+
+#[tokio::test]
+async fn rows_that_cannot_be_read_park_their_sector_and_no_other() {
+    let mut manager = Manager::start().await;
+    let (broken, sound) = (manager.lease().await, manager.lease().await);
+    for lease in [&broken, &sound] {
+        let request = request(&manager, lease).await;
+        manager.chain.trips.lock().push(Trip::Before);
+        assert_eq!(manager.service.submit_pre_commit(lease, &request).await.unwrap(), SubmitAnswer::Accepted);
+    }
+    let pool = manager.service.db().pool().clone();
+    let spoil = |sql: &'static str| sqlx::query(sql).execute(&pool);
+    spoil("UPDATE seal_intents SET call = '{' WHERE number = 1").await.unwrap();
+    manager.restart().await;
+    manager.spawn();
+    manager.service.changed(&sound, Duration::from_secs(3600)).await.unwrap();
+    manager.tick(30);
+    assert_eq!(landed(&manager, CallKind::PreCommit), 1, "the readable one is sent");
+    let error = manager.service.pre_commit_state(&broken).await.unwrap_err();
+    assert_eq!(error.kind(), ServiceErrorKind::Refused, "{}", error.chain());
+    assert!(error.chain().contains("precommit/1000/1/"), "{}", error.chain());
+    spoil("UPDATE seal_sectors SET fence = -1 WHERE number = 1").await.unwrap();
+    let errors = [
+        manager.service.pieces(&broken).await.unwrap_err(),
+        manager.service.pre_commit_state(&broken).await.unwrap_err(),
+    ];
+    for error in errors {
+        assert_eq!(error.kind(), ServiceErrorKind::Refused, "{}", error.chain());
+        assert!(error.chain().contains("seal_sectors"), "{}", error.chain());
+    }
+    let error = manager.allocator().renew(&broken, TTL).await.unwrap_err();
+    assert_eq!(error.kind(), AllocErrorKind::Refused, "{}", error.chain());
+    manager.cancel.cancel();
+}
+
 #[tokio::test]
 async fn a_released_sector_refuses_its_old_holder() {
     let manager = Manager::start().await;
@@ -368,9 +542,10 @@ async fn a_released_sector_refuses_its_old_holder() {
 async fn a_chain_that_is_away_is_waited_for() {
     let manager = Manager::start().await;
     let (lease, _) = pre_committed(&manager).await;
+    let fresh = manager.lease().await;
     manager.chain.inner.set_unavailable(true);
     for error in [
-        manager.service.ticket(&lease).await.err(),
+        manager.service.ticket(&fresh).await.err(),
         manager.service.seed(&lease).await.err(),
         manager.service.pre_commit_state(&lease).await.err(),
     ] {
@@ -391,4 +566,18 @@ async fn reservations_leave_room_for_each_other() {
     assert_eq!(manager.service.reserve(&two, 1, &["nowhere".to_owned()]).await.unwrap(), None);
     manager.service.report(&one, &Report::Finalized).await.unwrap();
     assert!(manager.service.reserve(&two, room, &[]).await.unwrap().is_some());
+}
+
+#[tokio::test]
+async fn a_reservation_is_kept_while_its_store_serves() {
+    let manager = Manager::start().await;
+    let lease = manager.lease().await;
+    let chosen = async || manager.service.reserve(&lease, 90, &[]).await.unwrap().map(|c| c.name);
+    assert_eq!(chosen().await.as_deref(), Some("persist"));
+    *manager.stores.read_only.lock() = true;
+    assert_eq!(chosen().await.as_deref(), Some("persist"), "the replica is there");
+    manager.show_replicas(false);
+    assert_eq!(chosen().await.as_deref(), Some("small"), "nothing can be written to the first choice");
+    *manager.stores.read_only.lock() = false;
+    assert_eq!(chosen().await.as_deref(), Some("small"), "the new choice stays, though another has more room");
 }

@@ -42,6 +42,8 @@ pub(crate) async fn open_db(dir: &Path) -> SealDb {
 #[derive(Debug, Default)]
 pub(crate) struct FakeStores {
     pub(crate) hidden: Mutex<bool>,
+    /// Nothing may be written to the large one.
+    pub(crate) read_only: Mutex<bool>,
 }
 
 impl ReplicaStores for FakeStores {
@@ -54,7 +56,8 @@ impl ReplicaStores for FakeStores {
     }
 
     fn free_bytes(&self, store: &str) -> io::Result<u64> {
-        Ok(if store == "persist" { 1 << 20 } else { 100 })
+        let large = if *self.read_only.lock() { 0 } else { 1 << 20 };
+        Ok(if store == "persist" { large } else { 100 })
     }
 
     fn path(&self, store: &str) -> Option<PathBuf> {
@@ -69,6 +72,8 @@ pub(crate) enum Trip {
     Before,
     /// It fails after the message was taken: the answer is lost.
     After,
+    /// It refuses the message for good.
+    Refused,
 }
 
 /// The chain in memory, behind a line that breaks when told to.
@@ -114,6 +119,7 @@ macro_rules! forward {
                 let lost = || ChainError::new(ChainErrorKind::Unavailable, "submit");
                 match trip {
                     Some(Trip::Before) => Err(lost()),
+                    Some(Trip::Refused) => Err(ChainError::new(ChainErrorKind::Rejected, "submit")),
                     Some(Trip::After) => {
                         self.inner.submit(key, call).await?;
                         Err(lost())

@@ -1,5 +1,6 @@
 //! Messages that were decided on, before, while and after they are sent.
 
+use super::ManagerService;
 use crate::sector_state::{
     AttemptKind, DbError, SealDb, SectorEvent, append, from_db, json_of, of_json, sector_of, to_db,
 };
@@ -44,6 +45,20 @@ pub(super) enum EndState {
     Dropped,
 }
 
+impl Intent {
+    /// Whether it may be on chain, now or later: it is open, or it landed well.
+    pub(super) fn stands(&self) -> bool {
+        self.end.as_ref().is_none_or(|end| end.state == EndState::Landed)
+    }
+}
+
+impl End {
+    /// It will never be on chain.
+    pub(super) fn dropped(reason: String) -> Self {
+        Self { state: EndState::Dropped, reason: Some(reason), epoch: None, exit_code: None, cid: None }
+    }
+}
+
 impl EndState {
     const ALL: [(Self, &'static str); 4] =
         [(Self::Landed, "landed"), (Self::Failed, "failed"), (Self::Refused, "refused"), (Self::Dropped, "dropped")];
@@ -86,12 +101,29 @@ pub(super) async fn latest(
     row.as_ref().map(read).transpose()
 }
 
-/// Decisions without an end.
+/// How a message ended; none while it has not.
+pub(super) async fn ended(db: &SealDb, key: &SubmitKey) -> Result<Option<End>, DbError> {
+    let row = sqlx::query("SELECT * FROM seal_intents WHERE submit_key = $1")
+        .bind(key.0.as_str())
+        .fetch_optional(db.pool())
+        .await?;
+    Ok(row.as_ref().map(read).transpose()?.and_then(|intent| intent.end))
+}
+
+/// Decisions without an end. One that cannot be read keeps no other from being sent.
 pub(super) async fn open(db: &SealDb) -> Result<Vec<Intent>, DbError> {
     let rows = sqlx::query("SELECT * FROM seal_intents WHERE ended IS NULL ORDER BY created_at, submit_key")
         .fetch_all(db.pool())
         .await?;
-    rows.iter().map(read).collect()
+    let read = rows.iter().map(read).filter_map(|intent| match intent {
+        Ok(intent) => Some(intent),
+        Err(error) => {
+            let error = ManagerService::of_db("read intents", error);
+            tracing::warn!(error = %error.chain(), "a decided message cannot be sent");
+            None
+        }
+    });
+    Ok(read.collect())
 }
 
 /// Records a decision inside the caller's transaction.
@@ -161,6 +193,11 @@ pub(super) async fn end(
 }
 
 fn read(row: &AnyRow) -> Result<Intent, DbError> {
+    let key: String = row.try_get("submit_key")?;
+    read_as(SubmitKey(key.clone()), row).map_err(|e| e.in_row("seal_intents", key))
+}
+
+fn read_as(key: SubmitKey, row: &AnyRow) -> Result<Intent, DbError> {
     let ended: Option<String> = row.try_get("ended")?;
     let end = match ended {
         None => None,
@@ -173,7 +210,7 @@ fn read(row: &AnyRow) -> Result<Intent, DbError> {
         }),
     };
     Ok(Intent {
-        key: SubmitKey(row.try_get("submit_key")?),
+        key,
         sector: sector_of(row)?,
         attempt: from_db("attempt", row.try_get("attempt")?)?,
         content: row.try_get("content")?,

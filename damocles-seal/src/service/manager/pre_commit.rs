@@ -2,7 +2,7 @@
 
 use super::{
     ManagerService,
-    expiration::expiration,
+    expiration::{EPOCHS_PER_DAY, expiration},
     intent,
     intent::{End, EndState, Intent, NewIntent},
 };
@@ -21,6 +21,9 @@ use damocles_core::{
 
 /// The actor takes tickets from the last day and the chain's finality.
 const TICKET_LIFE_BEYOND_LOOKBACK: i64 = 2880;
+
+/// The actor's bound on the time between a pre-commit and its proof, beyond the challenge delay.
+const MOST_PROVE_COMMIT_EPOCHS: i64 = 30 * EPOCHS_PER_DAY;
 
 /// Exit codes of failures that may pass: no funds in the message or the actor, or not enough gas.
 const PASSING_EXIT_CODES: [i64; 3] = [6, 7, 19];
@@ -212,7 +215,8 @@ impl ManagerService {
         let message = match &intent.message {
             Some(message) => message.clone(),
             None => match self.send(intent).await {
-                Ok(message) => message,
+                Ok(Ok(message)) => message,
+                Ok(Err(end)) => return Ok(Some(end)),
                 Err(e) if matches!(e.recovery(), Recovery::Retry { .. }) => return Ok(None),
                 Err(e) => return Err(e),
             },
@@ -220,17 +224,10 @@ impl ManagerService {
         let state = self.chain.message(&message, self.config.confidence).await;
         let end = match state.map_err(|e| Self::of_chain(op, e).with("message", &message))? {
             MessageState::Landed(receipt) => of_receipt(&receipt),
-            MessageState::Dropped { reason } => {
-                End { state: EndState::Dropped, reason: Some(reason), epoch: None, exit_code: None, cid: None }
-            }
+            MessageState::Dropped { reason } => End::dropped(reason),
             _ => return Ok(None),
         };
-        let recorded = async {
-            let mut tx = self.db.write().await?;
-            intent::end(&mut tx, intent.sector, &intent.key, &end, self.clock.now()).await?;
-            Ok::<(), DbError>(tx.commit().await?)
-        };
-        recorded.await.map_err(|e| Self::of_db(op, e).with("sector", intent.sector))?;
+        self.record_end(op, intent, &end).await?;
         Ok(Some(end))
     }
 
@@ -238,6 +235,24 @@ impl ManagerService {
     /// knows nothing of it, and the tipset that holds it is built on the state before it.
     pub(super) fn shows(&self, head: &TipsetRef, epoch: Epoch) -> bool {
         head.epoch >= epoch + self.config.confidence.max(1)
+    }
+
+    /// Whether a pre-commit that landed at `landed` is over for certain. A node that is behind, or another one that took
+    /// over, denies what it has not seen; only once no proof could be accepted any more is its word enough.
+    pub(super) async fn is_over(
+        &self,
+        head: &TipsetRef,
+        landed: Epoch,
+        on_chain: &OnChain,
+    ) -> Result<bool, ServiceError> {
+        let delay = self.network(head).await?.pre_commit_challenge_delay;
+        Ok(*on_chain == OnChain::Gone && head.epoch > landed + MOST_PROVE_COMMIT_EPOCHS + delay)
+    }
+
+    /// What to do about a chain that denies what it accepted before: wait, as a replica cannot be made again.
+    pub(super) fn doubted(&self, sector: SectorId, head: &TipsetRef, landed: Epoch, on_chain: &OnChain) -> CommitState {
+        tracing::warn!(%sector, head = %head.epoch, %landed, ?on_chain, "a message landed, the chain does not show it");
+        self.pending()
     }
 
     pub(super) fn pending(&self) -> CommitState {
@@ -263,8 +278,11 @@ impl ManagerService {
         }
         match self.chain.sector(&head, lease.sector).await.map_err(|e| Self::of_chain(OP, e))? {
             OnChain::PreCommitted { .. } | OnChain::Active(_) => Ok(CommitState::Landed { epoch }),
-            OnChain::Absent => Ok(abort("the pre-commit landed, but the chain does not hold it")),
-            _ => Ok(abort("the pre-commit expired, or the sector was terminated")),
+            other if self.is_over(&head, epoch, &other).await? => {
+                let reason = "the pre-commit expired, or the sector was terminated".to_owned();
+                Ok(CommitState::ShouldAbort { reason })
+            }
+            other => Ok(self.doubted(lease.sector, &head, epoch, &other)),
         }
     }
 
@@ -289,7 +307,13 @@ impl ManagerService {
         let epoch = match self.chain.sector(&head, lease.sector).await.map_err(|e| Self::of_chain(OP, e))? {
             OnChain::PreCommitted { epoch, .. } => epoch,
             OnChain::Active(_) => landed,
-            _ => return Err(refused().with("reason", "the chain does not hold the pre-commit")),
+            other if self.is_over(&head, landed, &other).await? => {
+                return Err(refused().with("reason", "the chain does not hold the pre-commit"));
+            }
+            other => {
+                self.doubted(lease.sector, &head, landed, &other);
+                return Ok(SeedAnswer::Wait(Wake::After(self.config.poll)));
+            }
         };
         let epoch = epoch + self.network(&head).await?.pre_commit_challenge_delay;
         let ready = epoch + self.config.seed_confidence;
@@ -312,10 +336,6 @@ pub(super) fn landed_at(end: End) -> Result<Epoch, CommitState> {
         (EndState::Refused, _) => Err(CommitState::Refused { reason }),
         _ => Err(CommitState::Failed { reason }),
     }
-}
-
-pub(super) fn abort(reason: &str) -> CommitState {
-    CommitState::ShouldAbort { reason: reason.to_owned() }
 }
 
 fn of_receipt(receipt: &Receipt) -> End {

@@ -3,7 +3,7 @@
 use super::{
     ManagerService,
     intent::{End, NewIntent},
-    pre_commit::{Judged, abort, judge, landed_at},
+    pre_commit::{Judged, judge, landed_at},
 };
 use crate::{
     sector_state::{AttemptKind, DbError, SectorEvent, append, json_of, of_json, pieces, to_db},
@@ -55,13 +55,14 @@ impl ManagerService {
         };
         let request: PreCommitRequest = of_json("pre-commit", &pre_commit.content).map_err(at)?;
         let head = self.head(OP).await?;
-        if let Some(landed) = pre_commit.end.as_ref().and_then(|e| e.epoch).filter(|e| !self.shows(&head, *e)) {
+        let landed = pre_commit.end.and_then(|end| landed_at(end).ok());
+        if let Some(landed) = landed.filter(|e| !self.shows(&head, *e)) {
             return Err(Error::new(ServiceErrorKind::Unavailable, OP)
                 .with("sector", sector)
                 .with("pre-commit landed at", landed)
                 .with("head", head.epoch));
         }
-        let (epoch, end) = match self.proof_target(OP, &head, lease, &request).await? {
+        let (epoch, end) = match self.proof_target(OP, &head, lease, &request, landed).await? {
             Target::PreCommitted(epoch) => (epoch, None),
             Target::Done(end) => (end.epoch.unwrap_or(head.epoch), Some(end)),
             Target::Never(reason) => return self.declined(OP, lease, rejected(reason)).await,
@@ -91,8 +92,19 @@ impl ManagerService {
         head: &TipsetRef,
         lease: &SectorLease,
         request: &PreCommitRequest,
+        landed: Option<Epoch>,
     ) -> Result<Target, ServiceError> {
         let on_chain = self.chain.sector(head, lease.sector).await.map_err(|e| Self::of_chain(op, e))?;
+        if let (Some(landed), OnChain::Absent | OnChain::Gone) = (landed, &on_chain)
+            && !self.is_over(head, landed, &on_chain).await?
+        {
+            self.doubted(lease.sector, head, landed, &on_chain);
+            return Err(Error::new(ServiceErrorKind::Unavailable, op)
+                .with("sector", lease.sector)
+                .with("pre-commit landed at", landed)
+                .with("head", head.epoch)
+                .hint_with("the node does not show the pre-commit; check that it follows the chain"));
+        }
         Ok(match on_chain {
             OnChain::PreCommitted { comm_r, epoch, .. } if comm_r == request.comm_r => Target::PreCommitted(epoch),
             OnChain::PreCommitted { .. } => Target::Never("the chain holds a pre-commit to another replica"),
@@ -166,8 +178,8 @@ impl ManagerService {
             OnChain::PreCommitted { .. } => {
                 Ok(CommitState::Refused { reason: "the proof landed, but the sector is not active".to_owned() })
             }
-            OnChain::Absent => Ok(abort("the proof landed, but the chain does not hold the sector")),
-            _ => Ok(abort("the sector expired or was terminated")),
+            // The proof was accepted: the replica is worth keeping whatever one node says now.
+            other => Ok(self.doubted(lease.sector, &head, epoch, &other)),
         }
     }
 

@@ -30,6 +30,14 @@ pub trait ReplicaStores: fmt::Debug + Send + Sync + 'static {
     fn path(&self, store: &str) -> Option<PathBuf>;
 }
 
+/// What the stores said.
+struct Seen {
+    /// The room in each that answered.
+    free: BTreeMap<String, u64>,
+    /// The store that was chosen before, if the whole replica is there.
+    holds: Option<String>,
+}
+
 impl ManagerService {
     /// The persist store that holds the replica of a sector.
     ///
@@ -57,44 +65,62 @@ impl ManagerService {
     ) -> Result<Option<StoreChoice>, ServiceError> {
         const OP: &str = "reserve store";
         self.check(OP, lease).await?;
-        let stores = self.stores.clone();
-        let free = self.blocking(OP, move || {
+        let before = self.reserved(lease.sector).await.map_err(|e| Self::of_db(OP, e).with("sector", lease.sector))?;
+        let (stores, sector, proof_type) = (self.stores.clone(), lease.sector, lease.proof_type);
+        let seen = self.blocking(OP, move || {
             let names = stores.names().into_iter();
-            Ok(names.filter_map(|n| stores.free_bytes(&n).ok().map(|free| (n, free))).collect::<BTreeMap<_, _>>())
+            let free = names.filter_map(|n| stores.free_bytes(&n).ok().map(|free| (n, free)));
+            let holds = before.filter(|store| matches!(stores.has_all_files(store, sector, proof_type), Ok(true)));
+            Ok(Seen { free: free.collect(), holds })
         });
-        let free = free.await?;
-        let chosen = self.choose(lease.sector, bytes, candidates, &free).await;
+        let seen = seen.await?;
+        let chosen = self.choose(lease.sector, bytes, candidates, &seen).await;
         chosen.map_err(|e| Self::of_db(OP, e).with("sector", lease.sector))
     }
 
-    /// The store that was chosen before, else the one with most room left by other reservations.
+    /// The store that was chosen before.
+    async fn reserved(&self, sector: SectorId) -> Result<Option<String>, DbError> {
+        let row = sqlx::query("SELECT store FROM seal_reservations WHERE miner = $1 AND number = $2")
+            .bind(to_db("miner", sector.miner.0)?)
+            .bind(to_db("sector number", sector.number.0)?)
+            .fetch_optional(self.db.pool())
+            .await?;
+        Ok(row.map(|r| r.try_get("store")).transpose()?)
+    }
+
+    /// The store that was chosen before if it still serves, else the one with most room left by other reservations.
     async fn choose(
         &self,
         sector: SectorId,
         bytes: u64,
         candidates: &[String],
-        free: &BTreeMap<String, u64>,
+        seen: &Seen,
     ) -> Result<Option<StoreChoice>, DbError> {
         let (miner, number) = (to_db("miner", sector.miner.0)?, to_db("sector number", sector.number.0)?);
         let mut tx = self.db.write().await?;
         let mut reserved: BTreeMap<String, u64> = BTreeMap::new();
+        let mut before = None;
         for row in sqlx::query("SELECT * FROM seal_reservations").fetch_all(&mut *tx).await? {
             let store: String = row.try_get("store")?;
-            let wanted = candidates.is_empty() || candidates.contains(&store);
             if row.try_get::<i64, _>("miner")? == miner && row.try_get::<i64, _>("number")? == number {
-                if wanted && free.contains_key(&store) {
-                    return Ok(Some(StoreChoice { name: store }));
-                }
+                before = Some(store);
                 continue;
             }
             let sum = reserved.entry(store).or_default();
             *sum = sum.saturating_add(from_db("reservation", row.try_get("bytes")?)?);
         }
         let room = |name: &String, free: &u64| free.saturating_sub(reserved.get(name).copied().unwrap_or(0));
-        let fits = free
-            .iter()
-            .filter(|(name, free)| (candidates.is_empty() || candidates.contains(name)) && room(name, free) >= bytes);
-        let Some((name, _)) = fits.max_by_key(|(name, free)| room(name, free)) else {
+        let wanted = |name: &String| candidates.is_empty() || candidates.contains(name);
+        // A store that may not be written to has no room at all.
+        let fits = |name: &String, free: &u64| wanted(name) && *free > 0 && room(name, free) >= bytes;
+        if let Some(before) = before
+            && ((wanted(&before) && seen.holds.as_ref() == Some(&before))
+                || seen.free.get(&before).is_some_and(|free| fits(&before, free)))
+        {
+            return Ok(Some(StoreChoice { name: before }));
+        }
+        let fitting = seen.free.iter().filter(|(name, free)| fits(name, free));
+        let Some((name, _)) = fitting.max_by_key(|(name, free)| room(name, free)) else {
             return Ok(None);
         };
         sqlx::query(

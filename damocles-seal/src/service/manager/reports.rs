@@ -1,11 +1,14 @@
 //! What workers tell.
 
-use super::ManagerService;
-use crate::{
-    sector_state::{DbError, SectorEvent, append, to_db},
-    service::{Report, ReportAnswer, ServiceError},
+use super::{
+    ManagerService, intent,
+    intent::{End, Intent},
 };
-use damocles_core::{SectorId, allocator::SectorLease};
+use crate::{
+    sector_state::{AttemptKind, DbError, SectorEvent, append, to_db},
+    service::{Report, ReportAnswer, ServiceError, ServiceErrorKind},
+};
+use damocles_core::{Error, SectorId, Timestamp, allocator::SectorLease, chain::SubmitKey};
 use sqlx::{AnyConnection, Row};
 
 /// Longer texts are cut: they come from workers and stay for ever.
@@ -21,16 +24,41 @@ impl ManagerService {
             let ended = before.finalized || before.abort_reason.is_some();
             // The end of a sector is reported again after a crash; it is recorded once.
             if !ended {
+                let now = self.clock.now();
+                if matches!(report, Report::Aborted { .. })
+                    && let Some(proof) = give_up(&mut tx, sector, now).await?
+                {
+                    return Ok(Err(proof));
+                }
                 let report = shortened(report);
                 apply(&mut tx, sector, &report).await?;
-                append(&mut tx, sector, self.clock.now(), &SectorEvent::Reported { report }).await?;
+                append(&mut tx, sector, now, &SectorEvent::Reported { report }).await?;
             }
             let after = answer(&mut tx, sector).await?;
             tx.commit().await?;
-            Ok::<_, DbError>(after)
+            Ok::<_, DbError>(Ok(after))
         };
-        done.await.map_err(|e| Self::of_db(OP, e).with("sector", sector))
+        done.await.map_err(|e| Self::of_db(OP, e).with("sector", sector))?.map_err(|proof| {
+            Error::new(ServiceErrorKind::Refused, OP)
+                .with("sector", sector)
+                .with("proof that may be on chain", proof)
+                .hint_with("the sector may be active; wait until its proof failed, or terminate the sector on chain")
+        })
     }
+}
+
+/// Drops what was decided on and never sent. Returns the key of a proof that may be on chain, which forbids to give the
+/// sector up.
+async fn give_up(tx: &mut AnyConnection, sector: SectorId, now: Timestamp) -> Result<Option<SubmitKey>, DbError> {
+    if let Some(proof) = intent::latest(tx, sector, AttemptKind::ProveCommit).await?.filter(Intent::stands) {
+        return Ok(Some(proof.key));
+    }
+    let unsent = intent::latest(tx, sector, AttemptKind::PreCommit).await?;
+    if let Some(unsent) = unsent.filter(|i| i.end.is_none() && i.message.is_none()) {
+        let end = End::dropped("the sector was aborted before the message was sent".to_owned());
+        intent::end(tx, sector, &unsent.key, &end, now).await?;
+    }
+    Ok(None)
 }
 
 fn shortened(report: &Report) -> Report {
@@ -83,8 +111,10 @@ async fn apply(tx: &mut AnyConnection, sector: SectorId, report: &Report) -> Res
             .execute(&mut *tx)
             .await?;
     }
-    if matches!(report, Report::Aborted { .. }) {
-        // The data still wants a sector.
+    // The data still wants a sector, unless the chain may hold the promise of this one.
+    if matches!(report, Report::Aborted { .. })
+        && !intent::latest(tx, sector, AttemptKind::PreCommit).await?.is_some_and(|i| i.stands())
+    {
         sqlx::query("UPDATE seal_pieces SET miner = NULL, number = NULL WHERE miner = $1 AND number = $2")
             .bind(miner)
             .bind(number)

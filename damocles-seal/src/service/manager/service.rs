@@ -1,9 +1,14 @@
 //! The manager's own service.
 
-use super::{ReplicaStores, intent, intent::Intent};
+use super::{
+    ReplicaStores, intent,
+    intent::{End, Intent},
+};
 use crate::{
     allocator::{LeaseRecord, SqlAllocator, lease_of},
-    sector_state::{AttemptKind, DbError, SealDb, SectorDetail, SectorEvent, SectorSummary, append, list, show, to_db},
+    sector_state::{
+        AttemptKind, DbError, SealDb, SectorDetail, SectorEvent, SectorSummary, append, list, of_json, show, to_db,
+    },
     service::{
         CommitState, DealPiece, Hello, PreCommitRequest, Report, ReportAnswer, SealingService, SeedAnswer,
         ServiceError, ServiceErrorKind, StoreChoice, SubmitAnswer, Ticket,
@@ -13,7 +18,7 @@ use async_trait::async_trait;
 use damocles_core::{
     CancellationToken, Clock, Error, Recovery, SectorId,
     allocator::{Outcome, SectorLease},
-    chain::{ChainClient, ChainError, NetworkInfo, RandomnessKind, TipsetRef},
+    chain::{ChainClient, ChainError, ChainErrorKind, MessageId, NetworkInfo, RandomnessKind, TipsetRef},
     verify::ProofVerifier,
 };
 use futures::StreamExt;
@@ -165,20 +170,53 @@ impl ManagerService {
         let open = intent::open(&self.db).await.map_err(|e| Self::of_db("read intents", e))?;
         let mut first_error = None;
         for intent in open.iter().filter(|i| all || i.message.is_none()) {
-            if let Err(e) = self.send(intent).await {
-                first_error.get_or_insert(e);
+            match self.send(intent).await {
+                Ok(Ok(_)) => {}
+                Ok(Err(End { reason, .. })) => {
+                    tracing::warn!(sector = %intent.sector, key = %intent.key, ?reason, "a decided message is not sent");
+                }
+                Err(e) => {
+                    first_error.get_or_insert(e);
+                }
             }
         }
         first_error.map_or(Ok(()), Err)
     }
 
-    /// Hands a decided message to the chain client. May be repeated.
-    pub(super) async fn send(&self, intent: &Intent) -> Result<damocles_core::chain::MessageId, ServiceError> {
+    /// Hands a decided message to the chain client, or says how it ended already. May be repeated.
+    pub(super) async fn send(&self, intent: &Intent) -> Result<Result<MessageId, End>, ServiceError> {
         const OP: &str = "submit message";
-        let sent = self.chain.submit(&intent.key, &intent.call).await;
-        let message = sent.map_err(|e| Self::of_chain(OP, e).with("key", &intent.key))?;
-        intent::sent(&self.db, intent, &message, self.clock.now()).await.map_err(|e| Self::of_db(OP, e))?;
-        Ok(message)
+        let of_db = |e: DbError| Self::of_db(OP, e).with("key", &intent.key);
+        // It may have been given up since it was read.
+        if let Some(end) = intent::ended(&self.db, &intent.key).await.map_err(of_db)? {
+            return Ok(Err(end));
+        }
+        match self.chain.submit(&intent.key, &intent.call).await {
+            Ok(message) => {
+                intent::sent(&self.db, intent, &message, self.clock.now()).await.map_err(of_db)?;
+                Ok(Ok(message))
+            }
+            // A message that the client took before is its own to follow, whatever it says to a repeat.
+            Err(e)
+                if intent.message.is_none()
+                    && e.kind() == ChainErrorKind::Rejected
+                    && e.recovery() == Recovery::Park =>
+            {
+                let end = End::dropped(e.chain());
+                self.record_end(OP, intent, &end).await?;
+                Ok(Err(end))
+            }
+            Err(e) => Err(Self::of_chain(OP, e).with("key", &intent.key)),
+        }
+    }
+
+    pub(super) async fn record_end(&self, op: &'static str, intent: &Intent, end: &End) -> Result<(), ServiceError> {
+        let recorded = async {
+            let mut tx = self.db.write().await?;
+            intent::end(&mut tx, intent.sector, &intent.key, end, self.clock.now()).await?;
+            Ok::<(), DbError>(tx.commit().await?)
+        };
+        recorded.await.map_err(|e| Self::of_db(op, e).with("sector", intent.sector))
     }
 
     /// Wakes those who wait.
@@ -211,8 +249,13 @@ impl ManagerService {
     /// Refuses a lease that is not the one that is recorded.
     pub(super) async fn check(&self, op: &'static str, lease: &SectorLease) -> Result<(), ServiceError> {
         let found = self.allocator.find(lease.sector).await;
-        let found =
-            found.map_err(|e| Error::new(ServiceErrorKind::Unavailable, op).with("sector", lease.sector).because(e))?;
+        let found = found.map_err(|e| {
+            let kind = match e.recovery() {
+                Recovery::Retry { .. } => ServiceErrorKind::Unavailable,
+                _ => ServiceErrorKind::Refused,
+            };
+            Error::new(kind, op).with("sector", lease.sector).because(e)
+        })?;
         verdict(found.as_ref(), lease).map_err(|kind| Error::new(kind, op).with("sector", lease.sector))
     }
 
@@ -281,6 +324,12 @@ impl ManagerService {
     }
 
     pub(super) fn of_db(op: &'static str, cause: DbError) -> ServiceError {
+        if cause.stays() {
+            // Asking again reads the same row.
+            return Error::new(ServiceErrorKind::Refused, op)
+                .because(cause)
+                .hint_with("a row of the database cannot be read; repair it, or restore the database from a backup");
+        }
         Error::new(ServiceErrorKind::Unavailable, op).because(cause)
     }
 
@@ -332,6 +381,12 @@ impl SealingService for ManagerService {
     async fn ticket(&self, lease: &SectorLease) -> Result<Ticket, ServiceError> {
         const OP: &str = "draw ticket";
         self.check(OP, lease).await?;
+        // A replica that was made again for what is committed must come out the same.
+        if let Some(before) = self.latest(OP, lease.sector, AttemptKind::PreCommit).await?.filter(Intent::stands) {
+            let request: Result<PreCommitRequest, _> = of_json("pre-commit", &before.content);
+            let request = request.map_err(|e| Self::of_db(OP, e.in_row("seal_intents", &before.key)))?;
+            return Ok(request.ticket);
+        }
         let head = self.head(OP).await?;
         let lookback = self.network(&head).await?.ticket_lookback;
         let epoch = head.epoch - lookback;
