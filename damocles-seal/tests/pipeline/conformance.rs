@@ -53,8 +53,8 @@ fn names_in_a_plan_are_unique() {
     assert_eq!(Plan::new(Vec::new()).unwrap_err(), PlanError::Empty);
     let twice = plan().with_after(&StageId::new("one"), Arc::new(Named("two")));
     assert_eq!(twice.unwrap_err(), PlanError::Twice(StageId::new("two")));
-    let nowhere = plan().with_after(&StageId::new("three"), Arc::new(Named("new")));
-    assert_eq!(nowhere.unwrap_err(), PlanError::Unknown(StageId::new("three")));
+    let nowhere = plan().with_after(&StageId::new("four"), Arc::new(Named("new")));
+    assert_eq!(nowhere.unwrap_err(), PlanError::Unknown(StageId::new("four")));
     let longer = plan().with_after(&StageId::new("one"), Arc::new(Named("new"))).unwrap();
     assert_eq!(longer.stages()[1].id().as_str(), "new");
 }
