@@ -29,6 +29,8 @@ pub struct SectorRecord {
     lease: SectorLease,
     facts: Vec<Fact>,
     dropped: Vec<Fact>,
+    /// The stages that were named by a rewind, each with how many facts were dropped by then.
+    named: Vec<(StageId, usize)>,
     rewinds: Vec<StageId>,
 }
 
@@ -40,7 +42,7 @@ struct Rewound {
 impl SectorRecord {
     /// A sector of which nothing is known but its lease.
     pub fn new(lease: SectorLease) -> Self {
-        Self { lease, facts: Vec::new(), dropped: Vec::new(), rewinds: Vec::new() }
+        Self { lease, facts: Vec::new(), dropped: Vec::new(), named: Vec::new(), rewinds: Vec::new() }
     }
 
     /// Follows the entries of a sector.
@@ -86,6 +88,7 @@ impl SectorRecord {
                     std::mem::take(&mut self.facts).into_iter().partition(|f| rewound.dropped.contains(&f.stage));
                 self.facts = kept;
                 self.dropped.extend::<Vec<Fact>>(gone);
+                self.named.push((stage.clone(), self.dropped.len()));
                 self.rewinds.push(stage);
             }
             _ => {}
@@ -140,6 +143,14 @@ impl SectorRecord {
     /// What a stage brought about before it was rewound, oldest first.
     pub fn dropped<'a>(&'a self, stage: &'a StageId) -> impl Iterator<Item = &'a Fact> {
         self.dropped.iter().filter(move |f| f.stage == *stage)
+    }
+
+    /// What a stage brought about last, if it was dropped only because an earlier stage has to be repeated. None if a
+    /// rewind named the stage itself since: then its output was of no use.
+    pub fn carried(&self, stage: &StageId) -> Option<&Fact> {
+        let at = self.dropped.iter().rposition(|f| f.stage == *stage)?;
+        let named = self.named.iter().any(|(to, dropped)| to == stage && *dropped > at);
+        self.dropped.get(at).filter(|_| !named)
     }
 
     /// How often the sector went back to this stage since it was opened last.

@@ -4,6 +4,7 @@ use super::ProcessorError;
 use fs_err as fs;
 use std::{
     io::{self, Write},
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
 };
 
@@ -21,17 +22,106 @@ pub(crate) fn parent(path: &Path) -> &Path {
     }
 }
 
-/// Writes a file under a temporary name, syncs it, and puts it in place; makes its directory if need be.
+const TEMPORARY: &str = ".damocles-tmp";
+
+/// A file under a name of its own until it is put in place; without that it is removed. It is locked while it is
+/// written, so that others can tell it from one that was left behind.
+struct Temporary {
+    file: fs::File,
+    placed: bool,
+}
+
+impl Temporary {
+    fn create(target: &Path) -> io::Result<Self> {
+        let name = target.file_name().unwrap_or_default().to_string_lossy();
+        loop {
+            let unique = format!(".{name}.{}-{:016x}{TEMPORARY}", std::process::id(), rand::random::<u64>());
+            let path = target.with_file_name(unique);
+            let file = match fs::OpenOptions::new().write(true).create_new(true).open(&path) {
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => continue,
+                opened => opened?,
+            };
+            let made = Self { file, placed: false };
+            match made.file.file().lock() {
+                // Some network file systems know no locks; the name is unique all the same.
+                Err(error) if error.kind() != io::ErrorKind::Unsupported => return Err(error),
+                _ => {}
+            }
+            // It may have been taken for one that was left behind, before it was locked.
+            if made.file.metadata()?.nlink() > 0 {
+                return Ok(made);
+            }
+        }
+    }
+
+    fn place(mut self, target: &Path) -> io::Result<()> {
+        self.file.flush()?;
+        self.file.sync_all()?;
+        fs::rename(self.file.path(), target)?;
+        self.placed = true;
+        sync_dir(parent(target))
+    }
+}
+
+impl Drop for Temporary {
+    fn drop(&mut self) {
+        if !self.placed {
+            // The error that is under way says more than a name that stays.
+            let _ = fs::remove_file(self.file.path());
+        }
+    }
+}
+
+/// Removes what ended processes left of copies to this target; what is being written now stays.
+pub(crate) fn remove_left(target: &Path) -> io::Result<()> {
+    let name = target.file_name().unwrap_or_default().to_string_lossy();
+    let start = format!(".{name}.");
+    let entries = match fs::read_dir(parent(target)) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        entries => entries?,
+    };
+    for entry in entries {
+        let path = entry?.path();
+        let found = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let middle = found.strip_prefix(&start).and_then(|rest| rest.strip_suffix(TEMPORARY));
+        let unnumbered = found == format!(".{name}{TEMPORARY}");
+        // A longer target name also starts like this one; only a process and a number come between.
+        let ours = unnumbered
+            || middle.is_some_and(|m| !m.is_empty() && m.bytes().all(|b| b.is_ascii_hexdigit() || b == b'-'));
+        if !ours {
+            continue;
+        }
+        let left = match fs::OpenOptions::new().write(true).open(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            opened => opened?,
+        };
+        if left.file().try_lock().is_ok() {
+            remove_if_there(&path)?;
+        }
+    }
+    Ok(())
+}
+
+/// Makes the directory of a file, but none above it, and none of a persist store's own: without its disk, a store is an
+/// empty directory that must not be filled.
+fn make_parent(path: &Path) -> io::Result<()> {
+    let dir = parent(path);
+    if dir.file_name().is_some_and(|name| name == "sealed" || name == "cache") {
+        return fs::metadata(dir).map(drop);
+    }
+    match fs::create_dir(dir) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// Writes a file under a temporary name, syncs it, and puts it in place; makes its directory if need be, but none
+/// above that.
 pub(crate) fn replace<T>(path: &Path, write: impl FnOnce(&mut fs::File) -> io::Result<T>) -> io::Result<T> {
-    fs::create_dir_all(parent(path))?;
-    let temporary = temporary(path);
-    let mut file = fs::File::create(&temporary)?;
-    let written = write(&mut file)?;
-    file.flush()?;
-    file.sync_all()?;
-    drop(file);
-    fs::rename(&temporary, path)?;
-    sync_dir(parent(path))?;
+    make_parent(path)?;
+    let mut temporary = Temporary::create(path)?;
+    let written = write(&mut temporary.file)?;
+    temporary.place(path)?;
     Ok(written)
 }
 
@@ -107,9 +197,46 @@ mod tests {
         });
         assert_eq!(failed.unwrap_err().kind(), io::ErrorKind::StorageFull);
         assert_eq!(fs::read(&path).unwrap(), b"one");
+        assert_eq!(fs::read_dir(path.parent().unwrap()).unwrap().count(), 1, "its half is removed");
         replace(&path, |file| file.write_all(b"three")).unwrap();
         assert_eq!(fs::read(&path).unwrap(), b"three");
         assert_eq!(sync_files_in(path.parent().unwrap()).unwrap(), ["file"]);
+    }
+
+    #[test]
+    fn directories_of_a_store_that_is_not_there_are_not_made() {
+        let dir = tempfile::tempdir().unwrap();
+        for path in ["sealed/s-t01000-7", "cache/s-t01000-7/p_aux", "a/b/c"] {
+            let error = replace(&dir.path().join(path), |file| file.write_all(b"one")).unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::NotFound, "{path}");
+        }
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
+        fs::create_dir(dir.path().join("cache")).unwrap();
+        replace(&dir.path().join("cache/s-t01000-7/p_aux"), |file| file.write_all(b"one")).unwrap();
+    }
+
+    #[test]
+    fn two_writers_do_not_share_a_file_and_only_what_is_left_behind_is_removed() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("file");
+        let left = [".file.damocles-tmp", ".file.1-00ff.damocles-tmp"];
+        let others = [".file2.1-00ff.damocles-tmp", ".file.dat.1-00ff.damocles-tmp", "file.1-00ff.damocles-tmp"];
+        for name in left.iter().chain(&others) {
+            fs::write(dir.path().join(name), "left").unwrap();
+        }
+        replace(&path, |slow| {
+            slow.write_all(b"slow")?;
+            remove_left(&path)?;
+            replace(&path, |fast| fast.write_all(b"a fast one"))?;
+            assert_eq!(fs::read(&path)?, b"a fast one");
+            slow.write_all(b"er")
+        })
+        .unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"slower");
+        let mut expected = vec!["file"];
+        expected.extend(others);
+        expected.sort_unstable();
+        assert_eq!(sync_files_in(dir.path()).unwrap(), expected);
     }
 
     #[test]

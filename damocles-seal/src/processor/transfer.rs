@@ -1,6 +1,9 @@
 //! Copying files between stores.
 
-use super::{Processor, ProcessorError, ProgressSink, files::replace};
+use super::{
+    Processor, ProcessorError, ProgressSink,
+    files::{remove_left, replace},
+};
 use crate::task::{CopiedFile, CopyFile, Transfer, Transferred};
 use fs_err as fs;
 use sha2::{Digest, Sha256};
@@ -56,6 +59,7 @@ fn check(file: &CopyFile) -> Result<u64, ProcessorError> {
 
 fn copy(file: &CopyFile, mut copied: impl FnMut(u64)) -> io::Result<(u64, String)> {
     let mut source = fs::File::open(&file.from)?;
+    remove_left(&file.to)?;
     replace(&file.to, |target| {
         let mut hasher = Sha256::new();
         let mut len = 0;

@@ -5,13 +5,13 @@ use crate::journal::SectorRecord;
 use async_trait::async_trait;
 use damocles_core::{
     Context,
-    pipeline::{SealError, SealErrorKind, StageId},
+    pipeline::{SealError, StageId},
 };
 use serde_json::Value;
 use std::sync::Arc;
 
 /// Removes everything that the sealing store holds of the sector, after its proof has landed and with the replica
-/// seen in the persist store.
+/// read again from the persist store.
 #[derive(Debug)]
 pub struct CleanUpStage(pub Arc<StageDeps>);
 
@@ -25,12 +25,9 @@ impl Stage for CleanUpStage {
         let deps = &self.0;
         // Both must be recorded, whatever the plan says.
         let _: LandedOutput = record.output(&id::PROVE_COMMIT_LANDED)?;
-        let PersistedOutput { store, .. } = record.output(&id::PERSIST)?;
-        match persist::check_copy(deps, record, &store).await {
-            Err(e) if e.kind() == SealErrorKind::Damaged => {
-                persist::copy_replica(deps, record, &store, cx).await?;
-            }
-            other => other?,
+        let persisted: PersistedOutput = record.output(&id::PERSIST)?;
+        if let Some(damage) = persist::confirm_copy(deps, record, &persisted, cx).await? {
+            return Ok(damage);
         }
         let sector = record.sector();
         deps.files("remove work files", move |store| store.wipe(sector)).await?;

@@ -59,15 +59,92 @@ impl Stage for PersistStage {
 }
 
 /// Copies the replica, looks at the copies, and tells the manager. May be repeated.
-pub(super) async fn copy_replica(
+async fn copy_replica(
     deps: &StageDeps,
     record: &SectorRecord,
     name: &str,
     cx: &Context,
 ) -> Result<Vec<CopiedFile>, SealError> {
-    let op = "persist replica";
+    let copies = copy_files(deps, record, name, cx).await?;
+    tell_manager(deps, record, name, cx).await?;
+    Ok(copies)
+}
+
+/// Makes sure that the files are in the store, and tells the manager again. A copy that is there is left as it is; before
+/// it is made again, its source is looked at: what the outcome says, if there is one, has to be done first.
+pub(super) async fn restore_copy(
+    deps: &StageDeps,
+    record: &SectorRecord,
+    name: &str,
+    cx: &Context,
+) -> Result<Option<StageOutcome>, SealError> {
+    match check_copy(deps, record, name).await {
+        Err(e) if e.kind() == SealErrorKind::Damaged => {
+            if let Some(damage) = files::replica_damage(deps, record).await? {
+                return Ok(Some(damage));
+            }
+            copy_files(deps, record, name, cx).await?;
+        }
+        other => other?,
+    }
+    tell_manager(deps, record, name, cx).await?;
+    Ok(None)
+}
+
+/// Reads the copies again and compares them with what was recorded when they were made. One that differs is made again,
+/// from a source that is looked at first, and read again. An outcome has to be followed before anything is removed.
+pub(super) async fn confirm_copy(
+    deps: &StageDeps,
+    record: &SectorRecord,
+    persisted: &PersistedOutput,
+    cx: &Context,
+) -> Result<Option<StageOutcome>, SealError> {
+    match verify_copy(deps, record, persisted, cx).await {
+        Err(e) if e.kind() == SealErrorKind::Damaged => {
+            // The proof stands, so that the files are copied again and no stage is rewound for that: another proof of
+            // the same sector would be refused.
+            if let Some(damage) = files::replica_damage(deps, record).await? {
+                return Ok(Some(damage));
+            }
+            copy_files(deps, record, &persisted.store, cx).await?;
+            verify_copy(deps, record, persisted, cx).await.map_err(|e| match e.kind() {
+                SealErrorKind::Damaged => e.hint_with(
+                    "the replica in one of the stores is not what it was; nothing is removed. check the disks of both",
+                ),
+                _ => e,
+            })?;
+            tell_manager(deps, record, &persisted.store, cx).await?;
+            Ok(None)
+        }
+        other => other.map(|()| None),
+    }
+}
+
+async fn verify_copy(
+    deps: &StageDeps,
+    record: &SectorRecord,
+    persisted: &PersistedOutput,
+    cx: &Context,
+) -> Result<(), SealError> {
+    let op = "compare copy of the replica";
+    let store = chosen(deps, record, &persisted.store)?.clone();
+    let (sector, size) = (record.sector(), record.lease().proof_type.sector_size());
+    let (copies, cancel) = (persisted.copies.clone(), cx.cancel.clone());
+    let whole = deps.files(op, move |_| store.verify(sector, size, &copies, &|| !cancel.is_cancelled())).await?;
+    if whole { Ok(()) } else { Err(Error::new(SealErrorKind::Cancelled, op).with("sector", sector)) }
+}
+
+async fn copy_files(
+    deps: &StageDeps,
+    record: &SectorRecord,
+    name: &str,
+    cx: &Context,
+) -> Result<Vec<CopiedFile>, SealError> {
     let sector = record.sector();
     let store = chosen(deps, record, name)?;
+    // Without its disk, the path is a directory of another file system.
+    let there = store.clone();
+    deps.files("find persist store", move |_| there.check_identity()).await?;
     let size = record.lease().proof_type.sector_size();
     let (from, to) = (deps.store.cache(sector), store.cache(sector));
     let beside = replica_cache_files(size).into_iter();
@@ -76,19 +153,25 @@ pub(super) async fn copy_replica(
     let task = Transfer { files: std::iter::once(sealed).chain(beside).collect() };
     let copied = deps.work(record, &id::PERSIST, &task, cx).await?;
     check_copy(deps, record, name).await?;
+    Ok(copied.files)
+}
+
+async fn tell_manager(deps: &StageDeps, record: &SectorRecord, name: &str, cx: &Context) -> Result<(), SealError> {
+    let op = "persist replica";
+    let store = chosen(deps, record, name)?;
     let found = deps.ask(cx, op, deps.service.persisted(record.lease(), name)).await?;
     if !found {
         return Err(fault::failed(op, "the manager does not find the files")
-            .with("sector", sector)
+            .with("sector", record.sector())
             .with("store", name)
             .with("path", store.location().display())
             .hint_with("worker and manager must see the same directory under the name of this store"));
     }
-    Ok(copied.files)
+    Ok(())
 }
 
 /// Whether the files of the replica are in the store.
-pub(super) async fn check_copy(deps: &StageDeps, record: &SectorRecord, name: &str) -> Result<(), SealError> {
+async fn check_copy(deps: &StageDeps, record: &SectorRecord, name: &str) -> Result<(), SealError> {
     let store = chosen(deps, record, name)?.clone();
     let (sector, size) = (record.sector(), record.lease().proof_type.sector_size());
     deps.files("check copy of the replica", move |_| store.check(sector, size)).await

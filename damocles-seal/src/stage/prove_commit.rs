@@ -28,8 +28,10 @@ impl Stage for ProveCommitStage {
         let submit = || deps.ask(cx, op, deps.service.submit_proof(record.lease(), &proof));
         let mut answer = submit().await?;
         if let SubmitAnswer::FilesMissed { .. } = answer {
-            // The proof is worth keeping, so that the files are copied again and no stage is rewound.
-            persist::copy_replica(deps, record, &persisted.store, cx).await?;
+            // The proof is worth keeping, so that only files that are lost are copied again.
+            if let Some(damage) = persist::restore_copy(deps, record, &persisted.store, cx).await? {
+                return Ok(damage);
+            }
             answer = submit().await?;
         }
         match answer {

@@ -9,7 +9,7 @@ use damocles_core::{
 };
 use std::sync::Arc;
 
-/// Draws the ticket that the replica is made with. Its output is a [`Ticket`].
+/// Draws the ticket that the replica is made with, unless a pre-commit with an earlier one may be on chain. Its output is a [`Ticket`].
 #[derive(Debug)]
 pub struct TicketStage(pub Arc<StageDeps>);
 
@@ -21,6 +21,12 @@ impl Stage for TicketStage {
 
     async fn run(&self, record: &SectorRecord, cx: &Context) -> Result<StageOutcome, SealError> {
         let deps = &self.0;
+        if record.dropped(&id::PRE_COMMIT).next().is_some()
+            && let Some(earlier) = record.carried(&id::TICKET)
+        {
+            // The replica must come out as it was pre-committed. If its ticket is too old, the pre-commit says so.
+            return Ok(StageOutcome::Done(earlier.output.clone()));
+        }
         let ticket = deps.ask(cx, "draw ticket", deps.service.ticket(record.lease())).await?;
         StageOutcome::done(&ticket)
     }

@@ -22,6 +22,8 @@ pub enum StoreErrorKind {
     Newer,
     /// Its identity file cannot be read.
     Identity,
+    /// Another store is where it was.
+    Replaced,
     /// A file in it is not what it should be.
     Damaged,
     /// No space is left.
@@ -39,6 +41,7 @@ impl fmt::Display for StoreErrorKind {
             Self::Exists => "it is a store already",
             Self::Newer => "a newer version made the store",
             Self::Identity => "the identity file cannot be read",
+            Self::Replaced => "another store is in its place",
             Self::Damaged => "a file is missing or damaged",
             Self::DiskFull => "no space is left",
             Self::Io => "the file system failed",
@@ -62,6 +65,7 @@ impl Kind for StoreErrorKind {
             }
             Self::InUse => Some("stop the other damocles-worker, or give this one another location"),
             Self::Newer => Some("use the version of damocles-worker that made the store"),
+            Self::Replaced => Some("mount the disk of this store at the path, then resume"),
             _ => None,
         }
     }

@@ -8,6 +8,7 @@ mod file;
 mod persist;
 mod replica;
 mod sealing;
+mod verify;
 
 pub use error::{StoreError, StoreErrorKind};
 pub use persist::{PersistStore, PersistStores};

@@ -14,6 +14,7 @@ use std::{
 };
 
 const IDENTITY: &str = "sectorstore.json";
+const LAYOUT: [&str; 2] = ["sealed", "cache"];
 
 /// A directory of replicas in the layout that Lotus, Curio and damocles share.
 #[derive(Clone, Debug)]
@@ -21,6 +22,7 @@ pub struct PersistStore {
     name: String,
     location: PathBuf,
     id: Option<String>,
+    identified: bool,
     read_only: bool,
 }
 
@@ -32,6 +34,43 @@ struct Identity {
     id: String,
     name: String,
     read_only: bool,
+}
+
+impl Identity {
+    fn read(op: &'static str, location: &Path) -> Result<Option<Self>, StoreError> {
+        let path = location.join(IDENTITY);
+        match std::fs::read(&path) {
+            // A list would pass for an identity of which every member is missing.
+            Ok(text) => serde_json::from_slice::<serde_json::Map<String, serde_json::Value>>(&text)
+                .and_then(|members| serde_json::from_value(serde_json::Value::Object(members)))
+                .map(Some)
+                .map_err(|e| Error::new(StoreErrorKind::Identity, op).with("path", path.display()).because(e)),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(e) => Err(io_error(op, &path, e)),
+        }
+    }
+}
+
+fn has_layout(location: &Path) -> bool {
+    LAYOUT.iter().any(|dir| location.join(dir).is_dir())
+}
+
+fn make_layout(op: &'static str, location: &Path) -> Result<(), StoreError> {
+    for dir in LAYOUT.map(|d| location.join(d)) {
+        match std::fs::create_dir(&dir) {
+            // Whoever may only read the store does not need them.
+            Err(e)
+                if !matches!(
+                    e.kind(),
+                    io::ErrorKind::AlreadyExists | io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::PermissionDenied
+                ) =>
+            {
+                return Err(io_error(op, &dir, e));
+            }
+            _ => {}
+        }
+    }
+    Ok(())
 }
 
 impl PersistStore {
@@ -46,7 +85,7 @@ impl PersistStore {
         if identity.exists() {
             return Err(Error::new(StoreErrorKind::Exists, op).with("path", location.display()));
         }
-        for dir in ["sealed", "cache"].map(|d| location.join(d)) {
+        for dir in LAYOUT.map(|d| location.join(d)) {
             std::fs::create_dir_all(&dir).map_err(|e| io_error(op, &dir, e))?;
         }
         let bytes: [u8; 16] = rand::random();
@@ -72,26 +111,24 @@ impl PersistStore {
     pub fn open(location: &Path, name: Option<&str>, read_only: bool) -> Result<Self, StoreError> {
         let op = "open persist store";
         require_dir(op, location)?;
-        let path = location.join(IDENTITY);
-        let identity = match std::fs::read(&path) {
-            Ok(text) => Some(
-                serde_json::from_slice::<Identity>(&text)
-                    .map_err(|e| Error::new(StoreErrorKind::Identity, op).with("path", path.display()).because(e))?,
-            ),
-            Err(e) if e.kind() == io::ErrorKind::NotFound => None,
-            Err(e) => return Err(io_error(op, &path, e)),
-        };
-        if identity.is_none() && !location.join("sealed").is_dir() && !location.join("cache").is_dir() {
+        let identity = Identity::read(op, location)?;
+        if identity.is_none() && !has_layout(location) {
             return Err(Error::new(StoreErrorKind::NotAStore, op)
                 .with("path", location.display())
                 .hint_with("is the disk mounted? `damocles-worker store file-init -l DIR` makes a persist store"));
         }
+        let identified = identity.is_some();
         let identity = identity.unwrap_or_default();
+        let read_only = read_only || identity.read_only;
+        if identified && !read_only {
+            // Other programs make the directories at the first replica.
+            make_layout(op, location)?;
+        }
         let location = std::path::absolute(location).map_err(|e| io_error(op, location, e))?;
         let own_name = [identity.name.as_str(), identity.id.as_str()].into_iter().find(|n| !n.is_empty());
         let name = name.or(own_name).map_or_else(|| location.display().to_string(), ToOwned::to_owned);
         let id = Some(identity.id).filter(|id| !id.is_empty());
-        Ok(Self { name, location, id, read_only: read_only || identity.read_only })
+        Ok(Self { name, location, id, identified, read_only })
     }
 
     /// Its name, known to workers and manager.
@@ -124,13 +161,38 @@ impl PersistStore {
         self.location.join("cache").join(sector.to_string())
     }
 
+    /// Checks that the store is still where it was opened: without its disk, the path is an empty directory of the file
+    /// system below.
+    ///
+    /// # Errors
+    ///
+    /// It is not there, another store is, or the file system fails.
+    pub fn check_identity(&self) -> Result<(), StoreError> {
+        let op = "find persist store";
+        let error = |kind| Error::new(kind, op).with("store", &self.name).with("path", self.location.display());
+        let gone = || {
+            error(StoreErrorKind::Missing)
+                .with("identity file", IDENTITY)
+                .hint_with("is the disk mounted? mount it at the path, then resume")
+        };
+        match Identity::read(op, &self.location)? {
+            Some(found) if self.identified && found.id != self.id.as_deref().unwrap_or_default() => {
+                Err(error(StoreErrorKind::Replaced).with("found", found.id))
+            }
+            Some(_) => Ok(()),
+            None if self.identified || !has_layout(&self.location) => Err(gone()),
+            None => Ok(()),
+        }
+    }
+
     /// Checks that all files of a replica are there and that none is empty or of a wrong length.
     ///
     /// # Errors
     ///
-    /// One is not, or the file system fails.
+    /// One is not, the store is not there any more, or the file system fails.
     pub fn check(&self, sector: SectorId, size: SectorSize) -> Result<(), StoreError> {
         let op = "check replica";
+        self.check_identity()?;
         let cache = self.cache(sector);
         let beside = replica_cache_files(size).into_iter().map(|name| (cache.join(name), None));
         for (path, expected) in std::iter::once((self.sealed(sector), Some(size.bytes()))).chain(beside) {
@@ -156,8 +218,9 @@ impl PersistStore {
     ///
     /// # Errors
     ///
-    /// The file system fails.
+    /// The store is not there any more, or the file system fails.
     pub fn free_space(&self) -> Result<ByteSize, StoreError> {
+        self.check_identity()?;
         free_space(&self.location)
     }
 }
@@ -229,6 +292,52 @@ mod tests {
         assert_eq!(PersistStore::open(dir.path(), Some("mine"), false).unwrap().name(), "mine");
         write("[]");
         assert_eq!(PersistStore::open(dir.path(), None, false).unwrap_err().kind(), StoreErrorKind::Identity);
+    }
+
+    #[test]
+    fn a_store_that_was_unmounted_or_exchanged_is_not_used() {
+        let dir = tempfile::tempdir().unwrap();
+        let (mount, away) = (dir.path().join("mount"), dir.path().join("away"));
+        PersistStore::init(&mount, Some("long-term")).unwrap();
+        let store = PersistStore::open(&mount, None, false).unwrap();
+        assert!(store.free_space().is_ok());
+        std::fs::rename(&mount, &away).unwrap();
+        std::fs::create_dir(&mount).unwrap();
+        let checked = || [store.check(SECTOR, SectorSize::KiB2).unwrap_err(), store.free_space().unwrap_err()];
+        for error in checked() {
+            assert_eq!(error.kind(), StoreErrorKind::Missing);
+            assert!(error.to_string().contains("mount") && error.hint().is_some(), "{error}");
+        }
+        assert_eq!(std::fs::read_dir(&mount).unwrap().count(), 0);
+        PersistStore::init(&mount, Some("long-term")).unwrap();
+        for error in checked() {
+            assert_eq!(error.kind(), StoreErrorKind::Replaced, "the same name is not the same store");
+            assert!(error.hint().is_some());
+        }
+        std::fs::remove_dir_all(&mount).unwrap();
+        std::fs::rename(&away, &mount).unwrap();
+        assert!(store.free_space().is_ok());
+        assert_eq!(store.check(SECTOR, SectorSize::KiB2).unwrap_err().kind(), StoreErrorKind::Damaged);
+    }
+
+    #[test]
+    fn a_store_without_an_identity_is_known_by_its_directories() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir(dir.path().join("sealed")).unwrap();
+        let store = PersistStore::open(dir.path(), Some("old"), false).unwrap();
+        assert!(store.free_space().is_ok());
+        std::fs::remove_dir(dir.path().join("sealed")).unwrap();
+        assert_eq!(store.free_space().unwrap_err().kind(), StoreErrorKind::Missing);
+    }
+
+    #[test]
+    fn the_directories_of_anothers_store_are_made() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join(IDENTITY), r#"{"ID":"abc"}"#).unwrap();
+        PersistStore::open(dir.path(), None, true).unwrap();
+        assert!(!has_layout(dir.path()), "nothing is made in a store that is only read");
+        PersistStore::open(dir.path(), None, false).unwrap();
+        assert!(LAYOUT.iter().all(|d| dir.path().join(d).is_dir()));
     }
 
     #[test]

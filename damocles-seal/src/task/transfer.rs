@@ -17,7 +17,8 @@ pub struct Transfer {
 pub struct CopyFile {
     /// From here.
     pub from: PathBuf,
-    /// To here; directories are made.
+    /// To here; its directory is made, but none above it, and none that is called `sealed` or `cache`: those are there
+    /// for as long as the disk of a store is.
     pub to: PathBuf,
 }
 

@@ -13,6 +13,9 @@ use damocles_core::{
 };
 use std::sync::Arc;
 
+/// Two processes that take a sector from each other again and again need an operator.
+const MOST_TAKEN: u32 = 3;
+
 impl Run<'_> {
     /// Records that the work is over, then tells everybody. From here on the sector takes no step.
     pub(super) async fn finish(&self, lease: &SectorLease, outcome: Outcome, reason: Option<&str>) -> Result<(), Exit> {
@@ -33,8 +36,7 @@ impl Run<'_> {
     pub(super) async fn end(&self, lease: &SectorLease, outcome: Outcome, reason: Option<&str>) -> Result<(), Exit> {
         self.show_sector(Some(lease.sector));
         self.show(ThreadState::Running);
-        let told = self.patiently("end sector", || Box::pin(async { self.tell(lease, outcome, reason).await })).await?;
-        if let Err(error) = told {
+        if let Err(error) = self.tell_all(lease, outcome, reason).await? {
             self.show_error(Some((&error).into()));
             // The entry that says that it ends stays the last one, so that the same is tried again after the wait.
             return self.await_operator().await;
@@ -45,6 +47,38 @@ impl Run<'_> {
         self.show_error(None);
         self.show(ThreadState::Idle);
         self.wait(self.thread.config.seal_interval).await
+    }
+
+    /// Tells everybody, under a newer lease of the same store if this one was taken over: the end is recorded, and the
+    /// store is ours.
+    async fn tell_all(
+        &self,
+        lease: &SectorLease,
+        outcome: Outcome,
+        reason: Option<&str>,
+    ) -> Result<Result<(), SealError>, Exit> {
+        let journal = &self.thread.parts.journal;
+        let mut lease = lease.clone();
+        let mut taken = 0;
+        loop {
+            let told =
+                self.patiently("end sector", || Box::pin(async { self.tell(&lease, outcome, reason).await })).await?;
+            match told {
+                Err(error) if error.kind() == SealErrorKind::Fenced && taken < MOST_TAKEN => {
+                    taken += 1;
+                    self.note(format!("{}: taken up again to end it: {}", lease.sector, error.chain()));
+                }
+                told => return Ok(told),
+            }
+            lease = match self.lease_again(lease.sector).await? {
+                Ok(lease) => lease,
+                Err(error) => return Ok(Err(error)),
+            };
+            let opened = self.patiently("open sector", || Box::pin(async { journal.open(&lease).await })).await?;
+            if let Err(error) = opened {
+                return Ok(Err(error));
+            }
+        }
     }
 
     async fn tell(&self, lease: &SectorLease, outcome: Outcome, reason: Option<&str>) -> Result<(), SealError> {

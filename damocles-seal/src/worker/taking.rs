@@ -10,7 +10,7 @@ use crate::{
     service::Hello,
 };
 use damocles_core::{
-    Error, RequestId,
+    Error, Fence, RequestId, SectorId,
     allocator::{AllocateRequest, Outcome, SectorLease},
     pipeline::{SealError, SealErrorKind, StageId},
 };
@@ -61,23 +61,12 @@ impl Run<'_> {
     }
 
     async fn take_up(&self, held: JournalSector) -> Result<Result<Option<SectorLease>, SealError>, Exit> {
-        let parts = &self.thread.parts;
         let sector = held.lease.sector;
         self.show_sector(Some(sector));
         if let Err(error) = self.greet().await? {
             return Ok(Err(error));
         }
-        let lease = self
-            .patiently("take sector up", || {
-                Box::pin(async {
-                    let taken = parts.allocator.take_up(parts.store.id(), sector, self.thread.config.ttl);
-                    self.limited("take sector up", taken)
-                        .await?
-                        .map_err(|e| of_alloc("take sector up", e).with("sector", sector))
-                })
-            })
-            .await?;
-        let lease = match lease {
+        let lease = match self.lease_again(sector).await? {
             Ok(lease) => lease,
             Err(error) => return Ok(Err(error)),
         };
@@ -92,11 +81,64 @@ impl Run<'_> {
         Ok(Ok(Some(lease)))
     }
 
+    /// Takes up a sector that this store holds, under a newer fence.
+    pub(super) async fn lease_again(&self, sector: SectorId) -> Result<Result<SectorLease, SealError>, Exit> {
+        let parts = &self.thread.parts;
+        self.patiently("take sector up", || {
+            Box::pin(async {
+                let taken = parts.allocator.take_up(parts.store.id(), sector, self.thread.config.ttl);
+                self.limited("take sector up", taken)
+                    .await?
+                    .map_err(|e| of_alloc("take sector up", e).with("sector", sector))
+            })
+        })
+        .await
+    }
+
+    /// Refuses to go on if the manager knows of a lease of this store that the journal has never heard of: it was lost,
+    /// and another sector would bury the first one. An incumbent's leases, which have no fence, are no evidence.
+    async fn know_all(&self, but: Option<SectorId>) -> Result<Result<(), SealError>, Exit> {
+        let (op, parts) = ("compare leases with the journal", &self.thread.parts);
+        self.patiently(op, || {
+            Box::pin(async {
+                let held = self.limited(op, parts.allocator.held_by(parts.store.id())).await?;
+                let held = held.map_err(|e| of_alloc(op, e))?.into_iter().filter(|l| l.fence != Fence(0));
+                for sector in held.map(|l| l.sector).filter(|s| Some(*s) != but) {
+                    if parts.journal.history(sector).await?.is_empty() {
+                        return Err(Error::new(SealErrorKind::UnknownSector, op)
+                            .with("leased", sector)
+                            .with("journal", parts.store.journal_path().display())
+                            .hint_with(
+                                "the manager holds a lease of this store that the journal does not know: bring the \
+                                 journal back, or release the sector with `damocles-manager sectors release`, then \
+                                 resume",
+                            ));
+                    }
+                    self.note(format!("{sector} is leased to this store and ended by its journal"));
+                }
+                Ok(())
+            })
+        })
+        .await
+    }
+
     async fn allocate(&self) -> Result<Result<Option<SectorLease>, SealError>, Exit> {
         let (parts, config) = (&self.thread.parts, &self.thread.config);
         self.show_sector(None);
         if let Err(error) = self.greet().await? {
             return Ok(Err(error));
+        }
+        let journal = &parts.journal;
+        let pending = self.patiently("read request", || Box::pin(async { journal.pending_request().await })).await?;
+        match pending {
+            // Before a number is burnt.
+            Ok(None) => {
+                if let Err(error) = self.know_all(None).await? {
+                    return Ok(Err(error));
+                }
+            }
+            Ok(Some(_)) => {}
+            Err(error) => return Ok(Err(error)),
         }
         let (request, fresh) = match self.request().await? {
             Ok(request) => request,
@@ -120,6 +162,10 @@ impl Run<'_> {
             .await?;
         match leased {
             Ok(Some(lease)) => {
+                // A request of an earlier run may have been answered with this lease, but with no other.
+                if !fresh && let Err(error) = self.know_all(Some(lease.sector)).await? {
+                    return Ok(Err(error));
+                }
                 self.show_sector(Some(lease.sector));
                 Ok(self.open(&lease).await?.map(|()| Some(lease)))
             }

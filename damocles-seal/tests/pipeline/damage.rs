@@ -1,6 +1,9 @@
 //! Files that are gone, disks that are full, answers that say no.
 
-use crate::world::{Process, SECTOR, World};
+use crate::{
+    fake_work::comm_r_of,
+    world::{Process, SECTOR, World},
+};
 use damocles_core::{
     Context, Recovery,
     pipeline::{SealErrorKind, SealingPipeline},
@@ -179,4 +182,112 @@ async fn a_manager_that_does_not_see_the_files_is_asked_again() {
     assert_eq!(world.service.inner.count(ServiceCall::SubmitProof), 0);
     world.service.inner.hide_replicas(false);
     process.drive(SECTOR).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_copy_that_rotted_is_made_again_before_anything_is_removed() {
+    let world = World::new();
+    let process = until(&world, &id::PROVE_COMMIT_LANDED).await;
+    let good = std::fs::read(process.persist.sealed(SECTOR)).unwrap();
+    let mut rotten = good.clone();
+    rotten[1000] ^= 1;
+    std::fs::write(process.persist.sealed(SECTOR), rotten).unwrap();
+    process.drive(SECTOR).await.unwrap();
+    assert_eq!(std::fs::read(process.persist.sealed(SECTOR)).unwrap(), good);
+    assert_eq!((world.runs()["transfer"], world.runs()["c2"]), (2, 1), "the proof stands");
+    assert!(!process.store.sealed(SECTOR).exists());
+}
+
+#[tokio::test]
+async fn a_copy_that_cannot_be_made_good_removes_nothing() {
+    let world = World::new();
+    let process = until(&world, &id::PROVE_COMMIT_LANDED).await;
+    let mut rotten = std::fs::read(process.persist.sealed(SECTOR)).unwrap();
+    rotten[1000] ^= 1;
+    std::fs::write(process.persist.sealed(SECTOR), &rotten).unwrap();
+    // The source rots unseen: its length and its time stay.
+    let source = process.store.sealed(SECTOR);
+    let modified = std::fs::metadata(&source).unwrap().modified().unwrap();
+    std::fs::write(&source, &rotten).unwrap();
+    std::fs::File::options().write(true).open(&source).unwrap().set_modified(modified).unwrap();
+    let err = process.drive(SECTOR).await.unwrap_err();
+    assert_eq!((err.kind(), err.recovery()), (SealErrorKind::Damaged, Recovery::Park));
+    assert!(err.hint().unwrap().contains("nothing is removed"), "{:?}", err.hint());
+    assert!(source.exists() && process.store.cache(SECTOR).exists());
+    assert!(rewinds(&process).await.is_empty());
+}
+
+#[tokio::test]
+async fn a_persist_disk_that_was_unmounted_is_not_filled() {
+    let world = World::new();
+    let process = until(&world, &id::PRE_COMMIT_LANDED).await;
+    let (mount, away) = (world.dir.path().join("persist"), world.dir.path().join("away"));
+    std::fs::rename(&mount, &away).unwrap();
+    std::fs::create_dir(&mount).unwrap();
+    let err = process.drive(SECTOR).await.unwrap_err();
+    assert_eq!(err.recovery(), Recovery::Park);
+    assert!(err.chain().contains(mount.to_str().unwrap()) && err.hint().unwrap().contains("mount"), "{}", err.chain());
+    assert_eq!(std::fs::read_dir(&mount).unwrap().count(), 0);
+    std::fs::remove_dir(&mount).unwrap();
+    std::fs::rename(&away, &mount).unwrap();
+    process.drive(SECTOR).await.unwrap();
+}
+
+#[tokio::test]
+async fn files_that_the_manager_misses_are_copied_only_if_they_are_lost() {
+    let world = World::new();
+    let process = until(&world, &id::C2).await;
+    *world.service.missed.lock() = 1;
+    process.drive_to(SECTOR, Some(&id::PROVE_COMMIT)).await.unwrap();
+    assert_eq!(world.runs()["transfer"], 1, "a good replica is left alone");
+    assert_eq!(world.service.inner.count(ServiceCall::Persisted), 2, "the manager is told again");
+
+    let world = World::new();
+    let process = until(&world, &id::C2).await;
+    std::fs::remove_file(process.persist.sealed(SECTOR)).unwrap();
+    *world.service.missed.lock() = 1;
+    process.drive_to(SECTOR, Some(&id::PROVE_COMMIT)).await.unwrap();
+    assert_eq!(world.runs()["transfer"], 2);
+    process.persist.check(SECTOR, damocles_core::SectorSize::KiB2).unwrap();
+}
+
+#[tokio::test]
+async fn a_damaged_source_is_never_copied() {
+    let world = World::new();
+    let process = until(&world, &id::C2).await;
+    std::fs::remove_file(process.persist.sealed(SECTOR)).unwrap();
+    std::fs::write(process.store.sealed(SECTOR), [0; 2048]).unwrap();
+    *world.service.missed.lock() = 1;
+    process.drive(SECTOR).await.unwrap();
+    assert_eq!(rewinds(&process).await, ["pc2"]);
+    let replica = std::fs::read(process.persist.sealed(SECTOR)).unwrap();
+    assert_eq!(comm_r_of(&replica), world.service.inner.pre_commit_of(SECTOR).unwrap().comm_r);
+}
+
+#[tokio::test]
+async fn a_submitted_pre_commit_keeps_its_ticket_when_everything_is_lost() {
+    let world = World::new();
+    let process = until(&world, &id::PRE_COMMIT_LANDED).await;
+    let before = world.service.inner.pre_commit_of(SECTOR).unwrap();
+    process.store.wipe(SECTOR).unwrap();
+    process.drive(SECTOR).await.unwrap();
+    assert_eq!(rewinds(&process).await, ["pc1", "add_pieces"]);
+    assert_eq!(world.service.inner.count(ServiceCall::Ticket), 1, "a new ticket makes another replica");
+    assert_eq!(world.service.inner.pre_commit_of(SECTOR).unwrap(), before);
+}
+
+#[tokio::test]
+async fn a_rewind_to_the_ticket_draws_a_new_one() {
+    let world = World::new();
+    let process = until(&world, &id::PRE_COMMIT).await;
+    process.pipeline.rewind(SECTOR, &id::TICKET).await.unwrap();
+    process.drive_to(SECTOR, Some(&id::TICKET)).await.unwrap();
+    assert_eq!(world.service.inner.count(ServiceCall::Ticket), 2);
+    process.pipeline.rewind(SECTOR, &id::ADD_PIECES).await.unwrap();
+    process.drive_to(SECTOR, Some(&id::TICKET)).await.unwrap();
+    assert_eq!(world.service.inner.count(ServiceCall::Ticket), 2, "that one is kept");
+    process.pipeline.rewind(SECTOR, &id::ADD_PIECES).await.unwrap();
+    process.pipeline.rewind(SECTOR, &id::TICKET).await.unwrap();
+    process.drive_to(SECTOR, Some(&id::TICKET)).await.unwrap();
+    assert_eq!(world.service.inner.count(ServiceCall::Ticket), 3, "the ticket itself was named last");
 }

@@ -139,7 +139,10 @@ fn c2(task: &C2, _: u8) -> std::io::Result<C2Output> {
 
 fn transfer(task: &Transfer, _: u8) -> std::io::Result<Transferred> {
     let copy = |file: &damocles_seal::task::CopyFile| {
-        fs::create_dir_all(file.to.parent().unwrap())?;
+        let parent = file.to.parent().unwrap();
+        if !parent.is_dir() {
+            fs::create_dir(parent)?;
+        }
         let bytes = fs::read(&file.from)?;
         fs::write(&file.to, &bytes)?;
         let sha256 = hex::encode(Sha256::digest(&bytes));

@@ -271,3 +271,67 @@ async fn a_corrupt_journal_entry_parks_its_sector_and_the_thread_lives() {
     running.shows(|s| s.state == ThreadState::Parked).await;
     running.drained().await;
 }
+
+#[tokio::test]
+async fn an_end_whose_lease_was_taken_over_is_told_under_a_new_one() {
+    let world = World::new();
+    let process = world.start().await;
+    let lease = process.take(&world).await;
+    process.drive(SECTOR).await.unwrap();
+    let ending = damocles_seal::journal::NewEntry::ending(damocles_core::allocator::Outcome::Sealed, None);
+    process.journal.append(SECTOR, lease.fence, ending).await.unwrap();
+    // Whoever took it up died before its journal was opened.
+    let newer = world.allocator.take_up(process.store.id(), SECTOR, Duration::from_secs(60)).await.unwrap();
+    assert!(newer.fence > lease.fence);
+    let running = run(process.thread(&world));
+    eventually(|| finalized(&world, SECOND).then_some(())).await;
+    assert!(finalized(&world, SECTOR));
+    let held = world.allocator.held_by(process.store.id()).await.unwrap();
+    assert!(held.iter().all(|l| l.sector != SECTOR), "the lease is given back");
+    running.drained().await;
+}
+
+#[tokio::test]
+async fn an_end_of_a_sector_that_another_store_has_waits_for_an_operator() {
+    let world = World::new();
+    let process = world.start().await;
+    let lease = process.take(&world).await;
+    process.drive(SECTOR).await.unwrap();
+    let ending = damocles_seal::journal::NewEntry::ending(damocles_core::allocator::Outcome::Sealed, None);
+    process.journal.append(SECTOR, lease.fence, ending).await.unwrap();
+    world.allocator.release(&lease, damocles_core::allocator::Outcome::Handed).await.unwrap();
+    let other = damocles_core::StoreId::new("other");
+    let theirs = world.allocator.take_up(&other, SECTOR, Duration::from_secs(60)).await.unwrap();
+    let running = run(process.thread(&world));
+    let status = running.shows(|s| s.state == ThreadState::Parked).await;
+    assert!(status.last_error.unwrap().hint.unwrap().contains("sectors release"));
+    assert_eq!(world.allocator.held_by(&other).await.unwrap(), [theirs], "their lease stands");
+    running.drained().await;
+}
+
+#[tokio::test]
+async fn a_lost_journal_leases_no_other_sector() {
+    let world = World::new();
+    let process = world.start().await;
+    let want = damocles_core::allocator::AllocateRequest {
+        request: damocles_core::RequestId::new("forgotten"),
+        store: process.store.id().clone(),
+        worker: "test".to_owned(),
+        miners: Vec::new(),
+        proof_types: Vec::new(),
+        ttl: Duration::from_secs(60),
+    };
+    let known = world.allocator.allocate(&want).await.unwrap().unwrap();
+    let running = run(process.thread(&world));
+    let status = running.shows(|s| s.state == ThreadState::Parked).await;
+    let error = status.last_error.unwrap();
+    assert!(error.error.contains("journal.db") && error.error.contains("s-t01000-1"), "{error:?}");
+    assert!(error.hint.unwrap().contains("release"));
+    assert_eq!(world.allocator.held_by(process.store.id()).await.unwrap(), [known.clone()]);
+    assert_eq!(process.journal.pending_request().await.unwrap(), None);
+    // The operator ends the lease and lets the thread go on.
+    world.allocator.release(&known, damocles_core::allocator::Outcome::Abandoned).await.unwrap();
+    running.control.resume();
+    eventually(|| finalized(&world, SECOND).then_some(())).await;
+    running.drained().await;
+}

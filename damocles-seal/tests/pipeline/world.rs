@@ -188,6 +188,8 @@ pub(crate) struct Skewed {
     pub(crate) inner: InMemoryService,
     pub(crate) keys: Mutex<Option<VerifyingKeys>>,
     pub(crate) ticket_skew: Mutex<i64>,
+    /// So many submissions of a proof are answered with files that are missed.
+    pub(crate) missed: Mutex<u32>,
 }
 
 #[async_trait]
@@ -228,6 +230,13 @@ impl SealingService for Skewed {
         self.inner.seed(lease).await
     }
     async fn submit_proof(&self, lease: &SectorLease, proof: &[u8]) -> Result<SubmitAnswer, ServiceError> {
+        {
+            let mut missed = self.missed.lock();
+            if *missed > 0 {
+                *missed -= 1;
+                return Ok(SubmitAnswer::FilesMissed { reason: "a file is not there".to_owned() });
+            }
+        }
         self.inner.submit_proof(lease, proof).await
     }
     async fn proof_state(&self, lease: &SectorLease) -> Result<CommitState, ServiceError> {
