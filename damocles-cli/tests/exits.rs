@@ -1,9 +1,6 @@
 //! How the programs end: exit codes, hints, and which stream says what.
 
-#![expect(
-    clippy::unwrap_used,
-    reason = "a helper that fails ends its test, which is what a test is for"
-)]
+#![expect(clippy::unwrap_used, reason = "a helper that fails ends its test, which is what a test is for")]
 
 use std::{
     io::Read as _,

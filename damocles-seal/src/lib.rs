@@ -6,9 +6,9 @@ pub mod journal;
 pub mod params;
 #[cfg(feature = "proofs")]
 pub mod parent_cache;
-mod plan;
 #[cfg(feature = "proofs")]
 mod piece;
+mod plan;
 pub mod pool;
 pub mod processor;
 pub mod rpc;

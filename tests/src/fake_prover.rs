@@ -157,6 +157,7 @@ impl<T: Task, P: Processor<T>> Processor<T> for Mortal<P> {
                 std::thread::park();
             },
             Mood::Fork => {
+                #[expect(clippy::zombie_processes, reason = "an orphan is what this mood is for")]
                 let child = std::process::Command::new("sleep").arg("600").spawn().expect("a process can be started");
                 if let Some(mood) = &self.fate.mood {
                     std::fs::write(mood.with_extension("pid"), child.id().to_string()).expect("the number is written");
@@ -231,6 +232,7 @@ pub fn registry(fate: &Fate) -> Registry {
 }
 
 /// The program: `damocles-test-prover KIND`.
+#[expect(clippy::print_stderr, reason = "a program talks on standard error")]
 pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     let Some(kind) = args.into_iter().nth(1).and_then(|a| a.into_string().ok()) else {
         eprintln!("usage: damocles-test-prover KIND");

@@ -466,7 +466,7 @@ impl Lab {
     /// # Errors
     ///
     /// It never is.
-    pub async fn journal_shows(&self, what: &str, wish: impl Fn(&Journal) -> bool) -> anyhow::Result<()> {
+    pub async fn journal_shows(&self, what: &str, wish: impl Fn(&Journal) -> bool + Send + Sync) -> anyhow::Result<()> {
         self.eventually(what, async || Ok(wish(&self.journal().await?))).await
     }
 

@@ -1,6 +1,8 @@
 //! What is broken is named with its place, the sector waits, nothing is lost, the daemons live, and once it is mended
 //! the sector goes on.
 
+#![expect(clippy::unwrap_used, reason = "a helper that fails ends its test, which is what a test is for")]
+
 use damocles_cli::worker::control::{ThreadState, ThreadStatus};
 use damocles_tests::{
     audit,

@@ -2,6 +2,12 @@
 //!
 //! `DAMOCLES_TEST_SEED=N cargo test -p damocles-tests --test kills` runs each test with that seed instead of its own.
 
+#![expect(
+    clippy::print_stderr,
+    clippy::disallowed_methods,
+    reason = "the seed and the moments are told, and a seed is replayed, through the environment of the test"
+)]
+
 use anyhow::{Context as _, ensure};
 use damocles_tests::{
     audit,

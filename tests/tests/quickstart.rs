@@ -1,5 +1,7 @@
 //! The first command of the README, as a user runs it: real processes, real proofs.
 
+#![expect(clippy::unwrap_used, reason = "a helper that fails ends its test, which is what a test is for")]
+
 use damocles_cli::quickstart::{Report, SectorKind};
 use damocles_tests::program;
 use std::path::Path;

@@ -327,7 +327,7 @@ async fn a_lost_journal_leases_no_other_sector() {
     let error = status.last_error.unwrap();
     assert!(error.error.contains("journal.db") && error.error.contains("s-t01000-1"), "{error:?}");
     assert!(error.hint.unwrap().contains("release"));
-    assert_eq!(world.allocator.held_by(process.store.id()).await.unwrap(), [known.clone()]);
+    assert_eq!(world.allocator.held_by(process.store.id()).await.unwrap(), std::slice::from_ref(&known));
     assert_eq!(process.journal.pending_request().await.unwrap(), None);
     // The operator ends the lease and lets the thread go on.
     world.allocator.release(&known, damocles_core::allocator::Outcome::Abandoned).await.unwrap();
