@@ -1,15 +1,17 @@
 //! Files that survive a crash.
 
+#[cfg(feature = "proofs")]
 use super::ProcessorError;
 use fs_err as fs;
 use std::{
     io::{self, Write},
     os::unix::fs::MetadataExt,
-    path::{Path, PathBuf},
+    path::Path,
 };
 
 /// The name that a file has until it is whole: beside its target, so that the rename is one step.
-pub(crate) fn temporary(path: &Path) -> PathBuf {
+#[cfg(feature = "proofs")]
+pub(crate) fn temporary(path: &Path) -> std::path::PathBuf {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     path.with_file_name(format!(".{name}.damocles-tmp"))
 }
@@ -131,12 +133,14 @@ pub(crate) fn sync_dir(dir: &Path) -> io::Result<()> {
 }
 
 /// Syncs a file and its name.
+#[cfg(feature = "proofs")]
 pub(crate) fn sync_file(path: &Path) -> io::Result<()> {
     fs::File::open(path)?.sync_all()?;
     sync_dir(parent(path))
 }
 
 /// Syncs the files in a directory and their names, and gives these, sorted.
+#[cfg(feature = "proofs")]
 pub(crate) fn sync_files_in(dir: &Path) -> io::Result<Vec<String>> {
     let mut names = Vec::new();
     for entry in fs::read_dir(dir)? {
@@ -152,6 +156,7 @@ pub(crate) fn sync_files_in(dir: &Path) -> io::Result<Vec<String>> {
 }
 
 /// Makes a directory if need be, and removes what is in it but for the names that `keep` likes.
+#[cfg(feature = "proofs")]
 pub(crate) fn clear_dir(dir: &Path, keep: impl Fn(&str) -> bool) -> io::Result<()> {
     fs::create_dir_all(dir)?;
     for entry in fs::read_dir(dir)? {
@@ -173,6 +178,7 @@ pub(crate) fn remove_if_there(path: &Path) -> io::Result<()> {
 }
 
 /// Checks that a file is there and has this length.
+#[cfg(feature = "proofs")]
 pub(crate) fn expect_len(what: &str, path: &Path, len: u64) -> Result<(), ProcessorError> {
     let found = fs::metadata(path).map_err(|e| ProcessorError::new(format!("look at the {what}"), e))?;
     if found.is_file() && found.len() == len {
@@ -182,7 +188,7 @@ pub(crate) fn expect_len(what: &str, path: &Path, len: u64) -> Result<(), Proces
     Err(ProcessorError::because(format!("the {what} {path} has {found} bytes, not {len}")))
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "proofs"))]
 mod tests {
     use super::*;
 
