@@ -80,6 +80,8 @@ async fn a_sector_that_hangs_its_reader_is_skipped() {
         until("the reader hangs", async || world.bench.hung.load(SeqCst) == hung).await;
         until("it is stopped", async || {
             world.chain.tick(1);
+            // Stopping takes some real time, in which epochs must not run away: the duty would be overdue.
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
             world.bench.stopped.load(SeqCst) == hung
         })
         .await;
