@@ -314,6 +314,8 @@ mod tests {
         client.write_all(b"another push").await.unwrap();
         proxy.sprung().await;
         assert_eq!(proxy.counted(), 2);
+        // The held call keeps its connection until somebody lets go of it.
+        drop(proxy);
         drop(client);
         assert_eq!(peer.read(&mut buffer).await.unwrap(), 0, "the held call never arrives");
     }
