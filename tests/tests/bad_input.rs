@@ -206,6 +206,17 @@ async fn a_node_that_answers_rubbish_is_waited_for() {
         lab.to_devnet.become_peer(Mode::Answer(rubbish));
         let names = async || Ok(lab.manager.log().get(said..).is_some_and(|l| l.contains(&endpoint)));
         lab.eventually(&format!("{rubbish:?} in the log"), names).await.unwrap();
+        if stage == "pre_commit" {
+            // The message is recorded, and its sector says why it does not move.
+            let shown = async || {
+                let detail = lab.show(lab.sectors()[0]).await?;
+                let trouble = detail.summary.pre_commit.and_then(|a| a.trouble);
+                Ok(trouble.is_some_and(|t| t.contains(&endpoint)))
+            };
+            // The thread looks at once instead of at its next turn.
+            lab.resume_thread().await.unwrap();
+            lab.eventually("the node in `sectors show`", shown).await.unwrap();
+        }
         tokio::time::sleep(Duration::from_millis(500)).await;
         assert!(lab.manager.is_running(), "{rubbish:?}: {}", lab.last_words());
         lab.to_devnet.become_peer(Mode::Forward);
@@ -261,9 +272,11 @@ async fn a_full_disk_is_waited_for() {
     persist.fill();
     lab.worker.start().await.unwrap();
     lab.journal_shows("persist", |j| j.under_way() == [(1, "persist".to_owned())]).await.unwrap();
-    let thread = lab.thread_shows("no room", |t| t.state == ThreadState::Waiting).await.unwrap();
+    let waits = |t: &ThreadStatus| t.state == ThreadState::Waiting && t.last_error.is_some();
+    let thread = lab.thread_shows("no room", waits).await.unwrap();
     eprintln!("persist full: {thread:#?}");
     assert_eq!(thread.stage.as_deref(), Some("persist"));
+    assert!(error_of(&thread).contains(persist.0.to_str().unwrap()), "{thread:#?}");
     persist.free();
     lab.resume_thread().await.unwrap();
     lab.journal_shows("persisted", |j| j.done(1, "persist")).await.unwrap();

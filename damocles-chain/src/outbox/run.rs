@@ -108,9 +108,9 @@ impl Outbox {
                     let said = self.said(&found).await;
                     Ok(MessageState::Landed(receipt_of(row.call.kind(), &found, said)))
                 }
-                _ => Ok(MessageState::Pending),
+                _ => Ok(MessageState::Pending { trouble: row.error }),
             },
-            _ => Ok(MessageState::Pending),
+            _ => Ok(MessageState::Pending { trouble: row.error }),
         }
     }
 

@@ -299,7 +299,7 @@ async fn a_reverted_message_lands_again() {
         chain.landed.clear();
         chain.nonce = 0;
     }
-    assert_eq!(outbox.state(&id, 2, &node.head()).await.unwrap(), MessageState::Pending);
+    assert_eq!(outbox.state(&id, 2, &node.head()).await.unwrap(), MessageState::Pending { trouble: None });
     settle_all(&node, &outbox, &[key(1)]).await;
     assert_eq!(node.landed(), [0]);
 }
@@ -355,7 +355,11 @@ async fn a_nonce_that_was_taken_is_replaced_when_that_is_final() {
         outbox.pass(&node.head()).await;
         let id = MessageId::new(&key(1).0);
         assert_eq!(outbox.entries().await.unwrap()[0].nonce, Some(0), "not final yet");
-        assert_eq!(outbox.state(&id, 0, &node.head()).await.unwrap(), MessageState::Pending, "it never ran");
+        assert_eq!(
+            outbox.state(&id, 0, &node.head()).await.unwrap(),
+            MessageState::Pending { trouble: None },
+            "it never ran"
+        );
         node.mine(FINALITY);
         settle_all(&node, &outbox, &[key(1)]).await;
         assert_eq!(node.landed(), [0, 1]);
@@ -469,7 +473,7 @@ async fn what_is_final_is_kept_without_the_node() {
     assert_eq!(outbox.entries().await.unwrap()[0].state, OutboxState::Settled);
     node.chain.lock().landed.clear();
     assert_eq!(outbox.state(&id, 2, &node.head()).await.unwrap(), landed);
-    assert_eq!(outbox.state(&id, 100_000, &node.head()).await.unwrap(), MessageState::Pending);
+    assert_eq!(outbox.state(&id, 100_000, &node.head()).await.unwrap(), MessageState::Pending { trouble: None });
 }
 
 #[tokio::test]

@@ -15,6 +15,7 @@ use damocles_seal::{
     sector_state::{SectorDetail, SectorSummary},
 };
 use serde::Serialize;
+use std::fmt::Write as _;
 
 /// Asks the manager of this home.
 ///
@@ -82,6 +83,11 @@ impl Render for Shown {
             [e.seq.to_string(), e.at.0.to_string(), what]
         });
         text.push_str("\n\n");
+        for attempt in &self.0.attempts {
+            if let Some(trouble) = &attempt.trouble {
+                let _ = writeln!(text, "message `{}` does not move: {trouble}\n", attempt.key);
+            }
+        }
         text.push_str(&table(&["SEQ", "AT (ms)", "EVENT"], events, color));
         text
     }

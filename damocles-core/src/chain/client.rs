@@ -100,7 +100,7 @@ pub trait ChainClientExt: ChainClient {
                             .with("message", id)
                             .with("reason", reason));
                     }
-                    Ok(MessageState::Pending) => {}
+                    Ok(MessageState::Pending { .. }) => {}
                     Err(e) if matches!(e.recovery(), Recovery::Retry { .. }) => {}
                     Err(e) => return Err(e),
                 }

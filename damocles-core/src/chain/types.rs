@@ -247,7 +247,10 @@ impl fmt::Display for MessageId {
 #[non_exhaustive]
 pub enum MessageState {
     /// Recorded, not yet on chain with the confidence asked for.
-    Pending,
+    Pending {
+        /// What keeps it from moving, if something does.
+        trouble: Option<String>,
+    },
     /// On chain, with the confidence asked for. The exit code may still say that the actor refused.
     Landed(Receipt),
     /// It will never land: nothing of it is on chain and nothing will be sent any more.

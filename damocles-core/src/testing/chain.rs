@@ -390,7 +390,7 @@ impl ChainClient for InMemoryChain {
                         created: None,
                     }))
                 }
-                _ => Ok(MessageState::Pending),
+                _ => Ok(MessageState::Pending { trouble: None }),
             }
         })
     }

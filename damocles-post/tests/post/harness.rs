@@ -308,7 +308,7 @@ impl ChainClient for Node {
 
     async fn message(&self, id: &MessageId, confidence: i64) -> Result<MessageState, ChainError> {
         let answer = pass!(self, self.chain.message(id, confidence));
-        if self.reverted.load(SeqCst) { Ok(MessageState::Pending) } else { answer }
+        if self.reverted.load(SeqCst) { Ok(MessageState::Pending { trouble: None }) } else { answer }
     }
 }
 

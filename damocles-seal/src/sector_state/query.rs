@@ -76,6 +76,8 @@ pub struct Attempt {
     pub key: String,
     /// The chain client's name for the message, once it was handed over.
     pub message: Option<String>,
+    /// What keeps it from moving, if something does.
+    pub trouble: Option<String>,
     /// The CID of the message that landed.
     pub cid: Option<String>,
     /// How it ended: `landed`, `failed`, `refused` or `dropped`.
@@ -245,6 +247,7 @@ fn attempt_of(row: &AnyRow) -> Result<Attempt, DbError> {
         kind: if kind == AttemptKind::PreCommit.as_str() { AttemptKind::PreCommit } else { AttemptKind::ProveCommit },
         key: row.try_get("submit_key")?,
         message: row.try_get("message")?,
+        trouble: row.try_get("trouble")?,
         cid: row.try_get("cid")?,
         ended: row.try_get("ended")?,
         reason: row.try_get("reason")?,

@@ -7,7 +7,8 @@ use sqlx::{
 use std::borrow::Cow;
 
 /// Migrations in order; one that was released is never edited.
-const MIGRATIONS: [(i64, &str, &str); 2] = [(1, "sectors", SECTORS), (2, "take-ups", TAKE_UPS)];
+const MIGRATIONS: [(i64, &str, &str); 3] =
+    [(1, "sectors", SECTORS), (2, "take-ups", TAKE_UPS), (3, "troubles", TROUBLES)];
 
 const SECTORS: &str = "
 CREATE TABLE seal_numbers (
@@ -101,6 +102,10 @@ CREATE TABLE seal_take_ups (
     fence BIGINT NOT NULL,
     PRIMARY KEY (miner, number, request)
 );
+";
+
+const TROUBLES: &str = "
+ALTER TABLE seal_intents ADD COLUMN trouble TEXT;
 ";
 
 /// Under a table of its own: on the shared default table the second library of a process would fail.

@@ -8,8 +8,8 @@ use crate::{
 };
 use async_trait::async_trait;
 use damocles_core::{
-    Context, Error, SectorSize,
-    pipeline::{SealError, SealErrorKind, StageId, Wake},
+    Context, Error, Recovery, SectorSize,
+    pipeline::{SealError, SealErrorKind, StageId},
 };
 use serde::{Deserialize, Serialize};
 use std::{sync::Arc, time::Duration};
@@ -27,7 +27,7 @@ pub struct PersistedOutput {
     pub copies: Vec<CopiedFile>,
 }
 
-/// How long until a manager without room is asked again, if it does not speak up itself.
+/// How long until a manager without room is asked again.
 const NO_ROOM: Duration = Duration::from_secs(60);
 
 #[async_trait]
@@ -45,17 +45,30 @@ impl Stage for PersistStage {
         if candidates.is_empty() {
             return Err(Error::new(SealErrorKind::Stage, "choose persist store")
                 .with("sector", record.sector())
-                .recover_by(damocles_core::Recovery::Park)
+                .recover_by(Recovery::Park)
                 .hint_with("attach a persist store that is not read-only with an [[attached]] entry"));
         }
         let bytes = needed_bytes(record.lease().proof_type.sector_size());
         let reserve = deps.service.reserve(record.lease(), bytes, &candidates);
         let Some(choice) = deps.ask(cx, "reserve space", reserve).await? else {
-            return Ok(StageOutcome::Wait(Wake::After(NO_ROOM)));
+            return Err(no_room(deps, record, bytes, &candidates));
         };
         let copies = copy_replica(deps, record, &choice.name, cx).await?;
         StageOutcome::done(&PersistedOutput { store: choice.name, copies })
     }
+}
+
+/// Room comes back by itself or by an operator's hand; until then the sector shows what it waits for.
+fn no_room(deps: &StageDeps, record: &SectorRecord, bytes: u64, candidates: &[String]) -> SealError {
+    let stores = candidates.iter().filter_map(|name| deps.persist.get(name));
+    let stores: Vec<String> =
+        stores.map(|store| format!("`{}` ({})", store.name(), store.location().display())).collect();
+    Error::new(SealErrorKind::DiskFull, "reserve space in a persist store")
+        .with("sector", record.sector())
+        .with("bytes", bytes)
+        .with("stores", stores.join(", "))
+        .recover_by(Recovery::Retry { after: Some(NO_ROOM) })
+        .hint_with("free space in one of these stores or attach another; the sector goes on by itself")
 }
 
 /// Copies the replica, looks at the copies, and tells the manager. May be repeated.

@@ -20,6 +20,8 @@ pub(super) struct Intent {
     pub(super) content: String,
     pub(super) call: Call,
     pub(super) message: Option<MessageId>,
+    /// What keeps it from moving.
+    pub(super) trouble: Option<String>,
     pub(super) end: Option<End>,
 }
 
@@ -148,16 +150,31 @@ pub(super) async fn record(db: &mut AnyConnection, new: &NewIntent<'_>, now: Tim
 /// Records that the chain client took a message over.
 pub(super) async fn sent(db: &SealDb, intent: &Intent, message: &MessageId, now: Timestamp) -> Result<(), DbError> {
     let mut tx = db.write().await?;
-    let changed = sqlx::query("UPDATE seal_intents SET message = $2 WHERE submit_key = $1 AND message IS NULL")
-        .bind(intent.key.0.as_str())
-        .bind(message.as_str())
-        .execute(&mut *tx)
-        .await?;
+    let changed =
+        sqlx::query("UPDATE seal_intents SET message = $2, trouble = NULL WHERE submit_key = $1 AND message IS NULL")
+            .bind(intent.key.0.as_str())
+            .bind(message.as_str())
+            .execute(&mut *tx)
+            .await?;
     if changed.rows_affected() > 0 {
         let event = SectorEvent::Sent { key: intent.key.clone(), message: message.to_string() };
         append(&mut tx, intent.sector, now, &event).await?;
     }
     Ok(tx.commit().await?)
+}
+
+/// Notes what keeps a message from moving, or that it moves again.
+pub(super) async fn trouble(db: &SealDb, intent: &Intent, trouble: Option<&str>) -> Result<(), DbError> {
+    if intent.trouble.as_deref() == trouble {
+        return Ok(());
+    }
+    // The statement alone is the transaction; an end that came first has the last word.
+    sqlx::query("UPDATE seal_intents SET trouble = $2 WHERE submit_key = $1 AND ended IS NULL")
+        .bind(intent.key.0.as_str())
+        .bind(trouble)
+        .execute(db.pool())
+        .await?;
+    Ok(())
 }
 
 /// Records how a message ended, inside the caller's transaction. The first end stands.
@@ -169,7 +186,7 @@ pub(super) async fn end(
     now: Timestamp,
 ) -> Result<(), DbError> {
     let changed = sqlx::query(
-        "UPDATE seal_intents SET ended = $2, reason = $3, epoch = $4, exit_code = $5, cid = $6
+        "UPDATE seal_intents SET ended = $2, reason = $3, epoch = $4, exit_code = $5, cid = $6, trouble = NULL
          WHERE submit_key = $1 AND ended IS NULL",
     )
     .bind(key.0.as_str())
@@ -216,6 +233,7 @@ fn read_as(key: SubmitKey, row: &AnyRow) -> Result<Intent, DbError> {
         content: row.try_get("content")?,
         call: of_json("call", &row.try_get::<String, _>("call")?)?,
         message: row.try_get::<Option<String>, _>("message")?.map(MessageId::new),
+        trouble: row.try_get("trouble")?,
         end,
     })
 }

@@ -222,7 +222,14 @@ impl ManagerService {
             },
         };
         let state = self.chain.message(&message, self.config.confidence).await;
-        let end = match state.map_err(|e| Self::of_chain(op, e).with("message", &message))? {
+        let state = state.map_err(|e| Self::of_chain(op, e).with("message", &message));
+        let trouble = match &state {
+            Ok(MessageState::Pending { trouble }) => trouble.clone(),
+            Ok(_) => None,
+            Err(e) => Some(e.chain()),
+        };
+        self.note_trouble(intent, trouble.as_deref()).await;
+        let end = match state? {
             MessageState::Landed(receipt) => of_receipt(&receipt),
             MessageState::Dropped { reason } => End::dropped(reason),
             _ => return Ok(None),

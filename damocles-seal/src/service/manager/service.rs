@@ -206,7 +206,19 @@ impl ManagerService {
                 self.record_end(OP, intent, &end).await?;
                 Ok(Err(end))
             }
-            Err(e) => Err(Self::of_chain(OP, e).with("key", &intent.key)),
+            Err(e) => {
+                let error = Self::of_chain(OP, e).with("key", &intent.key);
+                self.note_trouble(intent, Some(&error.chain())).await;
+                Err(error)
+            }
+        }
+    }
+
+    /// Lets people see in the sector what keeps its message from moving.
+    pub(super) async fn note_trouble(&self, intent: &Intent, trouble: Option<&str>) {
+        if let Err(error) = intent::trouble(&self.db, intent, trouble).await {
+            let error = Self::of_db("note trouble", error);
+            tracing::warn!(key = %intent.key, error = %error.chain(), "what keeps a message from moving is not recorded");
         }
     }
 
