@@ -108,8 +108,9 @@ pub struct InitArgs {
     #[arg(long)]
     pub devnet: bool,
     /// The node's RPC
+    // As text: the parser of arguments would repeat what it does not understand, token included.
     #[arg(long, value_name = "URL")]
-    pub chain: Option<crate::config::Endpoint>,
+    pub chain: Option<String>,
 }
 
 /// Commands on the devnet.

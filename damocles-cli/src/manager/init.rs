@@ -38,8 +38,8 @@ pub fn init(args: &InitArgs, home: &Home) -> Result<Initialised, Failure> {
         let error = anyhow::anyhow!("keys in plain text are for devnets only");
         return Err(Failure::new(Exit::Usage, error).hint("add --devnet if this home is for a devnet"));
     }
-    let default = || "http://127.0.0.1:1234/rpc/v1".parse::<Endpoint>().map_err(Failure::usage);
-    let endpoint = args.chain.clone().map_or_else(default, Ok)?;
+    let chain = args.chain.as_deref().unwrap_or("http://127.0.0.1:1234/rpc/v1");
+    let endpoint: Endpoint = chain.parse().map_err(Failure::usage)?;
     if endpoint.token().is_some() {
         let error = anyhow::anyhow!("a token stands before the address of the node");
         let hint = "give the address alone, put the token into a file and name it as `chain.token_file`";
