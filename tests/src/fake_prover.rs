@@ -1,7 +1,8 @@
-//! The fake prover: the real processors, but for the two that cost minutes.
+//! The prover of the tests: the real processors, which can be told to die, and fakes for the two that cost minutes.
 //!
-//! Replicas, challenges and vanilla proofs are real; only the SNARKs are the keyed digests of
-//! `damocles_core::testing::fake_proof`, which no network accepts unless its name begins with `devnet-fake-`.
+//! Replicas, challenges and vanilla proofs are always real. The SNARKs are the keyed digests of
+//! `damocles_core::testing::fake_proof`, which no network accepts unless its name begins with `devnet-fake-`, or real
+//! ones if the program is told so.
 
 use damocles_core::{
     CommD, CommR,
@@ -12,8 +13,9 @@ use damocles_core::{
 };
 use damocles_seal::{
     processor::{
-        AddPiecesProcessor, C1Processor, Pc1Processor, Pc2Processor, Processor, ProcessorError, ProgressSink,
-        ReadChallengesProcessor, Registry, ServeOptions, TransferProcessor, TreeDProcessor, serve,
+        AddPiecesProcessor, C1Processor, C2Processor, Pc1Processor, Pc2Processor, Processor, ProcessorError,
+        ProgressSink, ProveWindowPoStProcessor, ReadChallengesProcessor, Registry, ServeOptions, TransferProcessor,
+        TreeDProcessor, serve,
     },
     task::{AddPieces, C1, C2, C2Output, Pc1, Pc2, Transfer, TreeD},
 };
@@ -214,33 +216,51 @@ fn die() -> ! {
     unreachable!("a killed process does not go on");
 }
 
-/// Everything that a real child can do, with the SNARKs faked.
-pub fn registry(fate: &Fate) -> Registry {
+/// How SNARKs are made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Snarks {
+    /// As keyed digests.
+    Fake,
+    /// As they should.
+    Real,
+}
+
+/// Everything that a real child can do.
+pub fn registry(fate: &Fate, snarks: Snarks) -> Registry {
     fn mortal<P>(inner: P, fate: &Fate) -> Mortal<P> {
         Mortal { inner, fate: fate.clone() }
     }
-    Registry::new()
+    let registry = Registry::new()
         .with::<AddPieces>(mortal(AddPiecesProcessor, fate))
         .with::<TreeD>(mortal(TreeDProcessor, fate))
         .with::<Pc1>(mortal(Pc1Processor::default(), fate))
         .with::<Pc2>(mortal(Pc2Processor, fate))
         .with::<C1>(mortal(C1Processor, fate))
-        .with::<C2>(mortal(FakeC2, fate))
         .with::<Transfer>(mortal(TransferProcessor, fate))
-        .with::<ReadChallenges>(mortal(ReadChallengesProcessor, fate))
-        .with::<ProveWindowPoSt>(mortal(FakeWindowPoSt, fate))
+        .with::<ReadChallenges>(mortal(ReadChallengesProcessor, fate));
+    match snarks {
+        Snarks::Fake => registry.with::<C2>(mortal(FakeC2, fate)).with::<ProveWindowPoSt>(mortal(FakeWindowPoSt, fate)),
+        Snarks::Real => registry
+            .with::<C2>(mortal(C2Processor, fate))
+            .with::<ProveWindowPoSt>(mortal(ProveWindowPoStProcessor, fate)),
+    }
 }
 
-/// The program: `damocles-test-prover KIND`.
+/// The program: `damocles-test-prover KIND [real]`.
 #[expect(clippy::print_stderr, reason = "a program talks on standard error")]
 pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
-    let Some(kind) = args.into_iter().nth(1).and_then(|a| a.into_string().ok()) else {
-        eprintln!("usage: damocles-test-prover KIND");
-        return ExitCode::from(2);
+    let words: Option<Vec<String>> = args.into_iter().skip(1).map(|a| a.into_string().ok()).collect();
+    let (kind, snarks) = match words.as_deref() {
+        Some([kind]) => (kind.clone(), Snarks::Fake),
+        Some([kind, real]) if real == "real" => (kind.clone(), Snarks::Real),
+        _ => {
+            eprintln!("usage: damocles-test-prover KIND [real]");
+            return ExitCode::from(2);
+        }
     };
     let mut options = ServeOptions::default();
     options.kinds = Some(vec![TaskKind::read(kind)]);
-    match serve(registry(&Fate::of_environment()), &options) {
+    match serve(registry(&Fate::of_environment(), snarks), &options) {
         Ok(_) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("serve tasks: {error}");

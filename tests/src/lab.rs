@@ -2,7 +2,7 @@
 
 use crate::{
     audit::{Hits, Journal},
-    fake_prover::{DIARY, DOOM, MOOD},
+    fake_prover::{DIARY, DOOM, MOOD, Snarks},
     program::{self, Program},
     proxy::Proxy,
 };
@@ -26,7 +26,7 @@ use damocles_cli::{
     quickstart::{Gather, SectorReport, Watch},
     worker::control::WorkerStatus,
 };
-use damocles_core::{ActorId, SectorId, testing::FakeVerifier};
+use damocles_core::{ActorId, SectorId};
 use damocles_seal::sector_state::{SectorDetail, SectorSummary};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -44,8 +44,6 @@ use tempfile::TempDir;
 
 /// What each account gets at genesis.
 const FUNDS: &str = "1000000";
-/// The longest that a life may take on a machine that is busy with other things too.
-const PATIENCE: Duration = Duration::from_secs(240);
 /// How often something is looked at that cannot tell by itself that it changed.
 const GLANCE: Duration = Duration::from_millis(3);
 /// Children of the worker and of the manager.
@@ -68,6 +66,8 @@ pub struct Bins {
 pub struct Options {
     /// How many sectors there will be; the first holds data if there is more than one.
     pub sectors: u64,
+    /// How SNARKs are made; with real ones the network must be one that takes them.
+    pub snarks: Snarks,
     /// The network's name.
     pub network: String,
     /// The length of an epoch.
@@ -81,6 +81,20 @@ pub struct Options {
 }
 
 impl Options {
+    /// One sector with real proofs, on a network that takes no others.
+    pub fn real() -> Self {
+        Self { sectors: 1, snarks: Snarks::Real, network: "devnet-lab".to_owned(), epoch_ms: 250, ..Self::default() }
+    }
+
+    /// The longest that a life may take on a machine that is busy with other things too.
+    fn patience(&self) -> Duration {
+        match self.snarks {
+            Snarks::Fake => Duration::from_secs(240),
+            // A proof takes minutes, and may have to be made again after each kill.
+            Snarks::Real => Duration::from_secs(2400),
+        }
+    }
+
     /// Where a store is in a lab in this directory.
     fn store(&self, root: &Path, name: &str) -> PathBuf {
         self.stores.get(name).cloned().unwrap_or_else(|| root.join(name))
@@ -91,6 +105,7 @@ impl Default for Options {
     fn default() -> Self {
         Self {
             sectors: 2,
+            snarks: Snarks::Fake,
             network: "devnet-fake-lab".to_owned(),
             epoch_ms: 20,
             max_retries: 5,
@@ -298,7 +313,11 @@ impl Lab {
     fn write_processors(&self, text: &mut String, parent: Parent, kinds: &[&str]) -> anyhow::Result<()> {
         for kind in kinds {
             let bin = self.options.provers.get(kind).unwrap_or(&self.bins.prover);
-            writeln!(text, "\n[[processors.{kind}]]\nbin = {}\nargs = [\"{kind}\"]", quoted(bin)?)?;
+            let args: &[&str] = match self.options.snarks {
+                Snarks::Fake => &[kind],
+                Snarks::Real => &[kind, "real"],
+            };
+            writeln!(text, "\n[[processors.{kind}]]\nbin = {}\nargs = {args:?}", quoted(bin)?)?;
             writeln!(text, "stable_wait = \"5s\"")?;
             for (name, file) in [(DOOM, self.doom(parent)), (DIARY, self.diary(parent)), (MOOD, self.mood())] {
                 writeln!(text, "envs.{name} = {}", quoted(&file)?)?;
@@ -481,7 +500,7 @@ impl Lab {
         wish: impl Fn(&damocles_cli::worker::control::ThreadStatus) -> bool,
     ) -> anyhow::Result<damocles_cli::worker::control::ThreadStatus> {
         let mut seen = None;
-        let until = tokio::time::Instant::now() + PATIENCE / 4;
+        let until = tokio::time::Instant::now() + self.options.patience() / 4;
         while tokio::time::Instant::now() < until {
             let thread = self.list().await?.threads.into_iter().next().context("there is a thread")?;
             if wish(&thread) {
@@ -503,7 +522,7 @@ impl Lab {
         what: &str,
         mut check: impl AsyncFnMut() -> anyhow::Result<bool>,
     ) -> anyhow::Result<()> {
-        let until = tokio::time::Instant::now() + PATIENCE / 4;
+        let until = tokio::time::Instant::now() + self.options.patience() / 4;
         while !check().await? {
             ensure!(tokio::time::Instant::now() < until, "{what}: never seen\n{}", self.last_words());
             tokio::time::sleep(GLANCE).await;
@@ -521,7 +540,7 @@ impl Lab {
             self.active().await?;
             self.proven().await
         };
-        let ended = tokio::time::timeout(PATIENCE, work).await;
+        let ended = tokio::time::timeout(self.options.patience(), work).await;
         let sectors = ended.with_context(|| format!("the sectors are not proven in time\n{}", self.last_words()))??;
         let wanted = self.options.sectors;
         self.journal_shows("all sectors end", |j| j.ended() == wanted).await?;
@@ -545,7 +564,8 @@ impl Lab {
     pub async fn proven(&self) -> anyhow::Result<Vec<SectorReport>> {
         let first = damocles_core::chain::ChainClient::head(&*self.chain).await?.epoch;
         self.watch().proven(&Progress::new(true).task("proven", None)).await?;
-        let gather = Gather { rpc: &self.rpc, chain: &*self.chain, verifier: &FakeVerifier, miner: self.miner };
+        let verifier = damocles_cli::verifier::for_network(&self.options.network);
+        let gather = Gather { rpc: &self.rpc, chain: &*self.chain, verifier: &*verifier, miner: self.miner };
         let mut sectors = gather.sectors().await?;
         for sector in &mut sectors {
             sector.posts.retain(|post| post.epoch >= first);

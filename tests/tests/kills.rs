@@ -19,7 +19,7 @@ use serde_json::json;
 use std::time::Duration;
 
 /// A moment that does not come is a mistake of the test.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(600);
 /// Beyond the next challenge.
 const FAR: i64 = 1_000_000;
 
@@ -164,9 +164,10 @@ fn seed_of(own: u64) -> u64 {
     seed
 }
 
-async fn seal_under_kills(victim: Victim, seed: u64, kills: u32) -> anyhow::Result<()> {
+async fn seal_under_kills(options: Options, victim: Victim, seed: u64, kills: u32) -> anyhow::Result<()> {
     let mut rng = StdRng::seed_from_u64(seed_of(seed));
-    let mut lab = Lab::start(bins(), Options::default()).await?;
+    let wanted = options.sectors;
+    let mut lab = Lab::start(bins(), options).await?;
     for n in 1..=kills {
         let moment = Moment::choose(victim, &mut rng);
         let known = lab.journal().await?;
@@ -174,7 +175,8 @@ async fn seal_under_kills(victim: Victim, seed: u64, kills: u32) -> anyhow::Resu
         kill(&mut lab, victim, moment, true).await?;
     }
     let sectors = lab.finish().await?;
-    ensure!(sectors.len() == 2 && sectors.iter().all(|s| s.is_proven()), "{sectors:#?}");
+    let proven = u64::try_from(sectors.iter().filter(|s| s.is_proven()).count())?;
+    ensure!(proven == wanted && sectors.len() == usize::try_from(wanted)?, "{sectors:#?}");
     audit::check(&lab).await
 }
 
@@ -182,7 +184,7 @@ macro_rules! kills {
     ($($name:ident: $victim:expr, $seed:expr, $kills:expr;)*) => {
         $(#[tokio::test]
         async fn $name() {
-            seal_under_kills($victim, $seed, $kills).await.unwrap();
+            seal_under_kills(Options::default(), $victim, $seed, $kills).await.unwrap();
         })*
     };
 }
@@ -196,6 +198,19 @@ kills! {
     the_devnet_is_killed_five_times_more: Victim::Devnet, 6, 5;
     sealing_children_die_five_times: Victim::Child(Parent::Worker), 7, 5;
     sealing_children_die_five_times_more: Victim::Child(Parent::Worker), 8, 5;
+}
+
+/// Three kills of each process, with real proofs.
+#[tokio::test]
+#[ignore = "minutes of proving: cargo test --workspace --test kills -- --ignored --nocapture"]
+async fn real_proofs_survive_three_kills_of_each() {
+    let victims =
+        [(Victim::Worker, 21), (Victim::Manager, 22), (Victim::Devnet, 23), (Victim::Child(Parent::Worker), 24)];
+    for (victim, seed) in victims {
+        let begun = std::time::Instant::now();
+        seal_under_kills(Options::real(), victim, seed, 3).await.unwrap();
+        eprintln!("{victim:?}: sealed and proven under three kills in {} s", begun.elapsed().as_secs());
+    }
 }
 
 /// The message with the proof of both sectors is in the air when something dies: it lands once, and no deadline is
