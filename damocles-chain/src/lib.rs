@@ -13,4 +13,7 @@ pub mod signer;
 pub use client::{LotusClient, LotusConfig};
 pub use outbox::{OutboxEntry, OutboxState, Senders};
 
-pub use actor::decode_call;
+pub use actor::{
+    ActorCall, ActorsVersion, EncodeError, LimitError, ReturnError, UnknownNetworkVersion, decode_call, decode_message,
+    decode_return, encode,
+};

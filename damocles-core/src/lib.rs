@@ -9,6 +9,7 @@ mod context;
 mod error;
 mod event;
 mod ids;
+mod network;
 mod piece;
 pub mod pipeline;
 pub mod pool;
@@ -33,6 +34,7 @@ pub use ids::{
     ActorId, Address, DeadlineIndex, Epoch, Fence, JobId, ParseIdError, PartitionIndex, RequestId, SectorId,
     SectorNumber, StoreId,
 };
+pub use network::{EpochTimes, Network, UnknownNetwork};
 pub use piece::{PaddedPieceSize, PieceInfo, PieceSizeError, UnpaddedPieceSize};
 pub use proof_type::{PoStProofType, SealProofType, SectorSize, UnknownProofType, UnknownSectorSize};
 pub use resource::{ByteSize, CpuSet, GpuId, NodeSet, ParseByteSizeError, ParseSetError};

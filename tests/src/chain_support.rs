@@ -159,7 +159,7 @@ impl Home {
     /// The call that makes a miner of 2 KiB sectors.
     pub fn create_miner(&self) -> Call {
         let (owner, worker) = (self.owner.clone(), self.worker.clone());
-        Call::CreateMiner(CreateMiner { owner, worker, sector_size: SectorSize::KiB2 })
+        Call::CreateMiner(CreateMiner::new(owner, worker, SectorSize::KiB2))
     }
 }
 

@@ -93,11 +93,10 @@ impl CheckedSenders {
             CallKind::PoSt => self.post,
             _ => None,
         };
-        let Call::CreateMiner(create) = call else { return Ok(named.unwrap_or(self.default)) };
-        let Some(sender) = named else {
-            let owner = from_core(&create.owner).map_err(|e| no_sender(&create.owner).because(e))?;
-            return if self.keys.contains(&owner.to_bytes()) { Ok(owner) } else { Err(no_sender(&to_core(&owner))) };
-        };
-        Ok(sender)
+        // Whose money moves, or who agrees, is said by the call; of a new miner only as long as nobody is named for it.
+        let own = call.sender().filter(|_| call.kind() != CallKind::CreateMiner || named.is_none());
+        let Some(own) = own else { return Ok(named.unwrap_or(self.default)) };
+        let sender = from_core(own).map_err(|e| no_sender(own).because(e))?;
+        if self.keys.contains(&sender.to_bytes()) { Ok(sender) } else { Err(no_sender(&to_core(&sender))) }
     }
 }

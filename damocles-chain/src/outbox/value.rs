@@ -1,14 +1,17 @@
 //! What has to be sent along with a call.
 
 use crate::{
-    lotus_json::{Lotus, SectorPreCommitInfo, SectorPreCommitOnChainInfo, form::LotusJson},
+    lotus_json::{Lotus, SectorOnChainInfo, SectorPreCommitInfo, SectorPreCommitOnChainInfo, form::LotusJson},
     rpc::RpcClient,
 };
 use damocles_core::{
-    ActorId, Address, SealProofType, SectorNumber,
-    chain::{Call, ChainError, ChainErrorKind, PreCommitBatch, ProveCommit, TipsetRef},
+    ActorId, Address, SealProofType, SectorNumber, SectorSize,
+    chain::{
+        Call, ChainError, ChainErrorKind, PieceActivation, PreCommitBatch, ProveCommitNi, ProveReplicaUpdates,
+        TipsetRef,
+    },
 };
-use fvm_shared::econ::TokenAmount;
+use fvm_shared::{bigint::BigInt, econ::TokenAmount};
 use num_traits::Zero as _;
 use serde_json::{Value, json};
 
@@ -17,12 +20,28 @@ pub(crate) fn key_param(at: &TipsetRef) -> Value {
     serde_json::to_value(Lotus(at.key.0.clone())).expect("a list of CIDs can be written")
 }
 
-/// The deposit or pledge of a call, as the node estimates it with its own margin.
+/// An amount that the call itself names.
+fn given(amount: damocles_core::TokenAmount) -> TokenAmount {
+    TokenAmount::from_atto(BigInt::from(amount.atto()))
+}
+
+/// The deposit or pledge of a call, as the node estimates it with its own margin, or the amount that it names.
 pub(super) async fn value_of(rpc: &RpcClient, head: &TipsetRef, call: &Call) -> Result<TokenAmount, ChainError> {
     match call {
         Call::CreateMiner(_) => amount(rpc, "StateMinerCreationDeposit", json!([key_param(head)])).await,
         Call::PreCommit(batch) => deposits(rpc, head, batch).await,
-        Call::ProveCommit(batch) => pledges(rpc, head, batch).await,
+        Call::ProveCommit(batch) => {
+            let sectors = batch.sectors.iter().map(|s| (s.number, verified(&s.pieces)));
+            pledges(rpc, head, batch.miner, sectors).await
+        }
+        Call::ProveCommitAggregate(batch) => {
+            let sectors = batch.sectors.iter().map(|s| (s.number, verified(&s.pieces)));
+            pledges(rpc, head, batch.miner, sectors).await
+        }
+        Call::ProveReplicaUpdates(batch) => added_pledges(rpc, head, batch).await,
+        Call::ProveCommitNi(batch) => new_pledges(rpc, head, batch).await,
+        Call::RepayDebt(call) => Ok(given(call.amount)),
+        Call::Send(call) => Ok(given(call.amount)),
         _ => Ok(TokenAmount::zero()),
     }
 }
@@ -58,23 +77,76 @@ async fn deposits(rpc: &RpcClient, head: &TipsetRef, batch: &PreCommitBatch) -> 
     Ok(sum)
 }
 
-/// The pledge, less the deposit that the actor holds already.
-async fn pledges(rpc: &RpcClient, head: &TipsetRef, batch: &ProveCommit) -> Result<TokenAmount, ChainError> {
+/// The bytes of pieces that claim a verified allocation.
+fn verified(pieces: &[PieceActivation]) -> u64 {
+    let claimed = pieces.iter().filter(|p| p.allocation.is_some());
+    claimed.fold(0, |sum, piece| sum.saturating_add(piece.piece.size.bytes()))
+}
+
+/// The pledge of a sector that is proven now, as the node estimates it.
+async fn pledge(
+    rpc: &RpcClient,
+    head: &TipsetRef,
+    size: SectorSize,
+    expiration: i64,
+    verified: u64,
+) -> Result<TokenAmount, ChainError> {
+    let duration = expiration.saturating_sub(head.epoch.0);
+    // The actor refuses what has expired, and needs no pledge for that.
+    if duration <= 0 {
+        return Ok(TokenAmount::zero());
+    }
+    let params = json!([duration, size.bytes(), verified, key_param(head)]);
+    amount(rpc, "StateMinerInitialPledgeForSector", params).await
+}
+
+/// What is left of a pledge when the miner has locked some of it already.
+fn rest(pledge: TokenAmount, locked: &TokenAmount) -> TokenAmount {
+    let rest = pledge - locked;
+    if rest.is_positive() { rest } else { TokenAmount::zero() }
+}
+
+/// The pledges of pre-committed sectors with so many verified bytes, less the deposits that the actor holds already.
+async fn pledges(
+    rpc: &RpcClient,
+    head: &TipsetRef,
+    miner: ActorId,
+    sectors: impl IntoIterator<Item = (SectorNumber, u64)> + Send,
+) -> Result<TokenAmount, ChainError> {
+    let sectors: Vec<_> = sectors.into_iter().collect();
+    let mut sum = TokenAmount::zero();
+    for (number, verified) in sectors {
+        // A sector that is not pre-committed is refused by the actor, and needs no pledge for that.
+        let Some(on_chain) = pre_commit(rpc, head, miner, number).await? else { continue };
+        let Ok(proof) = SealProofType::try_from(on_chain.info.seal_proof) else { continue };
+        let pledge = pledge(rpc, head, proof.sector_size(), on_chain.info.expiration, verified).await?;
+        sum += rest(pledge, &on_chain.pre_commit_deposit);
+    }
+    Ok(sum)
+}
+
+/// What updates add to the pledges of their sectors.
+async fn added_pledges(
+    rpc: &RpcClient,
+    head: &TipsetRef,
+    batch: &ProveReplicaUpdates,
+) -> Result<TokenAmount, ChainError> {
     let mut sum = TokenAmount::zero();
     for sector in &batch.sectors {
-        // A sector that is not pre-committed is refused by the actor, and needs no pledge for that.
-        let Some(on_chain) = pre_commit(rpc, head, batch.miner, sector.number).await? else { continue };
-        let duration = on_chain.info.expiration.saturating_sub(head.epoch.0);
-        let Ok(proof) = SealProofType::try_from(on_chain.info.seal_proof) else { continue };
-        if duration <= 0 {
-            continue;
-        }
-        let params = json!([duration, proof.sector_size().bytes(), 0, key_param(head)]);
-        let pledge = amount(rpc, "StateMinerInitialPledgeForSector", params).await?;
-        let rest = pledge - on_chain.pre_commit_deposit;
-        if rest.is_positive() {
-            sum += rest;
-        }
+        let params = json!([Address::from_actor(batch.miner), sector.number, key_param(head)]);
+        let found: Option<SectorOnChainInfo> = rpc.call("StateSectorGetInfo", params).await?;
+        // A sector that is not there is refused by the actor.
+        let Some(found) = found else { continue };
+        let pledge = pledge(rpc, head, batch.sector_size, found.expiration, verified(&sector.pieces)).await?;
+        sum += rest(pledge, &found.initial_pledge);
+    }
+    Ok(sum)
+}
+
+async fn new_pledges(rpc: &RpcClient, head: &TipsetRef, batch: &ProveCommitNi) -> Result<TokenAmount, ChainError> {
+    let mut sum = TokenAmount::zero();
+    for sector in &batch.sectors {
+        sum += pledge(rpc, head, batch.sector_size, sector.expiration.0, 0).await?;
     }
     Ok(sum)
 }

@@ -92,7 +92,7 @@ impl Net {
 
     async fn create_miner(&self, client: &LotusClient) -> ActorId {
         let (owner, worker) = (self.home.owner.clone(), self.home.worker.clone());
-        let call = Call::CreateMiner(CreateMiner { owner, worker, sector_size: SectorSize::KiB2 });
+        let call = Call::CreateMiner(CreateMiner::new(owner, worker, SectorSize::KiB2));
         let id = client.submit(&SubmitKey("create".into()), &call).await.unwrap();
         let receipt = self.mine_until(client.landed(&id, 2, &Context::detached())).await.unwrap();
         assert!(receipt.is_success(), "{receipt:?}");

@@ -373,7 +373,7 @@ async fn a_sender_without_key_is_an_error_at_start() {
         assert!(error.to_string().contains(stranger.as_str()) && error.hint().is_some());
     }
     let client = home.client("http://127.0.0.1:1").await;
-    let create = CreateMiner { owner: stranger, worker: home.worker.clone(), sector_size: SectorSize::KiB2 };
+    let create = CreateMiner::new(stranger, home.worker.clone(), SectorSize::KiB2);
     let error = client.submit(&SubmitKey("m".to_owned()), &Call::CreateMiner(create)).await.unwrap_err();
     assert_eq!(error.kind(), ChainErrorKind::NoSender);
     assert!(client.outbox().await.unwrap().is_empty(), "nothing is recorded");

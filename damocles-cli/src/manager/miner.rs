@@ -54,7 +54,7 @@ pub async fn create(args: &CreateMinerArgs, home: &Home, cx: &Context) -> Result
     let worker = key_of_kind(&keystore, KeyKind::Bls)?.with_context(missing)?;
     let database = Database::open(&home.database()).await?;
     let client = chain::connect(&config, home, database.pool.clone(), Arc::new(NullSink)).await?;
-    let call = Call::CreateMiner(CreateMiner { owner: owner.clone(), worker, sector_size: args.sector_size });
+    let call = Call::CreateMiner(CreateMiner::new(owner.clone(), worker, args.sector_size));
     let key = next_key(&owner, &client, &config).await?;
     let sending = client.run(cx.cancel.clone());
     let landing = async {

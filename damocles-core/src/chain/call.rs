@@ -1,13 +1,19 @@
 //! On-chain calls as domain values. damocles-chain alone turns them into actor parameters, CBOR, gas and signatures.
 
-use crate::{
-    ActorId, Address, CommD, CommR, DeadlineIndex, Epoch, PartitionIndex, PieceInfo, PoStProofType, SealProofType,
-    SectorNumber, SectorSet, SectorSize, verify::Randomness,
+use super::calls::{
+    ChangeBeneficiary, ChangeMultiaddrs, ChangeOwner, ChangePeerId, ChangeWorker, CompactPartitions,
+    CompactSectorNumbers, ConfirmChangeWorker, CreateMiner, DeclareFaults, DeclareFaultsRecovered, ExtendSectors,
+    PreCommitBatch, ProveCommit, ProveCommitAggregate, ProveCommitNi, ProveReplicaUpdates, RepayDebt,
+    SubmitWindowedPoSt, TerminateSectors, Transfer, WithdrawBalance,
 };
+use crate::{ActorId, Address};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
 /// Something that can be asked of an actor.
+///
+/// Outboxes keep calls as JSON, so what was written once stays readable: names never change, and a new field has a
+/// default.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
@@ -16,7 +22,7 @@ pub enum Call {
     CreateMiner(CreateMiner),
     /// Miner actor, `PreCommitSectorBatch2`. The client adds the deposit.
     PreCommit(PreCommitBatch),
-    /// Miner actor, `ProveCommitSectors3`. The client adds the pledge.
+    /// Miner actor, `ProveCommitSectors3` with a proof for each sector. The client adds the pledge.
     ProveCommit(ProveCommit),
     /// Miner actor, `SubmitWindowedPoSt`.
     SubmitWindowedPoSt(SubmitWindowedPoSt),
@@ -24,6 +30,38 @@ pub enum Call {
     DeclareFaults(DeclareFaults),
     /// Miner actor, `DeclareFaultsRecovered`.
     DeclareFaultsRecovered(DeclareFaultsRecovered),
+    /// Miner actor, `ProveCommitSectors3` with one aggregated proof.
+    ProveCommitAggregate(ProveCommitAggregate),
+    /// Miner actor, `ProveReplicaUpdates3`.
+    ProveReplicaUpdates(ProveReplicaUpdates),
+    /// Miner actor, `ProveCommitSectorsNI`.
+    ProveCommitNi(ProveCommitNi),
+    /// Miner actor, `ExtendSectorExpiration2`.
+    ExtendSectors(ExtendSectors),
+    /// Miner actor, `TerminateSectors`.
+    TerminateSectors(TerminateSectors),
+    /// Miner actor, `CompactPartitions`.
+    CompactPartitions(CompactPartitions),
+    /// Miner actor, `CompactSectorNumbers`.
+    CompactSectorNumbers(CompactSectorNumbers),
+    /// Miner actor, `WithdrawBalance`.
+    WithdrawBalance(WithdrawBalance),
+    /// Miner actor, `RepayDebt`.
+    RepayDebt(RepayDebt),
+    /// Miner actor, `ChangeWorkerAddress`.
+    ChangeWorker(ChangeWorker),
+    /// Miner actor, `ConfirmChangeWorkerAddress`.
+    ConfirmChangeWorker(ConfirmChangeWorker),
+    /// Miner actor, `ChangeOwnerAddress`.
+    ChangeOwner(ChangeOwner),
+    /// Miner actor, `ChangeBeneficiary`.
+    ChangeBeneficiary(ChangeBeneficiary),
+    /// Miner actor, `ChangePeerID`.
+    ChangePeerId(ChangePeerId),
+    /// Miner actor, `ChangeMultiaddrs`.
+    ChangeMultiaddrs(ChangeMultiaddrs),
+    /// Any actor, method 0: money and nothing else.
+    Send(Transfer),
 }
 
 impl Call {
@@ -32,25 +70,101 @@ impl Call {
         match self {
             Self::CreateMiner(_) => CallKind::CreateMiner,
             Self::PreCommit(_) => CallKind::PreCommit,
-            Self::ProveCommit(_) => CallKind::ProveCommit,
+            Self::ProveCommit(_)
+            | Self::ProveCommitAggregate(_)
+            | Self::ProveReplicaUpdates(_)
+            | Self::ProveCommitNi(_) => CallKind::ProveCommit,
             Self::SubmitWindowedPoSt(_) | Self::DeclareFaults(_) | Self::DeclareFaultsRecovered(_) => CallKind::PoSt,
+            Self::TerminateSectors(_) => CallKind::Terminate,
+            Self::ExtendSectors(_)
+            | Self::CompactPartitions(_)
+            | Self::CompactSectorNumbers(_)
+            | Self::WithdrawBalance(_)
+            | Self::RepayDebt(_)
+            | Self::ChangeWorker(_)
+            | Self::ConfirmChangeWorker(_)
+            | Self::ChangeOwner(_)
+            | Self::ChangeBeneficiary(_)
+            | Self::ChangePeerId(_)
+            | Self::ChangeMultiaddrs(_)
+            | Self::Send(_) => CallKind::Other,
         }
     }
 
-    /// The miner that it is sent to; none for `CreateMiner`.
+    /// The miner that it is sent to; none for `CreateMiner` and `Send`.
     pub const fn miner(&self) -> Option<ActorId> {
         match self {
-            Self::CreateMiner(_) => None,
+            Self::CreateMiner(_) | Self::Send(_) => None,
             Self::PreCommit(call) => Some(call.miner),
             Self::ProveCommit(call) => Some(call.miner),
             Self::SubmitWindowedPoSt(call) => Some(call.miner),
             Self::DeclareFaults(call) => Some(call.miner),
             Self::DeclareFaultsRecovered(call) => Some(call.miner),
+            Self::ProveCommitAggregate(call) => Some(call.miner),
+            Self::ProveReplicaUpdates(call) => Some(call.miner),
+            Self::ProveCommitNi(call) => Some(call.miner),
+            Self::ExtendSectors(call) => Some(call.miner),
+            Self::TerminateSectors(call) => Some(call.miner),
+            Self::CompactPartitions(call) => Some(call.miner),
+            Self::CompactSectorNumbers(call) => Some(call.miner),
+            Self::WithdrawBalance(call) => Some(call.miner),
+            Self::RepayDebt(call) => Some(call.miner),
+            Self::ChangeWorker(call) => Some(call.miner),
+            Self::ConfirmChangeWorker(call) => Some(call.miner),
+            Self::ChangeOwner(call) => Some(call.miner),
+            Self::ChangeBeneficiary(call) => Some(call.miner),
+            Self::ChangePeerId(call) => Some(call.miner),
+            Self::ChangeMultiaddrs(call) => Some(call.miner),
+        }
+    }
+
+    /// Whom the actor takes it from: the check of the caller in the method of builtin-actors v18 (`miner/src/lib.rs`,
+    /// `power/src/lib.rs`).
+    pub const fn sender_role(&self) -> SenderRole {
+        match self {
+            // `validate_immediate_caller_accept_any`, and method 0 has no check.
+            Self::CreateMiner(_) | Self::Send(_) => SenderRole::Anyone,
+            // `control_addresses`, `worker`, `owner`.
+            Self::PreCommit(_)
+            | Self::ProveCommit(_)
+            | Self::ProveCommitAggregate(_)
+            | Self::ProveReplicaUpdates(_)
+            | Self::ProveCommitNi(_)
+            | Self::SubmitWindowedPoSt(_)
+            | Self::DeclareFaults(_)
+            | Self::DeclareFaultsRecovered(_)
+            | Self::ExtendSectors(_)
+            | Self::TerminateSectors(_)
+            | Self::CompactPartitions(_)
+            | Self::CompactSectorNumbers(_)
+            | Self::RepayDebt(_)
+            | Self::ChangePeerId(_)
+            | Self::ChangeMultiaddrs(_) => SenderRole::Control,
+            // `once(&info.owner)`.
+            Self::ChangeWorker(_) | Self::ConfirmChangeWorker(_) => SenderRole::Owner,
+            // `&[info.owner, info.beneficiary]`.
+            Self::WithdrawBalance(_) => SenderRole::OwnerOrBeneficiary,
+            // The owner or `pending_owner_address`.
+            Self::ChangeOwner(_) => SenderRole::OwnerOrNominee,
+            // The owner proposes; `new_beneficiary` and the present beneficiary approve.
+            Self::ChangeBeneficiary(_) => SenderRole::OwnerOrParty,
+        }
+    }
+
+    /// The sender that the call itself names, if it names one.
+    pub const fn sender(&self) -> Option<&Address> {
+        match self {
+            Self::CreateMiner(call) => Some(&call.owner),
+            Self::Send(call) => Some(&call.from),
+            Self::WithdrawBalance(call) => call.from.as_ref(),
+            Self::ChangeOwner(call) => call.from.as_ref(),
+            Self::ChangeBeneficiary(call) => call.from.as_ref(),
+            _ => None,
         }
     }
 }
 
-/// The classes of calls.
+/// The classes of calls: each has its sender and its policy of fees.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
@@ -59,10 +173,20 @@ pub enum CallKind {
     CreateMiner,
     /// Pre-commits.
     PreCommit,
-    /// Prove-commits.
+    /// Prove-commits, updates and non-interactive commits.
     ProveCommit,
     /// Proofs of spacetime, faults and recoveries: they outrank everything else.
     PoSt,
+    /// Terminations.
+    Terminate,
+    /// Everything else: extensions, compaction, money, addresses.
+    Other,
+}
+
+impl CallKind {
+    /// All classes.
+    pub const ALL: [Self; 6] =
+        [Self::CreateMiner, Self::PreCommit, Self::ProveCommit, Self::PoSt, Self::Terminate, Self::Other];
 }
 
 impl fmt::Display for CallKind {
@@ -72,131 +196,94 @@ impl fmt::Display for CallKind {
             Self::PreCommit => "pre-commit",
             Self::ProveCommit => "prove-commit",
             Self::PoSt => "post",
+            Self::Terminate => "terminate",
+            Self::Other => "other",
         })
     }
 }
 
-/// Makes a miner.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct CreateMiner {
-    /// The owner; it sends the message.
-    pub owner: Address,
-    /// The worker: a BLS account.
-    pub worker: Address,
-    /// The size of its sectors.
-    pub sector_size: SectorSize,
+/// Whom an actor takes a call from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum SenderRole {
+    /// Any account.
+    Anyone,
+    /// A control address, the worker or the owner.
+    Control,
+    /// The owner.
+    Owner,
+    /// The owner or the beneficiary.
+    OwnerOrBeneficiary,
+    /// The owner to propose, the proposed owner to accept.
+    OwnerOrNominee,
+    /// The owner to propose, the proposed and the present beneficiary to agree.
+    OwnerOrParty,
 }
 
-/// Pre-commits sectors of one miner.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct PreCommitBatch {
-    /// The miner.
-    pub miner: ActorId,
-    /// The sectors.
-    pub sectors: Vec<PreCommit>,
+impl SenderRole {
+    /// Whether a control address or the worker may send it.
+    pub const fn takes_control(self) -> bool {
+        matches!(self, Self::Anyone | Self::Control)
+    }
 }
 
-/// Pre-commits one sector.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct PreCommit {
-    /// Its number.
-    pub number: SectorNumber,
-    /// How it is sealed.
-    pub proof_type: SealProofType,
-    /// Its replica.
-    pub comm_r: CommR,
-    /// Its data; none for a committed-capacity sector.
-    pub comm_d: Option<CommD>,
-    /// The epoch of the ticket.
-    pub ticket_epoch: Epoch,
-    /// When it is to expire.
-    pub expiration: Epoch,
+impl fmt::Display for SenderRole {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Anyone => "any account",
+            Self::Control => "a control address, the worker or the owner",
+            Self::Owner => "the owner",
+            Self::OwnerOrBeneficiary => "the owner or the beneficiary",
+            Self::OwnerOrNominee => "the owner or the proposed owner",
+            Self::OwnerOrParty => "the owner, or the proposed or present beneficiary",
+        })
+    }
 }
 
-/// Proves sectors of one miner, each by its own proof.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ProveCommit {
-    /// The miner.
-    pub miner: ActorId,
-    /// The proofs.
-    pub sectors: Vec<SectorProof>,
-    /// Whether one sector that fails makes all fail.
-    pub all_or_nothing: bool,
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-/// Proves one sector.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct SectorProof {
-    /// Its number.
-    pub number: SectorNumber,
-    /// The PoRep.
-    #[serde(with = "hex")]
-    pub proof: Vec<u8>,
-    /// The pieces in it, in order; none for a committed-capacity sector.
-    pub pieces: Vec<PieceActivation>,
-}
+    /// Rows as outboxes hold them that were written before calls other than these six existed.
+    const OLD_ROWS: [&str; 6] = [
+        r#"{"create_miner":{"owner":"t0100","worker":"t0101","sector_size":"2KiB"}}"#,
+        r#"{"pre_commit":{"miner":1000,"sectors":[{"number":7,"proof_type":5,"comm_r":"bagboea4b5abcaaiyohkxljhqjejkghlu6kxaqt3ucpgbpk3fjtv5cjlkhfycyuqa","comm_d":null,"ticket_epoch":100,"expiration":1000000}]}}"#,
+        r#"{"prove_commit":{"miner":1000,"sectors":[{"number":7,"proof":"010203","pieces":[{"piece":{"comm_p":"baga6ea4seaqao7s73y24kcutaosvacpdjgfe5pw76ooefnyqw4ynr3d2y6x2mpq","size":2048}}]}],"all_or_nothing":true}}"#,
+        r#"{"submit_windowed_po_st":{"miner":1000,"deadline":5,"partitions":[{"index":0,"skipped":[3,4]}],"proof_type":10,"proof":"0909","commit_epoch":123,"commit_randomness":"0101010101010101010101010101010101010101010101010101010101010101"}}"#,
+        r#"{"declare_faults":{"miner":1000,"faults":[{"deadline":1,"partition":0,"sectors":[7]}]}}"#,
+        r#"{"declare_faults_recovered":{"miner":1000,"recoveries":[{"deadline":1,"partition":0,"sectors":[7]}]}}"#,
+    ];
 
-/// A piece that becomes active with its sector.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct PieceActivation {
-    /// The piece.
-    pub piece: PieceInfo,
-}
+    #[test]
+    fn rows_of_old_outboxes_still_parse_and_are_written_the_same() {
+        for row in OLD_ROWS {
+            let call: Call = serde_json::from_str(row).unwrap_or_else(|e| panic!("{row}: {e}"));
+            assert_eq!(serde_json::to_string(&call).unwrap(), row);
+        }
+    }
 
-/// Proves partitions of an open deadline.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct SubmitWindowedPoSt {
-    /// The miner.
-    pub miner: ActorId,
-    /// The deadline.
-    pub deadline: DeadlineIndex,
-    /// The partitions, 1 to 3.
-    pub partitions: Vec<PoStPartition>,
-    /// The kind of proof.
-    pub proof_type: PoStProofType,
-    /// The proof.
-    #[serde(with = "hex")]
-    pub proof: Vec<u8>,
-    /// The epoch of the chain commitment.
-    pub commit_epoch: Epoch,
-    /// The chain commitment.
-    pub commit_randomness: Randomness,
-}
+    #[test]
+    fn classes_are_written_as_before() {
+        let written = CallKind::ALL.map(|kind| serde_json::to_string(&kind).unwrap());
+        let expected = ["create_miner", "pre_commit", "prove_commit", "po_st", "terminate", "other"];
+        assert_eq!(written, expected.map(|name| format!("\"{name}\"")));
+    }
 
-/// A partition in a WindowPoSt.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct PoStPartition {
-    /// Its index.
-    pub index: PartitionIndex,
-    /// Sectors that are left out and become faulty.
-    pub skipped: SectorSet,
-}
-
-/// Declares sectors faulty.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct DeclareFaults {
-    /// The miner.
-    pub miner: ActorId,
-    /// The sectors by partition.
-    pub faults: Vec<PartitionSectors>,
-}
-
-/// Declares faulty sectors recovered; the next WindowPoSt proves them.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct DeclareFaultsRecovered {
-    /// The miner.
-    pub miner: ActorId,
-    /// The sectors by partition.
-    pub recoveries: Vec<PartitionSectors>,
-}
-
-/// Some sectors of one partition.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct PartitionSectors {
-    /// The deadline.
-    pub deadline: DeadlineIndex,
-    /// The partition.
-    pub partition: PartitionIndex,
-    /// The sectors.
-    pub sectors: SectorSet,
+    #[test]
+    fn who_may_send_follows_the_actor() {
+        let owner = Address::from_actor(ActorId(100));
+        let of = |json: &str| serde_json::from_str::<Call>(json).unwrap();
+        for row in OLD_ROWS.iter().skip(1) {
+            assert_eq!(of(row).sender_role(), SenderRole::Control, "{row}");
+            assert_eq!(of(row).sender(), None, "{row}");
+        }
+        let create = of(OLD_ROWS[0]);
+        assert_eq!((create.sender_role(), create.sender()), (SenderRole::Anyone, Some(&owner)));
+        let change = of(r#"{"change_owner":{"miner":1000,"owner":"t0102","from":"t0100"}}"#);
+        assert_eq!((change.sender_role(), change.sender()), (SenderRole::OwnerOrNominee, Some(&owner)));
+        let confirm = of(r#"{"confirm_change_worker":{"miner":1000}}"#);
+        assert_eq!((confirm.sender_role(), confirm.kind()), (SenderRole::Owner, CallKind::Other));
+        assert!(!confirm.sender_role().takes_control());
+    }
 }

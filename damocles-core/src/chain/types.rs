@@ -1,5 +1,6 @@
 //! What a chain answers.
 
+use super::ExitCode;
 use crate::{
     ActorId, Address, CommR, DeadlineIndex, Epoch, ParseIdError, PoStProofType, SealProofType, SectorNumber, SectorSet,
     SectorSize, TokenAmount,
@@ -281,7 +282,12 @@ pub struct Receipt {
 impl Receipt {
     /// Whether the actor accepted the message.
     pub fn is_success(&self) -> bool {
-        self.exit_code == 0
+        self.exit().is_success()
+    }
+
+    /// The exit code, with its name and meaning.
+    pub const fn exit(&self) -> ExitCode {
+        ExitCode(self.exit_code)
     }
 }
 

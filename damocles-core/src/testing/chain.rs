@@ -202,7 +202,9 @@ fn apply(state: &mut State, call: &Call, epoch: Epoch) {
                 with_partition(state, part, |p| p.recovering = p.recovering.union(&part.sectors));
             }
         }
-        Call::CreateMiner(_) => {}
+        Call::ProveCommitAggregate(batch) => batch.sectors.iter().for_each(|s| activate(state, s.number, epoch)),
+        // The other calls are taken, and change nothing here.
+        _ => {}
     }
 }
 

@@ -76,7 +76,7 @@ impl ManagerService {
             sectors: vec![SectorProof {
                 number: sector.number,
                 proof: proof.to_vec(),
-                pieces: given.iter().map(|p| PieceActivation { piece: p.piece }).collect(),
+                pieces: given.iter().map(|p| PieceActivation::of(p.piece)).collect(),
             }],
             all_or_nothing: true,
         });
