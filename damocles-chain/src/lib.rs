@@ -9,6 +9,7 @@ pub mod lotus_json;
 mod outbox;
 pub mod rpc;
 pub mod signer;
+pub mod wallet;
 
 pub use client::{LotusClient, LotusConfig};
 pub use outbox::{OutboxEntry, OutboxState, Senders};

@@ -4,7 +4,7 @@ use super::{CheckedSenders, FINALITY, Node, OutboxEntry, OutboxState, Push, Row,
 use crate::{
     actor::{ActorCall, encode},
     lotus_json::{SignedMessage, message_cid, signed_message_cid, text_of, to_core},
-    signer::{Signer, verify},
+    signer::{SignRequest, Signer, verify},
 };
 use cid::Cid;
 use damocles_core::{
@@ -194,7 +194,8 @@ impl Outbox {
         message.sequence = nonce;
         let bytes = message_cid(&message).to_bytes();
         let failed = |e| ChainError::new(ChainErrorKind::NoSender, "sign").with("sender", text_of(&sender)).because(e);
-        let signature = self.signer.sign(&to_core(&sender), &bytes).await.map_err(failed)?;
+        let request = SignRequest::message(message.clone());
+        let signature = self.signer.sign(&to_core(&sender), &request).await.map_err(failed)?;
         // A signer far away may be broken; a message that the node refuses for ever would block its nonce.
         if !verify(&sender, &signature, &bytes) {
             return Err(ChainError::new(ChainErrorKind::NoSender, "sign")

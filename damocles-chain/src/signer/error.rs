@@ -22,6 +22,16 @@ pub enum SignerErrorKind {
     Exists,
     /// A file could not be read or written.
     Io,
+    /// The wallet is locked.
+    Locked,
+    /// The key may not sign this, or whoever holds it does not want to.
+    Refused,
+    /// Whoever holds the key wants a token, or another one.
+    Denied,
+    /// Whoever holds the key cannot be reached.
+    Unreachable,
+    /// Whoever holds the key answered what is no answer.
+    Answer,
 }
 
 impl fmt::Display for SignerErrorKind {
@@ -33,6 +43,11 @@ impl fmt::Display for SignerErrorKind {
             Self::Unsuitable => "keys in plain text are for development networks",
             Self::Exists => "the key is there already",
             Self::Io => "the key could not be read or written",
+            Self::Locked => "the wallet is locked",
+            Self::Refused => "the signature was refused",
+            Self::Denied => "the wallet does not let the caller in",
+            Self::Unreachable => "the wallet cannot be reached",
+            Self::Answer => "the wallet's answer could not be understood",
         })
     }
 }
@@ -40,8 +55,14 @@ impl fmt::Display for SignerErrorKind {
 impl Kind for SignerErrorKind {
     fn recovery(self) -> Recovery {
         match self {
-            Self::Io => Recovery::RETRY,
-            Self::NoKey | Self::Exposed | Self::Malformed | Self::Unsuitable | Self::Exists => Recovery::Park,
+            Self::Io | Self::Locked | Self::Unreachable | Self::Answer => Recovery::RETRY,
+            Self::NoKey
+            | Self::Exposed
+            | Self::Malformed
+            | Self::Unsuitable
+            | Self::Exists
+            | Self::Refused
+            | Self::Denied => Recovery::Park,
         }
     }
 }

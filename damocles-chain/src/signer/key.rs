@@ -10,7 +10,8 @@ use std::{fmt, str::FromStr};
 use zeroize::{Zeroize as _, Zeroizing};
 
 /// The kinds of keys that are signed with here.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum KeyKind {
     /// secp256k1: owners and control addresses.
     Secp256k1,
@@ -130,6 +131,22 @@ impl PrivateKey {
         Self::from_bytes(kind, &raw)
     }
 
+    /// Reads the text of Lotus' `wallet export`, the hex of its JSON form, or that JSON itself.
+    ///
+    /// # Errors
+    ///
+    /// It is neither, or of a kind that is not signed with here.
+    pub fn from_lotus_text(text: &str) -> Result<Self, SignerError> {
+        let text = text.trim();
+        if text.starts_with('{') {
+            return Self::from_lotus(text.as_bytes());
+        }
+        let json = hex::decode(text).map(Zeroizing::new).map_err(|_| {
+            SignerError::new(SignerErrorKind::Malformed, "read key").with("what", "neither hex nor JSON")
+        })?;
+        Self::from_lotus(&json)
+    }
+
     /// Lotus' JSON form.
     pub fn to_lotus(&self) -> Zeroizing<Vec<u8>> {
         let info = KeyInfo {
@@ -142,6 +159,11 @@ impl PrivateKey {
     /// Its kind.
     pub fn kind(&self) -> KeyKind {
         self.kind
+    }
+
+    /// The bytes, for the file that keeps them.
+    pub(crate) fn expose(&self) -> &[u8; 32] {
+        &self.bytes
     }
 
     /// The address of its public key.

@@ -1,6 +1,6 @@
 //! Keys as files, in Lotus' directory form.
 
-use super::{KeyKind, PrivateKey, Signer, SignerError, SignerErrorKind};
+use super::{KeyKind, PrivateKey, SignRequest, Signer, SignerError, SignerErrorKind};
 use crate::lotus_json::{from_core, to_core};
 use async_trait::async_trait;
 use damocles_core::Address;
@@ -88,15 +88,13 @@ impl Keystore {
         self.put(&PrivateKey::generate(kind))
     }
 
-    /// Takes the hex of Lotus' `wallet export`.
+    /// Takes a key in Lotus' form: the hex of `wallet export`, or the JSON that it is the hex of.
     ///
     /// # Errors
     ///
     /// It is no key, the key is there already, or the file cannot be written.
-    pub fn import(&self, hex_text: &str) -> Result<Address, SignerError> {
-        let bad = |_| SignerError::new(SignerErrorKind::Malformed, "import key").with("what", "not hex");
-        let json = Zeroizing::new(hex::decode(hex_text.trim()).map_err(bad)?);
-        self.put(&PrivateKey::from_lotus(&json)?)
+    pub fn import(&self, text: &str) -> Result<Address, SignerError> {
+        self.put(&PrivateKey::from_lotus_text(text)?)
     }
 
     /// The hex of Lotus' `wallet export`.
@@ -138,7 +136,7 @@ impl Keystore {
         ["t", "f"].iter().map(|prefix| self.dir.join(file_name(&format!("{prefix}{rest}")))).find(|p| p.exists())
     }
 
-    fn get(&self, address: &Address) -> Result<PrivateKey, SignerError> {
+    pub(crate) fn get(&self, address: &Address) -> Result<PrivateKey, SignerError> {
         let missing = || {
             SignerError::new(SignerErrorKind::NoKey, "read key")
                 .with("address", address)
@@ -175,8 +173,8 @@ impl Signer for Keystore {
         self.list()
     }
 
-    async fn sign(&self, address: &Address, bytes: &[u8]) -> Result<Signature, SignerError> {
-        Ok(self.get(address)?.sign(bytes))
+    async fn sign(&self, address: &Address, request: &SignRequest) -> Result<Signature, SignerError> {
+        Ok(self.get(address)?.sign(&request.to_sign()))
     }
 
     fn suits(&self, network: &str) -> Result<(), SignerError> {
@@ -195,7 +193,7 @@ fn io_error(op: &'static str, path: &Path, source: io::Error) -> SignerError {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::signer::verify;
+    use crate::signer::{Purpose, verify};
 
     #[tokio::test]
     async fn keys_are_made_listed_moved_and_used() {
@@ -209,9 +207,10 @@ mod tests {
         let other = Keystore::open(dir.path().join("other")).unwrap();
         assert_eq!(other.import(&keys.export(&owner).unwrap()).unwrap(), owner);
         assert_eq!(other.import(&keys.export(&owner).unwrap()).unwrap_err().kind(), SignerErrorKind::Exists);
-        let signature = other.sign(&owner, b"bytes").await.unwrap();
+        let request = SignRequest::bytes(Purpose::UNKNOWN, *b"bytes");
+        let signature = other.sign(&owner, &request).await.unwrap();
         assert!(verify(&from_core(&owner).unwrap(), &signature, b"bytes"));
-        assert_eq!(other.sign(&worker, b"bytes").await.unwrap_err().kind(), SignerErrorKind::NoKey);
+        assert_eq!(other.sign(&worker, &request).await.unwrap_err().kind(), SignerErrorKind::NoKey);
     }
 
     #[test]
