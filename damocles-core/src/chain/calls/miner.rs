@@ -171,7 +171,7 @@ mod tests {
 
     #[test]
     fn peers_are_checked_for_shape() {
-        assert!("12D3KooWGzxzKZYveHXtpG6AsrUJBcWxHBFS2HsEoGTxrMLvKXtf".parse::<PeerId>().is_ok());
+        assert!("12D3KooWQdMqmHLoqF6bNRt7SMRhik3G8LQPdeoLdTC9N3SgBr2v".parse::<PeerId>().is_ok());
         assert!("/ip4/1.2.3.4/tcp/24001".parse::<Multiaddr>().is_ok());
         for bad in ["", "12D3 ", "12D3/x", "é"] {
             assert!(bad.parse::<PeerId>().is_err(), "{bad}");
