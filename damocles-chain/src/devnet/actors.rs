@@ -1,7 +1,7 @@
 //! Actors and the tree that holds them.
 
 use super::{
-    randomness::{Oracle, draw},
+    randomness::{Oracle, TicketId, draw},
     store::Overlay,
 };
 use cid::Cid;
@@ -102,8 +102,8 @@ pub(super) struct World<'s> {
     pub(super) policy: &'s Policy,
     pub(super) oracle: &'s Oracle,
     pub(super) verifier: &'s dyn ProofVerifier,
-    /// The greatest height with a tipset at or before an epoch.
-    pub(super) tipset_at: &'s dyn Fn(ChainEpoch) -> ChainEpoch,
+    /// The ticket of the last tipset at or before an epoch.
+    pub(super) ticket_at: &'s dyn Fn(ChainEpoch) -> TicketId,
     pub(super) epoch: ChainEpoch,
     pub(super) actors: Actors,
 }
@@ -198,7 +198,7 @@ impl World<'_> {
 
     /// Randomness from the ticket chain.
     pub(super) fn ticket_randomness(&self, tag: i64, epoch: ChainEpoch, entropy: &[u8]) -> [u8; 32] {
-        draw(&self.oracle.ticket_digest((self.tipset_at)(epoch)), tag, epoch, entropy)
+        draw(&self.oracle.ticket_digest((self.ticket_at)(epoch)), tag, epoch, entropy)
     }
 
     /// Randomness from the beacon.

@@ -1,6 +1,12 @@
 //! Blocks and tipsets. Every tipset has one block.
 
-use super::{gas, randomness::Oracle, signed::SignedMessage, store::Overlay, vm::Applied};
+use super::{
+    fees::{self, GasOutputs},
+    randomness::{Oracle, TicketId},
+    signed::SignedMessage,
+    store::Overlay,
+    vm::Applied,
+};
 use cid::Cid;
 use fil_actors_shared::{actor_error_v18, v18::ActorError};
 use fvm_ipld_amt::Amtv0;
@@ -86,7 +92,16 @@ pub(super) struct Executed {
     pub(super) nonce: u64,
     pub(super) receipt: Receipt,
     pub(super) error: String,
+    /// What the sender paid.
     pub(super) fee: TokenAmount,
+    /// How that divides.
+    #[serde(default)]
+    pub(super) gas: GasOutputs,
+    #[serde(default)]
+    pub(super) gas_limit: u64,
+    /// What it offered on top of the base fee.
+    #[serde(default)]
+    pub(super) premium: TokenAmount,
 }
 
 /// A tipset, with the state that it leads to.
@@ -103,13 +118,36 @@ pub(super) struct Tipset {
     /// The receipts of its messages.
     pub(super) receipts: Cid,
     pub(super) messages: Vec<Executed>,
+    /// Its parent; none for genesis, and in records of a devnet that could not fork.
+    #[serde(default)]
+    pub(super) parent_key: Option<Cid>,
+    /// The branch that it was mined on.
+    #[serde(default)]
+    pub(super) branch: u64,
+    /// The base fee of its messages.
+    #[serde(default = "fees::minimum_base_fee")]
+    pub(super) base_fee: TokenAmount,
+}
+
+impl Tipset {
+    /// Which ticket its block has.
+    pub(super) const fn ticket(&self) -> TicketId {
+        TicketId { height: self.height, branch: self.branch }
+    }
+
+    /// The base fee that its messages lead to.
+    pub(super) fn next_base_fee(&self) -> TokenAmount {
+        let offers = self.messages.iter().map(|m| (m.premium.clone(), m.gas_limit)).collect();
+        fees::next_base_fee(&self.base_fee, &fees::percentile_premium(offers))
+    }
 }
 
 /// What a new block is made of.
 pub(super) struct Draft<'a> {
     pub(super) oracle: &'a Oracle,
     pub(super) parent: Option<&'a Tipset>,
-    pub(super) height: ChainEpoch,
+    pub(super) ticket: TicketId,
+    pub(super) base_fee: TokenAmount,
     pub(super) parent_state: Cid,
     pub(super) state: Cid,
     pub(super) messages: Vec<(SignedMessage, ActorID, Applied)>,
@@ -118,6 +156,7 @@ pub(super) struct Draft<'a> {
 impl Draft<'_> {
     /// Stores block, messages and receipts.
     pub(super) fn seal(self, store: &Overlay<'_>) -> Result<Tipset, ActorError> {
+        let height = self.ticket.height;
         let fail = |e: &dyn std::fmt::Display| actor_error_v18!(illegal_state, "failed to store a block: {}", e);
         let mut bls = Vec::new();
         let mut secp = Vec::new();
@@ -142,7 +181,10 @@ impl Draft<'_> {
                 nonce: message.message.sequence,
                 receipt: applied.receipt,
                 error: applied.error,
-                fee: applied.fee,
+                fee: applied.gas.total(),
+                gas: applied.gas,
+                gas_limit: message.message.gas_limit,
+                premium: fees::effective_premium(&message.message, &self.base_fee),
             });
         }
         let list = |cids: Vec<Cid>| Amtv0::new_from_iter(store, cids).map_err(|e| fail(&e));
@@ -155,30 +197,33 @@ impl Draft<'_> {
         };
         let header = Header {
             miner: Address::new_id(0),
-            ticket: Some(Ticket { vrf_proof: self.oracle.ticket(self.height) }),
-            election_proof: Some(ElectionProof { win_count: 1, vrf_proof: self.oracle.ticket(self.height) }),
+            ticket: Some(Ticket { vrf_proof: self.oracle.ticket(self.ticket) }),
+            election_proof: Some(ElectionProof { win_count: 1, vrf_proof: self.oracle.ticket(self.ticket) }),
             beacon_entries: vec![BeaconEntry {
-                round: u64::try_from(self.height).unwrap_or_default(),
-                data: self.oracle.beacon(self.height),
+                round: u64::try_from(height).unwrap_or_default(),
+                data: self.oracle.beacon(height),
             }],
             win_post_proof: Vec::new(),
             parents: self.parent.map(|p| p.cid).into_iter().collect(),
-            parent_weight: BigInt::from(self.height),
-            height: self.height,
+            parent_weight: BigInt::from(height),
+            height,
             parent_state_root: self.parent_state,
             parent_message_receipts: no_receipts,
             messages,
             bls_aggregate: None,
-            timestamp: GENESIS_TIMESTAMP + u64::try_from(self.height).unwrap_or_default() * BLOCK_DELAY_SECS,
+            timestamp: GENESIS_TIMESTAMP + u64::try_from(height).unwrap_or_default() * BLOCK_DELAY_SECS,
             block_sig: None,
             fork_signaling: 0,
-            parent_base_fee: gas::base_fee(),
+            parent_base_fee: self.base_fee.clone(),
         };
         let cid = store.put_cbor(&header, Code::Blake2b256).map_err(|e| fail(&e))?;
         Ok(Tipset {
             cid,
-            height: self.height,
-            parent: self.parent.map_or(self.height, |p| p.height),
+            height,
+            parent: self.parent.map_or(height, |p| p.height),
+            parent_key: self.parent.map(|p| p.cid),
+            branch: self.ticket.branch,
+            base_fee: self.base_fee,
             parent_state: self.parent_state,
             state: self.state,
             receipts,

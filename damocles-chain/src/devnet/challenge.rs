@@ -4,6 +4,7 @@ use super::{
     actors::{Actors, code},
     error::DevnetError,
     node::{Devnet, state_error},
+    select::Account,
 };
 use damocles_core::chain::TipsetRef;
 use fil_actor_miner_state::v18::{Deadline, Partition, State, new_deadline_info};
@@ -51,7 +52,8 @@ impl Devnet {
         let limit = limit.min(head + MAX_SKIP);
         let waiting = {
             let chain = self.chain.read();
-            !chain.pool.select(|id| chain.actors.get(&id).map(|a| (a.sequence, a.balance.clone()))).is_empty()
+            let account = |id| chain.actors.get(&id).map(Account::of);
+            !chain.pool.select(head + 1, &chain.next_base_fee(), account).is_empty()
         };
         if waiting && head < limit {
             self.grow(head + 1)?;

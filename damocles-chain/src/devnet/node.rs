@@ -3,15 +3,16 @@
 use super::{
     actors::{Actors, World, load_actors},
     block::{Draft, Tipset},
-    chain::{Chain, Entry, Pushed},
-    config::{DevnetConfig, FIRST_HEIGHT, policy},
+    chain::{Chain, Entry, Spike},
+    clock::SHORTEST,
+    config::{DevnetConfig, FIRST_HEIGHT, PolicyParameters, PoolLimits},
     error::{DevnetError, DevnetErrorKind},
     genesis,
-    mempool::Refusal,
-    randomness::Oracle,
+    mempool::{Refusal, Trust},
+    randomness::{Oracle, TicketId},
+    rpc::Faults,
     signed::{SignedMessage, message_cid},
     store::{DevnetStore, Overlay},
-    vm,
 };
 use crate::lotus_json::text_of;
 use cid::Cid;
@@ -28,11 +29,15 @@ use std::{
     fmt,
     path::Path,
     sync::{
-        Arc,
+        Arc, LazyLock,
         atomic::{AtomicBool, Ordering},
     },
+    time::Duration,
 };
-use tokio::sync::broadcast;
+use tokio::sync::{broadcast, watch};
+
+/// The highest base fee that can be asked for: whatever else a message costs, its price stays a number of FIL.
+static MAX_BASE_FEE: LazyLock<TokenAmount> = LazyLock::new(|| TokenAmount::from_whole(1));
 
 /// How many head changes a slow subscriber may lag behind.
 const HEADS_KEPT: usize = 4096;
@@ -51,6 +56,10 @@ pub struct Devnet {
     /// Held while the chain grows: one block at a time.
     pub(super) growing: Mutex<()>,
     pub(super) heads: broadcast::Sender<Arc<Tipset>>,
+    /// How long an epoch takes.
+    pub(super) pace: watch::Sender<Duration>,
+    /// What goes wrong with its RPC.
+    pub(super) faults: Faults,
     paused: AtomicBool,
 }
 
@@ -108,8 +117,9 @@ impl Devnet {
         store: DevnetStore,
         entries: Vec<Vec<u8>>,
     ) -> Result<Arc<Self>, DevnetError> {
+        config.check()?;
         let oracle = Oracle::new(config.genesis_seed);
-        let policy = policy();
+        let policy = config.policy.policy();
         let chain = match replay(&config, &entries)? {
             Some(mut chain) => {
                 let head = chain.head();
@@ -118,6 +128,7 @@ impl Devnet {
             }
             None => found(&config, &store, &oracle, &policy, verifier.as_ref())?,
         };
+        let pace = watch::Sender::new(config.epoch_duration.max(SHORTEST));
         let devnet = Self {
             config,
             store,
@@ -127,6 +138,8 @@ impl Devnet {
             chain: RwLock::new(chain),
             growing: Mutex::new(()),
             heads: broadcast::Sender::new(HEADS_KEPT),
+            pace,
+            faults: Faults::default(),
             paused: AtomicBool::new(false),
         };
         devnet.fund_new()?;
@@ -149,20 +162,17 @@ impl Devnet {
         let _growing = self.growing.lock();
         let (head, actors) = self.tip();
         let overlay = Overlay::new(&self.store);
-        let tipset_at = |epoch| self.tipset_at(epoch, head.height);
-        let mut world = self.world(&overlay, &tipset_at, head.height, &actors);
+        let ticket_at = |epoch| self.ticket_at(epoch);
+        let mut world = self.world(&overlay, &ticket_at, head.height, &actors);
         genesis::fund_accounts(&mut world, &fund).map_err(state_error)?;
         let state = world.flush(Some((&head.state, &actors))).map_err(state_error)?;
         let funded: Vec<String> = fund.iter().map(|(a, _)| text_of(a)).collect();
         let entry = Entry::Fund { funded: funded.clone(), state };
         let actors = world.actors;
-        self.store.append(&encode(&entry)?, overlay.reachable([state]))?;
-        {
-            let mut chain = self.chain.write();
+        self.commit(&encode(&entry)?, overlay.reachable([state]), actors, |chain| {
             chain.funded.extend(funded);
             chain.replace_head_state(state);
-            chain.actors = Arc::new(actors);
-        }
+        })?;
         // Reads see the funds only from the next tipset on.
         let next = self.chain.read().head().height + 1;
         self.grow(next)
@@ -176,42 +186,6 @@ impl Devnet {
     /// The network's name.
     pub fn network_name(&self) -> &str {
         &self.config.network_name
-    }
-
-    /// Mines `n` tipsets, one per epoch.
-    ///
-    /// # Errors
-    ///
-    /// If they cannot be recorded; the head is then the last one that could.
-    pub fn mine(&self, n: u64) -> Result<TipsetRef, DevnetError> {
-        for _ in 0..n {
-            let _growing = self.growing.lock();
-            let next = self.chain.read().head().height + 1;
-            self.grow(next)?;
-        }
-        Ok(self.head())
-    }
-
-    /// Mines one tipset at `height`; the epochs before it are null rounds, with cron in each.
-    ///
-    /// # Errors
-    ///
-    /// If it cannot be recorded.
-    pub fn grow_to(&self, height: ChainEpoch) -> Result<TipsetRef, DevnetError> {
-        let _growing = self.growing.lock();
-        self.grow(height)?;
-        Ok(self.head())
-    }
-
-    /// A tick of the clock.
-    pub(super) fn mine_unless_paused(&self) -> Result<(), DevnetError> {
-        let _growing = self.growing.lock();
-        // Looked at under the lock: once `pause` has returned and a growth has ended, no tick moves the head.
-        if self.is_paused() {
-            return Ok(());
-        }
-        let next = self.chain.read().head().height + 1;
-        self.grow(next)
     }
 
     /// Stops the clock; the head does not move any more when this returns.
@@ -236,7 +210,95 @@ impl Devnet {
     ///
     /// If it can never land.
     pub fn push(&self, message: SignedMessage) -> Result<Cid, PushError> {
-        Ok(self.accept(message)?)
+        Ok(self.accept(message, Trust::Local)?)
+    }
+
+    /// Takes a message into the pool from somebody who is not trusted: without a wide gap of nonces, and not many at a
+    /// time.
+    ///
+    /// # Errors
+    ///
+    /// If it can never land, or not soon.
+    pub fn push_untrusted(&self, message: SignedMessage) -> Result<Cid, PushError> {
+        Ok(self.accept(message, Trust::Untrusted)?)
+    }
+
+    /// The base fee of the next tipset.
+    pub fn base_fee(&self) -> TokenAmount {
+        self.chain.read().next_base_fee()
+    }
+
+    /// Sets the base fee of the next tipsets, whatever the chain says. After them it goes on from there.
+    ///
+    /// # Errors
+    ///
+    /// If it is below the protocol's minimum or cannot be recorded.
+    pub fn spike_base_fee(&self, base_fee: TokenAmount, tipsets: u64) -> Result<(), DevnetError> {
+        if base_fee < super::fees::minimum_base_fee() || base_fee > *MAX_BASE_FEE {
+            return Err(DevnetError::new(DevnetErrorKind::Refused, "set the base fee")
+                .with("reason", "it is not between 100 attoFIL and 1 FIL"));
+        }
+        let spike = (tipsets > 0).then_some(Spike { base_fee, left: tipsets });
+        let Some(spike) = spike else { return Ok(()) };
+        let mut chain = self.chain.write();
+        self.store.append(&encode(&Entry::BaseFee(spike.clone()))?, Vec::new())?;
+        chain.spike = Some(spike);
+        Ok(())
+    }
+
+    /// Writes all of it into a new file at `path`: [`Devnet::restore`] and [`Devnet::restore_into`] go on from there.
+    ///
+    /// # Errors
+    ///
+    /// If there is a file already, or it cannot be written.
+    pub fn snapshot(&self, path: &Path) -> Result<TipsetRef, DevnetError> {
+        let _growing = self.growing.lock();
+        // Nothing is appended while the chain is read.
+        let chain = self.chain.read();
+        self.store.snapshot(path)?;
+        Ok(reference(&chain.head()))
+    }
+
+    /// Goes on from a snapshot, in memory.
+    ///
+    /// # Errors
+    ///
+    /// If it cannot be read, is damaged, or is another devnet's.
+    pub fn restore(
+        config: DevnetConfig,
+        verifier: Arc<dyn ProofVerifier>,
+        snapshot: &Path,
+    ) -> Result<Arc<Self>, DevnetError> {
+        let (store, entries) = DevnetStore::load(snapshot)?;
+        Self::start(config, verifier, store, entries)
+    }
+
+    /// Goes on from a snapshot in `home`, where no devnet may be yet.
+    ///
+    /// # Errors
+    ///
+    /// If there is one, or the snapshot cannot be read, is damaged, or is another devnet's.
+    pub fn restore_into(
+        config: DevnetConfig,
+        verifier: Arc<dyn ProofVerifier>,
+        snapshot: &Path,
+        home: &Path,
+    ) -> Result<Arc<Self>, DevnetError> {
+        let failed = |e: std::io::Error| {
+            DevnetError::new(DevnetErrorKind::Store, "copy a snapshot").with("path", home.display()).because(e)
+        };
+        fs_err::create_dir_all(home).map_err(failed)?;
+        let file = home.join("devnet.db");
+        if file.exists() {
+            return Err(DevnetError::new(DevnetErrorKind::Refused, "copy a snapshot")
+                .with("path", file.display())
+                .with("reason", "there is a devnet already"));
+        }
+        // Under another name first: a copy that a kill cut off is no devnet.
+        let part = home.join("devnet.db.part");
+        fs_err::copy(snapshot, &part).map_err(failed)?;
+        fs_err::rename(&part, &file).map_err(failed)?;
+        Self::open(config, verifier, home)
     }
 
     /// What became of a message, once a tipset holds it.
@@ -254,7 +316,7 @@ impl Devnet {
     pub(super) fn world<'w>(
         &'w self,
         overlay: &'w Overlay<'w>,
-        tipset_at: &'w dyn Fn(ChainEpoch) -> ChainEpoch,
+        ticket_at: &'w dyn Fn(ChainEpoch) -> TicketId,
         epoch: ChainEpoch,
         actors: &Actors,
     ) -> World<'w> {
@@ -263,62 +325,10 @@ impl Devnet {
             policy: &self.policy,
             oracle: &self.oracle,
             verifier: self.verifier.as_ref(),
-            tipset_at,
+            ticket_at,
             epoch,
             actors: actors.clone(),
         }
-    }
-
-    /// The height of the tipset at or before an epoch, if one is being mined at `current`.
-    pub(super) fn tipset_at(&self, epoch: ChainEpoch, current: ChainEpoch) -> ChainEpoch {
-        if epoch >= current {
-            return current;
-        }
-        self.chain.read().at_or_before(epoch).map_or(0, |t| t.height)
-    }
-
-    /// Mines one tipset at `height`. The caller holds `growing`.
-    pub(super) fn grow(&self, height: ChainEpoch) -> Result<(), DevnetError> {
-        let (head, actors) = self.tip();
-        if height <= head.height {
-            return Ok(());
-        }
-        let overlay = Overlay::new(&self.store);
-        let tipset_at = |epoch| self.tipset_at(epoch, height);
-        let mut world = self.world(&overlay, &tipset_at, height, &actors);
-        for null in head.height + 1..height {
-            world.epoch = null;
-            vm::cron(&mut world).map_err(state_error)?;
-        }
-        world.epoch = height;
-        let chosen = {
-            let chain = self.chain.read();
-            chain.pool.select(|id| world.actors.get(&id).map(|a| (a.sequence, a.balance.clone())))
-        };
-        let messages = chosen
-            .into_iter()
-            .map(|(message, from)| {
-                let applied = vm::apply(&mut world, &message.message, from);
-                (message, from, applied)
-            })
-            .collect();
-        vm::cron(&mut world).map_err(state_error)?;
-        let state = world.flush(Some((&head.state, &actors))).map_err(state_error)?;
-        let draft =
-            Draft { oracle: &self.oracle, parent: Some(&head), height, parent_state: head.state, state, messages };
-        let tipset = draft.seal(&overlay).map_err(state_error)?;
-        let blocks = overlay.reachable([tipset.cid, tipset.state, tipset.receipts]);
-        let actors = world.actors;
-        self.store.append(&encode(&Entry::Tipset(tipset.clone()))?, blocks)?;
-        let head = {
-            let mut chain = self.chain.write();
-            chain.grow(tipset);
-            chain.actors = Arc::new(actors);
-            chain.head()
-        };
-        // Nobody may be listening.
-        let _ = self.heads.send(head);
-        Ok(())
     }
 }
 
@@ -342,36 +352,43 @@ fn replay(config: &DevnetConfig, entries: &[Vec<u8>]) -> Result<Option<Chain>, D
         let entry: Entry =
             from_slice(bytes).map_err(|e| DevnetError::new(DevnetErrorKind::Corrupt, "read a record").because(e))?;
         match (&mut chain, entry) {
-            (None, Entry::Genesis { network, seed, funded, tipset }) => {
-                if network != config.network_name || seed != config.genesis_seed {
-                    return Err(DevnetError::new(DevnetErrorKind::Mismatch, "open the devnet")
+            (None, Entry::Genesis { network, seed, funded, tipset, parameters }) => {
+                let mismatch = || {
+                    DevnetError::new(DevnetErrorKind::Mismatch, "open the devnet")
                         .with("network", &network)
                         .with("wanted", &config.network_name)
-                        .hint_with("use another home directory for another network"));
+                        .hint_with("use another home directory for another network")
+                };
+                if network != config.network_name || seed != config.genesis_seed {
+                    return Err(mismatch());
+                }
+                // A devnet that recorded none had the default ones.
+                let made_with = if parameters.is_empty() { PolicyParameters::default().recorded() } else { parameters };
+                if made_with != config.policy.recorded() {
+                    return Err(mismatch().with("policy", made_with));
                 }
                 chain = Some(Chain::new(tipset, funded));
             }
             (Some(chain), Entry::Tipset(tipset)) => chain.grow(tipset),
-            (Some(chain), Entry::Push { from, message }) => restore_push(chain, from, &message)?,
+            (Some(chain), Entry::Push { from, message }) => restore_push(chain, from, &message, &config.pool)?,
             (Some(chain), Entry::Fund { funded, state }) => {
                 chain.funded.extend(funded);
                 chain.replace_head_state(state);
             }
+            (Some(chain), Entry::Fork(fork)) => chain.fork(fork),
+            (Some(chain), Entry::BaseFee(spike)) => chain.spike = Some(spike),
+            (Some(_), Entry::Blocks) => {}
             _ => return Err(DevnetError::new(DevnetErrorKind::Corrupt, "read a record").with("record", "out of order")),
         }
     }
     Ok(chain)
 }
 
-fn restore_push(chain: &mut Chain, from: ActorID, bytes: &[u8]) -> Result<(), DevnetError> {
+fn restore_push(chain: &mut Chain, from: ActorID, bytes: &[u8], limits: &PoolLimits) -> Result<(), DevnetError> {
     let message: SignedMessage =
         from_slice(bytes).map_err(|e| DevnetError::new(DevnetErrorKind::Corrupt, "read a message").because(e))?;
-    let pushed = Pushed { cid: message.cid(), from, nonce: message.message.sequence };
-    chain.remember_push(message_cid(&message.message), pushed);
-    chain
-        .pool
-        .insert(from, message)
-        .map_err(|e| DevnetError::new(DevnetErrorKind::Corrupt, "read a message").because(e))?;
+    let unsigned = message_cid(&message.message);
+    chain.push(from, message, unsigned, limits);
     Ok(())
 }
 
@@ -384,11 +401,20 @@ fn found(
     verifier: &dyn ProofVerifier,
 ) -> Result<Chain, DevnetError> {
     let overlay = Overlay::new(store);
+    let ticket_at = |_| TicketId::default();
     let mut world =
-        World { store: &overlay, policy, oracle, verifier, tipset_at: &|_| 0, epoch: 0, actors: Actors::new() };
+        World { store: &overlay, policy, oracle, verifier, ticket_at: &ticket_at, epoch: 0, actors: Actors::new() };
     genesis::build(&mut world, &config.network_name, &config.fund).map_err(state_error)?;
     let state = world.flush(None).map_err(state_error)?;
-    let draft = Draft { oracle, parent: None, height: 0, parent_state: state, state, messages: Vec::new() };
+    let draft = Draft {
+        oracle,
+        parent: None,
+        ticket: TicketId::default(),
+        base_fee: config.initial_base_fee.clone(),
+        parent_state: state,
+        state,
+        messages: Vec::new(),
+    };
     let tipset = draft.seal(&overlay).map_err(state_error)?;
     let funded: Vec<String> = config.fund.iter().map(|(a, _)| text_of(a)).collect();
     let entry = Entry::Genesis {
@@ -396,6 +422,7 @@ fn found(
         seed: config.genesis_seed.to_vec(),
         funded: funded.clone(),
         tipset: tipset.clone(),
+        parameters: config.policy.recorded(),
     };
     let actors = world.actors;
     store.append(&encode(&entry)?, overlay.reachable([tipset.cid, tipset.state, tipset.receipts]))?;

@@ -11,7 +11,15 @@ pub(super) mod tag {
     pub(in crate::devnet) const CHAIN_COMMIT: i64 = 9;
 }
 
-/// Makes tickets and beacon entries from the genesis seed: a height's ticket never depends on what happened before it.
+/// Which ticket: that of the block at a height, on a branch of the chain.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct TicketId {
+    pub(super) height: ChainEpoch,
+    pub(super) branch: u64,
+}
+
+/// Makes tickets and beacon entries from the genesis seed. A ticket depends on its height and on the branch that its block
+/// is on, never on what happened before it; beacon entries come from outside and are the same on all branches.
 #[derive(Clone, Debug)]
 pub(super) struct Oracle {
     seed: [u8; 32],
@@ -22,19 +30,19 @@ impl Oracle {
         Self { seed }
     }
 
-    /// The VRF proof in the ticket of the block at `height`: the length of a BLS signature.
-    pub(super) fn ticket(&self, height: ChainEpoch) -> Vec<u8> {
-        self.bytes(b"ticket", height, 96)
+    /// The VRF proof in a block's ticket: the length of a BLS signature.
+    pub(super) fn ticket(&self, of: TicketId) -> Vec<u8> {
+        self.bytes(b"ticket", of.height, of.branch, 96)
     }
 
     /// The data of the beacon entry of an epoch; there is one round per epoch. The length of a quicknet signature.
     pub(super) fn beacon(&self, epoch: ChainEpoch) -> Vec<u8> {
-        self.bytes(b"beacon", epoch, 48)
+        self.bytes(b"beacon", epoch, 0, 48)
     }
 
     /// The digest that ticket randomness is drawn from.
-    pub(super) fn ticket_digest(&self, height: ChainEpoch) -> [u8; 32] {
-        blake2b(&self.ticket(height))
+    pub(super) fn ticket_digest(&self, of: TicketId) -> [u8; 32] {
+        blake2b(&self.ticket(of))
     }
 
     /// The digest that beacon randomness is drawn from.
@@ -42,19 +50,17 @@ impl Oracle {
         blake2b(&self.beacon(epoch))
     }
 
-    fn bytes(&self, domain: &[u8], height: ChainEpoch, len: usize) -> Vec<u8> {
+    fn bytes(&self, domain: &[u8], height: ChainEpoch, branch: u64, len: usize) -> Vec<u8> {
         let mut out = Vec::with_capacity(len + 64);
         let mut part = 0_u8;
         while out.len() < len {
-            let hash = blake2b_simd::Params::new()
-                .hash_length(64)
-                .key(&self.seed)
-                .to_state()
-                .update(domain)
-                .update(&height.to_be_bytes())
-                .update(&[part])
-                .finalize();
-            out.extend_from_slice(hash.as_bytes());
+            let mut state = blake2b_simd::Params::new().hash_length(64).key(&self.seed).to_state();
+            state.update(domain).update(&height.to_be_bytes()).update(&[part]);
+            // The first branch keeps the tickets that it always had.
+            if branch != 0 {
+                state.update(&branch.to_be_bytes());
+            }
+            out.extend_from_slice(state.finalize().as_bytes());
             part += 1;
         }
         out.truncate(len);
@@ -102,7 +108,7 @@ mod tests {
             numbers.map(|t| t as i64),
             [tag::WINDOW_POST, tag::SEAL_TICKET, tag::INTERACTIVE_SEED, tag::CHAIN_COMMIT]
         );
-        let digest = Oracle::new([7; 32]).ticket_digest(1000);
+        let digest = Oracle::new([7; 32]).ticket_digest(TicketId { height: 1000, branch: 0 });
         let mut drawn_from = vec![0, 0, 0, 0, 0, 0, 0, 5];
         drawn_from.extend(digest);
         drawn_from.extend([0, 0, 0, 0, 0, 0, 0x04, 0xd2, 0x43, 0x00, 0xe9, 0x07]);
@@ -112,9 +118,11 @@ mod tests {
     #[test]
     fn each_height_has_a_ticket_of_its_own() {
         let oracle = Oracle::new([7; 32]);
-        assert_ne!(oracle.ticket(1), oracle.ticket(2));
-        assert_ne!(oracle.ticket(1), Oracle::new([8; 32]).ticket(1));
-        assert_eq!((oracle.ticket(1).len(), oracle.beacon(1).len()), (96, 48));
-        assert_ne!(oracle.ticket(1)[..48], oracle.beacon(1)[..]);
+        let id = |height, branch| TicketId { height, branch };
+        assert_ne!(oracle.ticket(id(1, 0)), oracle.ticket(id(2, 0)));
+        assert_ne!(oracle.ticket(id(1, 0)), oracle.ticket(id(1, 1)));
+        assert_ne!(oracle.ticket(id(1, 0)), Oracle::new([8; 32]).ticket(id(1, 0)));
+        assert_eq!((oracle.ticket(id(1, 0)).len(), oracle.beacon(1).len()), (96, 48));
+        assert_ne!(oracle.ticket(id(1, 0))[..48], oracle.beacon(1)[..]);
     }
 }

@@ -3,7 +3,9 @@
 //! A record that a kill cut off is dropped when the file is opened, so a tipset is there as a whole or not at all.
 
 use super::{
+    chain::Entry,
     error::{DevnetError, DevnetErrorKind},
+    node::encode,
     randomness::blake2b,
 };
 use cid::Cid;
@@ -20,11 +22,16 @@ use std::{
     path::{Path, PathBuf},
 };
 
-const MAGIC: &[u8; 8] = b"DMDEVNT1";
+/// The first bytes of the file; the last of them is the version of what follows.
+const MAGIC: &[u8; 8] = b"DMDEVNT2";
+/// Version 1 knew no forks, no base fees and no parameters. What it recorded is read as it is.
+const MAGIC_1: &[u8; 8] = b"DMDEVNT1";
 /// Length and checksum before each record.
 const FRAME: usize = 4 + 8;
 /// No tipset comes near this; a longer one is damage.
 const MAX_RECORD: usize = 256 << 20;
+/// More than the name and the lengths of a block take.
+const RECORD_OVERHEAD: usize = 128;
 
 /// Where a devnet keeps its blocks and its history.
 pub(super) struct DevnetStore {
@@ -32,8 +39,14 @@ pub(super) struct DevnetStore {
 }
 
 enum Backing {
-    Memory(RwLock<HashMap<Cid, Vec<u8>>>),
+    Memory(RwLock<MemoryLog>),
     File(RwLock<FileLog>),
+}
+
+#[derive(Default)]
+struct MemoryLog {
+    entries: Vec<Vec<u8>>,
+    blocks: HashMap<Cid, Vec<u8>>,
 }
 
 struct FileLog {
@@ -87,6 +100,8 @@ impl DevnetStore {
                 tracing::info!(path = %path.display(), bytes = len - log.end, "dropped a record that was cut off");
                 log.file.set_len(log.end).map_err(failed("cut the devnet's file"))?;
             }
+            // From here on there are records that version 1 would not understand.
+            log.file.write_all_at(MAGIC, 0).map_err(failed("mark the devnet's file"))?;
         }
         Ok((Self { backing: Backing::File(RwLock::new(log)) }, entries))
     }
@@ -94,8 +109,10 @@ impl DevnetStore {
     /// Appends an entry and its blocks: all of it is there afterwards, or nothing.
     pub(super) fn append(&self, entry: &[u8], blocks: Blocks) -> Result<(), DevnetError> {
         match &self.backing {
-            Backing::Memory(map) => {
-                map.write().extend(blocks);
+            Backing::Memory(log) => {
+                let mut log = log.write();
+                log.entries.push(entry.to_vec());
+                log.blocks.extend(blocks);
                 Ok(())
             }
             Backing::File(log) => log.write().append(entry, &blocks),
@@ -105,7 +122,7 @@ impl DevnetStore {
     /// A block, if it is there.
     pub(super) fn read(&self, cid: &Cid) -> Result<Option<Vec<u8>>, DevnetError> {
         match &self.backing {
-            Backing::Memory(map) => Ok(map.read().get(cid).cloned()),
+            Backing::Memory(log) => Ok(log.read().blocks.get(cid).cloned()),
             Backing::File(log) => {
                 let log = log.read();
                 let Some((offset, len)) = log.index.get(cid).copied() else { return Ok(None) };
@@ -121,13 +138,96 @@ impl DevnetStore {
     /// Whether a block is there.
     pub(super) fn contains(&self, cid: &Cid) -> bool {
         match &self.backing {
-            Backing::Memory(map) => map.read().contains_key(cid),
+            Backing::Memory(log) => log.read().blocks.contains_key(cid),
             Backing::File(log) => log.read().index.contains_key(cid),
         }
     }
 }
 
+impl DevnetStore {
+    /// Writes all of it into a new file, which another devnet can be started from.
+    pub(super) fn snapshot(&self, path: &Path) -> Result<(), DevnetError> {
+        let failed = |e: std::io::Error| {
+            DevnetError::new(DevnetErrorKind::Store, "write a snapshot").with("path", path.display()).because(e)
+        };
+        let mut options = std::fs::OpenOptions::new();
+        let file = options.read(true).write(true).create_new(true).open(path).map_err(failed)?;
+        match &self.backing {
+            Backing::File(log) => {
+                let log = log.read();
+                let mut part = vec![0; 1 << 20];
+                let mut at = 0;
+                while at < log.end {
+                    let len = usize::try_from(log.end - at).unwrap_or(usize::MAX).min(part.len());
+                    let part = part.get_mut(..len).unwrap_or_default();
+                    log.file.read_exact_at(part, at).map_err(failed)?;
+                    file.write_all_at(part, at).map_err(failed)?;
+                    at += len as u64;
+                }
+                file.sync_all().map_err(failed)
+            }
+            Backing::Memory(log) => {
+                file.write_all_at(MAGIC, 0).map_err(failed)?;
+                let file = Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, e)| failed(e.into()))?;
+                let end = MAGIC.len() as u64;
+                let mut out = FileLog { path: path.to_owned(), file, end, index: HashMap::new() };
+                let log = log.read();
+                for (at, entry) in log.entries.iter().enumerate() {
+                    out.append(entry, &Blocks::new())?;
+                    if at == 0 {
+                        out.append_blocks(&log.blocks)?;
+                    }
+                }
+                out.file.sync_all().map_err(failed)
+            }
+        }
+    }
+
+    /// Reads a snapshot into memory. Returns the entries with the store.
+    pub(super) fn load(path: &Path) -> Result<(Self, Vec<Vec<u8>>), DevnetError> {
+        let failed = |e: std::io::Error| {
+            DevnetError::new(DevnetErrorKind::Store, "read a snapshot").with("path", path.display()).because(e)
+        };
+        let file = std::fs::File::open(path).map_err(failed)?;
+        let len = file.metadata().map_err(failed)?.len();
+        let file = Flock::lock(file, FlockArg::LockSharedNonblock).map_err(|(_, e)| {
+            DevnetError::new(DevnetErrorKind::Locked, "lock a snapshot").with("path", path.display()).because(e)
+        })?;
+        let mut log = FileLog { path: path.to_owned(), file, end: 0, index: HashMap::new() };
+        if len < MAGIC.len() as u64 {
+            return Err(DevnetError::new(DevnetErrorKind::Corrupt, "read a snapshot").with("path", path.display()));
+        }
+        let entries = log.replay(len)?;
+        let from = Self { backing: Backing::File(RwLock::new(log)) };
+        let Backing::File(log) = &from.backing else { return Ok((Self::in_memory(), Vec::new())) };
+        let cids: Vec<Cid> = log.read().index.keys().copied().collect();
+        let mut blocks = HashMap::with_capacity(cids.len());
+        for cid in cids {
+            blocks.insert(cid, from.read(&cid)?.unwrap_or_default());
+        }
+        let memory = MemoryLog { entries: entries.clone(), blocks };
+        Ok((Self { backing: Backing::Memory(RwLock::new(memory)) }, entries))
+    }
+}
+
 impl FileLog {
+    /// Appends blocks that belong to no entry.
+    fn append_blocks(&mut self, all: &HashMap<Cid, Vec<u8>>) -> Result<(), DevnetError> {
+        let entry = encode(&Entry::Blocks)?;
+        let mut blocks = Blocks::new();
+        let mut bytes = 0;
+        for (cid, block) in all {
+            bytes += block.len() + RECORD_OVERHEAD;
+            blocks.push((*cid, block.clone()));
+            if bytes > MAX_RECORD / 4 {
+                self.append(&entry, &blocks)?;
+                blocks.clear();
+                bytes = 0;
+            }
+        }
+        self.append(&entry, &blocks)
+    }
+
     fn replay(&mut self, len: u64) -> Result<Vec<Vec<u8>>, DevnetError> {
         let corrupt = |path: &Path, at: u64| {
             DevnetError::new(DevnetErrorKind::Corrupt, "read the devnet's file")
@@ -141,8 +241,14 @@ impl FileLog {
         let mut reader = BufReader::new(fs::File::open(&self.path).map_err(|e| failed(&self.path, e))?);
         let mut magic = [0; 8];
         reader.read_exact(&mut magic).map_err(|e| failed(&self.path, e))?;
-        if &magic != MAGIC {
-            return Err(corrupt(&self.path, 0));
+        if &magic != MAGIC && &magic != MAGIC_1 {
+            let known = magic.starts_with(b"DMDEVNT");
+            let other = || {
+                DevnetError::new(DevnetErrorKind::Version, "read the devnet's file")
+                    .with("path", self.path.display())
+                    .with("version", char::from(magic[7]))
+            };
+            return Err(if known { other() } else { corrupt(&self.path, 0) });
         }
         let mut entries = Vec::new();
         let mut at = MAGIC.len() as u64;

@@ -2,6 +2,7 @@
 
 use super::{
     actors::{World, code, load},
+    fees::{self, GasOutputs},
     gas,
     miner::{self, Invocation},
     power,
@@ -9,9 +10,9 @@ use super::{
 use fil_actor_account_state::v18 as account;
 use fil_actors_shared::{
     actor_error_v18,
-    v18::{ActorError, BURNT_FUNDS_ACTOR_ID, STORAGE_POWER_ACTOR_ID},
+    v18::{ActorError, BURNT_FUNDS_ACTOR_ID, REWARD_ACTOR_ID, STORAGE_POWER_ACTOR_ID},
 };
-use fvm_ipld_encoding::{RawBytes, to_vec};
+use fvm_ipld_encoding::RawBytes;
 use fvm_shared::{
     ActorID, METHOD_SEND, address::Address, econ::TokenAmount, error::ExitCode, message::Message, receipt::Receipt,
 };
@@ -25,28 +26,37 @@ pub(super) struct Applied {
     pub(super) receipt: Receipt,
     /// What the actor said when it refused; empty on success.
     pub(super) error: String,
-    pub(super) fee: TokenAmount,
+    pub(super) gas: GasOutputs,
 }
 
-/// Applies a message whose sender was checked. The nonce moves and gas is paid whatever comes of it; a handler that
-/// fails leaves nothing else behind.
-pub(super) fn apply(world: &mut World<'_>, message: &Message, from: ActorID) -> Applied {
-    if let Some(sender) = world.actors.get_mut(&from) {
-        sender.sequence += 1;
+/// Applies a message as the FVM's executor does: the sender puts up its fee cap for the whole limit and its nonce moves;
+/// a handler that fails leaves nothing behind; then the deposit is divided. There are no block rewards, so that tips stay
+/// with the reward actor, which pays them out on public networks. An error means that no block may hold the message.
+pub(super) fn apply(
+    world: &mut World<'_>,
+    message: &Message,
+    from: ActorID,
+    base_fee: &TokenAmount,
+) -> Result<Applied, ActorError> {
+    let deposit = fees::deposit(message);
+    let price = gas::price(world, message);
+    let sender = world.actor_mut(from)?;
+    if message.sequence != sender.sequence || sender.balance < deposit || message.gas_limit < gas::inclusion_of(message)
+    {
+        return Err(ActorError::unchecked(
+            ExitCode::SYS_SENDER_STATE_INVALID,
+            format!("message {} of actor {from} cannot be included", message.sequence),
+        ));
     }
-    let bytes = to_vec(message).map(|b| b.len() as u64).unwrap_or_default();
-    let price = gas::price(message, bytes);
-    let used = price.min(message.gas_limit);
-    let fee = gas::fee(message, used);
-    let paid = world.transfer(from, BURNT_FUNDS_ACTOR_ID, &fee);
+    sender.balance -= deposit;
+    sender.sequence += 1;
     let before = world.actors.clone();
-    let result = match paid {
-        Err(e) => Err(ActorError::unchecked(ExitCode::SYS_SENDER_STATE_INVALID, e.msg().to_owned())),
-        Ok(()) if price > message.gas_limit => Err(ActorError::unchecked(
-            ExitCode::SYS_OUT_OF_GAS,
-            format!("out of gas: {price} needed, limit {}", message.gas_limit),
-        )),
-        Ok(()) => dispatch(world, message, from),
+    let used = price.min(message.gas_limit);
+    let result = if price > message.gas_limit {
+        let text = format!("out of gas: {price} needed, limit {}", message.gas_limit);
+        Err(ActorError::unchecked(ExitCode::SYS_OUT_OF_GAS, text))
+    } else {
+        dispatch(world, message, from)
     };
     let (exit_code, return_data, error) = match result {
         Ok(data) => (ExitCode::OK, data, String::new()),
@@ -55,7 +65,11 @@ pub(super) fn apply(world: &mut World<'_>, message: &Message, from: ActorID) -> 
             (e.exit_code(), RawBytes::default(), format!("{} (RetCode={})", e.msg(), e.exit_code()))
         }
     };
-    Applied { receipt: Receipt { exit_code, return_data, gas_used: used, events_root: None }, error, fee }
+    let gas = GasOutputs::of(message, used, base_fee);
+    world.actor_mut(BURNT_FUNDS_ACTOR_ID)?.balance += &gas.base_fee_burn + &gas.over_estimation_burn;
+    world.actor_mut(REWARD_ACTOR_ID)?.balance += &gas.miner_tip;
+    world.actor_mut(from)?.balance += &gas.refund;
+    Ok(Applied { receipt: Receipt { exit_code, return_data, gas_used: used, events_root: None }, error, gas })
 }
 
 fn dispatch(world: &mut World<'_>, message: &Message, from: ActorID) -> Result<RawBytes, ActorError> {

@@ -89,7 +89,11 @@ pub(crate) fn config() -> DevnetConfig {
 impl Net {
     /// A devnet without a miner.
     pub(crate) fn bare() -> Self {
-        Self::over(Devnet::in_memory(config(), Arc::new(FakeVerifier)).unwrap())
+        Self::over_config(config())
+    }
+
+    pub(crate) fn over_config(config: DevnetConfig) -> Self {
+        Self::over(Devnet::in_memory(config, Arc::new(FakeVerifier)).unwrap())
     }
 
     pub(crate) fn at(home: &Path) -> Self {

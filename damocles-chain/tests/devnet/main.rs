@@ -2,9 +2,13 @@
 #![cfg(feature = "devnet")]
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "the harness of tests fails by panicking")]
 
+mod faults;
+mod fees;
+mod fork;
 mod harness;
 mod life;
 mod money;
 mod pool;
 mod restart;
 mod rpc;
+mod state;

@@ -49,6 +49,14 @@ fn a_replacement_pays_a_tenth_more_and_one() {
     let refused = net.push(&net.owner, send(&net, 0, 110_000)).unwrap_err();
     assert!(refused.to_string().contains("replace by fee has too low GasPremium"), "{refused}");
     let new = net.push(&net.owner, send(&net, 0, 110_001)).unwrap();
+    let text = |premium| net.push(&net.owner, send(&net, 0, premium)).unwrap_err().to_string();
+    // 110,001 x 110 / 100 = 121,001.1, rounded down, and one.
+    assert!(
+        text(121_001).contains("increase GasPremium to 121002 from 121001 to trigger replace by fee"),
+        "{}",
+        text(1)
+    );
+    assert!(text(110_001).ends_with("already in mpool: message with nonce already exists"));
     net.devnet.mine(2).unwrap();
     assert!(net.devnet.landed(&old).is_none() && net.devnet.landed(&new).is_some());
     let cid = json!({"/": old.to_string()});
@@ -132,4 +140,66 @@ fn messages_that_no_block_takes_are_refused() {
         let refused = net.push(&net.owner, message).unwrap_err();
         assert!(refused.to_string().contains(text), "{refused}");
     }
+}
+
+#[test]
+fn refusals_have_lotus_words() {
+    let net = Net::bare();
+    let refused = |change: fn(&mut fvm_shared::message::Message)| {
+        let mut message = send(&net, 0, 100_000);
+        change(&mut message);
+        net.push(&net.owner, message).unwrap_err().to_string()
+    };
+    let cases: [(fn(&mut fvm_shared::message::Message), &str); 7] = [
+        (|m| m.version = 1, "message not valid for block inclusion: 'Version' unsupported"),
+        (
+            |m| m.gas_premium = TokenAmount::from_atto(-1),
+            "message not valid for block inclusion: 'GasPremium' field cannot be negative",
+        ),
+        (
+            |m| m.gas_limit = 10_000_000_001,
+            "message not valid for block inclusion: 'GasLimit' field cannot be greater than a block's gas limit \
+             (10000000001 > 10000000000)",
+        ),
+        (
+            |m| {
+                m.gas_fee_cap = TokenAmount::from_atto(99);
+                m.gas_premium = TokenAmount::from_atto(1);
+            },
+            "gas fee cap too low",
+        ),
+        (|m| m.gas_limit = 1, "verify msg failed: message will not be included in a block: 'GasLimit' field cannot be"),
+        (|m| m.value = TokenAmount::from_whole(10_001), "failed to check balance: not enough funds (required: 10001.0"),
+        (|m| m.params = fvm_ipld_encoding::RawBytes::new(vec![0; 70_000]), "mpool message too large"),
+    ];
+    for (change, text) in cases {
+        let said = refused(change);
+        assert!(said.starts_with(text), "{said}");
+    }
+    // What waits already counts.
+    let dear = |nonce| {
+        let mut message = send(&net, nonce, 100_000);
+        message.gas_limit = 10_000_000_000;
+        message.gas_fee_cap = TokenAmount::from_nano(600);
+        message
+    };
+    net.push(&net.owner, dear(0)).unwrap();
+    let said = net.push(&net.owner, dear(1)).unwrap_err().to_string();
+    assert!(said.contains("not enough funds including pending messages (required: 12000.0 FIL"), "{said}");
+}
+
+#[test]
+fn those_who_are_not_trusted_leave_no_wide_gaps() {
+    let net = Net::bare();
+    let push = |nonce| net.devnet.push_untrusted(net.owner.sign(send(&net, nonce, 100_000)));
+    let said = push(5).unwrap_err().to_string();
+    assert!(said.contains("message nonce has too big a gap from expected nonce (Nonce: 5, nextNonce: 0)"), "{said}");
+    push(4).unwrap();
+    for nonce in [0, 1, 2, 3, 5, 6, 7, 8, 9] {
+        push(nonce).unwrap();
+    }
+    assert!(push(10).unwrap_err().to_string().contains("too many pending messages"));
+    let signed = damocles_chain::lotus_json::SignedMessage::from(net.owner.sign(send(&net, 10, 100_000)));
+    assert!(net.try_call("MpoolPushUntrusted", json!([signed])).is_err());
+    assert_eq!(net.call("MpoolBatchPush", json!([[signed]])).as_array().unwrap().len(), 1);
 }

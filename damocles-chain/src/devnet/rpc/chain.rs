@@ -26,7 +26,8 @@ pub(super) fn head(devnet: &Devnet, _: &Args) -> Result<Value, RpcFault> {
 }
 
 pub(super) fn genesis(devnet: &Devnet, _: &Args) -> Result<Value, RpcFault> {
-    by_height(devnet, 0)
+    let found = devnet.chain.read().at_or_before(0);
+    tipset_at(devnet, found, 0)
 }
 
 pub(super) fn tipset_get(devnet: &Devnet, args: &Args) -> Result<Value, RpcFault> {
@@ -39,11 +40,6 @@ fn tipset_at(devnet: &Devnet, found: Option<Arc<Tipset>>, height: ChainEpoch) ->
     plain(&tipset_json(devnet, &found)?)
 }
 
-fn by_height(devnet: &Devnet, height: ChainEpoch) -> Result<Value, RpcFault> {
-    let found = devnet.chain.read().at_or_before(height);
-    tipset_at(devnet, found, height)
-}
-
 /// Refuses heights above the tipset that the caller looks from.
 fn not_above(top: &Tipset, height: ChainEpoch) -> Result<(), RpcFault> {
     if height > top.height {
@@ -54,14 +50,17 @@ fn not_above(top: &Tipset, height: ChainEpoch) -> Result<(), RpcFault> {
 
 pub(super) fn tipset_by_height(devnet: &Devnet, args: &Args) -> Result<Value, RpcFault> {
     let height: ChainEpoch = args.get(0)?;
-    not_above(&*tipset(devnet, args, 1)?, height)?;
-    by_height(devnet, height)
+    let top = tipset(devnet, args, 1)?;
+    not_above(&top, height)?;
+    let found = devnet.chain.read().ancestor(&top, height);
+    tipset_at(devnet, found, height)
 }
 
 pub(super) fn tipset_after_height(devnet: &Devnet, args: &Args) -> Result<Value, RpcFault> {
     let height: ChainEpoch = args.get(0)?;
-    not_above(&*tipset(devnet, args, 1)?, height)?;
-    let found = devnet.chain.read().at_or_after(height);
+    let top = tipset(devnet, args, 1)?;
+    not_above(&top, height)?;
+    let found = devnet.chain.read().descendant(&top, height);
     tipset_at(devnet, found, height)
 }
 
@@ -104,7 +103,8 @@ pub(super) fn receipt_json(executed: &Executed) -> MessageReceipt {
 
 fn parent(devnet: &Devnet, args: &Args) -> Result<Arc<Tipset>, RpcFault> {
     let block = tipset_of_block(devnet, &args.lotus(0)?)?;
-    devnet.chain.read().at_or_before(block.parent).ok_or_else(|| RpcFault::new("genesis has no parents"))
+    let found = block.parent_key.and_then(|parent| devnet.chain.read().by_cid(&parent));
+    found.ok_or_else(|| RpcFault::new("genesis has no parents"))
 }
 
 pub(super) fn parent_messages(devnet: &Devnet, args: &Args) -> Result<Value, RpcFault> {
@@ -164,15 +164,16 @@ fn not_future(top: &Tipset, epoch: ChainEpoch) -> Result<(), RpcFault> {
     Ok(())
 }
 
-fn digest_of_tickets(devnet: &Devnet, epoch: ChainEpoch) -> [u8; 32] {
-    let height = devnet.chain.read().at_or_before(epoch).map_or(0, |t| t.height);
-    devnet.oracle.ticket_digest(height)
+fn digest_of_tickets(devnet: &Devnet, top: &Arc<Tipset>, epoch: ChainEpoch) -> [u8; 32] {
+    let found = devnet.chain.read().ancestor(top, epoch);
+    devnet.oracle.ticket_digest(found.map(|t| t.ticket()).unwrap_or_default())
 }
 
 pub(super) fn ticket_randomness(devnet: &Devnet, args: &Args) -> Result<Value, RpcFault> {
     let (tag, epoch, entropy): (i64, ChainEpoch, Vec<u8>) = (args.get(0)?, args.get(1)?, args.lotus(2)?);
-    not_future(&*tipset(devnet, args, 3)?, epoch)?;
-    lotus(draw(&digest_of_tickets(devnet, epoch), tag, epoch, &entropy).to_vec())
+    let top = tipset(devnet, args, 3)?;
+    not_future(&top, epoch)?;
+    lotus(draw(&digest_of_tickets(devnet, &top, epoch), tag, epoch, &entropy).to_vec())
 }
 
 pub(super) fn beacon_randomness(devnet: &Devnet, args: &Args) -> Result<Value, RpcFault> {
@@ -183,8 +184,9 @@ pub(super) fn beacon_randomness(devnet: &Devnet, args: &Args) -> Result<Value, R
 
 pub(super) fn ticket_digest(devnet: &Devnet, args: &Args) -> Result<Value, RpcFault> {
     let epoch = args.get(0)?;
-    not_future(&*tipset(devnet, args, 1)?, epoch)?;
-    lotus(digest_of_tickets(devnet, epoch).to_vec())
+    let top = tipset(devnet, args, 1)?;
+    not_future(&top, epoch)?;
+    lotus(digest_of_tickets(devnet, &top, epoch).to_vec())
 }
 
 pub(super) fn beacon_digest(devnet: &Devnet, args: &Args) -> Result<Value, RpcFault> {

@@ -6,28 +6,44 @@ use super::{
 };
 use crate::{
     devnet::{
-        block::Executed,
+        actors::World,
+        block::{Executed, Tipset},
+        fees::BLOCK_GAS_LIMIT,
         gas,
+        mempool::Trust,
         node::Devnet,
+        select::Account,
         signed::{SignedMessage, message_cid},
         store::Overlay,
-        vm,
+        vm::{self, Applied},
     },
-    lotus_json::{self, GasCost, InvocResult, MessageReceipt, MessageSendSpec, MsgLookup},
+    lotus_json::{self, GasCost, InvocResult, MessageReceipt, MsgLookup},
     outbox::same_call,
 };
 use cid::Cid;
-use fvm_ipld_encoding::to_vec;
-use fvm_shared::{address::Address, bigint::BigInt, econ::TokenAmount, message::Message};
+use fvm_shared::{ActorID, address::Address, econ::TokenAmount, error::ExitCode, message::Message};
 use num_traits::Zero;
 use serde_json::Value;
+use std::sync::Arc;
 
 /// Finds a message on chain whose receipt is there: one that sits in the head has none yet. What Lotus answers with an
 /// error is one here too: a message that the node never saw, and one whose nonce another message has.
-pub(super) fn lookup(devnet: &Devnet, cid: &Cid, allow_replaced: bool) -> Result<Option<MsgLookup>, RpcFault> {
+pub(super) fn lookup(
+    devnet: &Devnet,
+    from: &Arc<Tipset>,
+    cid: &Cid,
+    allow_replaced: bool,
+) -> Result<Option<MsgLookup>, RpcFault> {
     let (wanted, executed, child) = {
         let chain = devnet.chain.read();
+        let reverted = chain.reverted(from);
         let (wanted, found) = match (chain.message(cid), chain.pushed(cid)) {
+            // Seen from a branch that was given up.
+            (_, pushed) if !reverted.is_empty() => {
+                let nonce = pushed.map(|p| (p.from, p.nonce));
+                let found = reverted_message(&reverted, cid, nonce);
+                (pushed.filter(|p| found.as_ref().is_none_or(|f| f.1.cid != p.cid)), found)
+            }
             (Some(found), _) => (None, Some(found)),
             (None, Some(pushed)) => (Some(pushed), chain.in_place_of(&pushed)),
             (None, None) => {
@@ -35,7 +51,7 @@ pub(super) fn lookup(devnet: &Devnet, cid: &Cid, allow_replaced: bool) -> Result
             }
         };
         let Some((tipset, executed)) = found else { return Ok(None) };
-        let Some(child) = chain.child(tipset.height) else { return Ok(None) };
+        let Some(child) = chain.descendant(from, tipset.height + 1) else { return Ok(None) };
         (wanted, executed, child)
     };
     if let Some(wanted) = wanted {
@@ -62,41 +78,41 @@ pub(super) fn lookup(devnet: &Devnet, cid: &Cid, allow_replaced: bool) -> Result
     }))
 }
 
-pub(super) fn search(devnet: &Devnet, args: &Args) -> Result<Value, RpcFault> {
-    let allow_replaced: Option<bool> = args.get(3)?;
-    plain(&lookup(devnet, &args.lotus(1)?, allow_replaced.unwrap_or(true))?)
+/// A message in tipsets that were reverted, or one with its nonce.
+fn reverted_message(
+    tipsets: &[Arc<Tipset>],
+    cid: &Cid,
+    nonce: Option<(ActorID, u64)>,
+) -> Option<(Arc<Tipset>, Executed)> {
+    tipsets.iter().find_map(|tipset| {
+        let is_it = |m: &&Executed| m.cid == *cid || m.unsigned == *cid || Some((m.from, m.nonce)) == nonce;
+        tipset.messages.iter().find(is_it).map(|m| (Arc::clone(tipset), m.clone()))
+    })
 }
 
-/// Runs a message on the state after a tipset, without a trace on chain.
+pub(super) fn search(devnet: &Devnet, args: &Args) -> Result<Value, RpcFault> {
+    let allow_replaced: Option<bool> = args.get(3)?;
+    let from = super::view::tipset(devnet, args, 0)?;
+    plain(&lookup(devnet, &from, &args.lotus(1)?, allow_replaced.unwrap_or(true))?)
+}
+
+/// Runs a message on the state that reads at a tipset see, without a trace on chain.
 pub(super) fn call(devnet: &Devnet, args: &Args) -> Result<Value, RpcFault> {
     let message: Message = args.lotus(0)?;
     let tipset = super::view::tipset(devnet, args, 1)?;
-    plain(&simulate(devnet, message, &tipset)?)
-}
-
-fn simulate(
-    devnet: &Devnet,
-    mut message: Message,
-    tipset: &crate::devnet::block::Tipset,
-) -> Result<InvocResult, RpcFault> {
-    let actors = crate::devnet::actors::load_actors(&devnet.store, &tipset.state)?;
+    let actors = crate::devnet::actors::load_actors(&devnet.store, &tipset.parent_state)?;
     let overlay = Overlay::new(&devnet.store);
-    let epoch = tipset.height + 1;
-    let tipset_at = |asked| devnet.tipset_at(asked, epoch);
-    let mut world = devnet.world(&overlay, &tipset_at, epoch, &actors);
+    let ticket_at = |epoch| {
+        let found = devnet.chain.read().ancestor(&tipset, epoch);
+        found.map_or_else(|| tipset.ticket(), |t| t.ticket())
+    };
+    let mut world = devnet.world(&overlay, &ticket_at, tipset.height, &actors);
     let from = world
         .resolve(&message.from)?
         .filter(|id| world.actors.contains_key(id))
         .ok_or_else(|| RpcFault::no_actor(&format!("call raw get actor: {}", lotus_json::text_of(&message.from))))?;
-    message.gas_limit = gas::BLOCK_GAS_LIMIT;
-    message.gas_fee_cap = TokenAmount::zero();
-    message.gas_premium = TokenAmount::zero();
-    if let Some(sender) = world.actors.get_mut(&from) {
-        message.sequence = sender.sequence;
-        // A simulated message is free.
-        sender.balance += gas::base_fee() * BigInt::from(gas::BLOCK_GAS_LIMIT);
-    }
-    let applied = vm::apply(&mut world, &message, from);
+    let limit = if message.gas_limit == 0 { BLOCK_GAS_LIMIT } else { message.gas_limit.min(BLOCK_GAS_LIMIT) };
+    let (message, applied) = applied(&mut world, message, from, limit)?;
     let cid = message_cid(&message);
     let executed = Executed {
         cid,
@@ -105,25 +121,44 @@ fn simulate(
         nonce: message.sequence,
         receipt: applied.receipt,
         error: applied.error,
-        fee: applied.fee,
+        fee: TokenAmount::zero(),
+        gas: applied.gas,
+        gas_limit: message.gas_limit,
+        premium: TokenAmount::zero(),
     };
-    Ok(result(message, executed))
+    plain(&result(message, executed))
+}
+
+/// Applies a message that costs nothing, with its sender's next nonce.
+pub(super) fn applied(
+    world: &mut World<'_>,
+    mut message: Message,
+    from: ActorID,
+    limit: u64,
+) -> Result<(Message, Applied), RpcFault> {
+    message.gas_limit = limit.max(gas::inclusion_of(&message));
+    message.gas_fee_cap = TokenAmount::zero();
+    message.gas_premium = TokenAmount::zero();
+    message.sequence = world.actors.get(&from).map_or(0, |a| a.sequence);
+    let applied = vm::apply(world, &message, from, &TokenAmount::zero())?;
+    Ok((message, applied))
 }
 
 fn result(message: Message, executed: Executed) -> InvocResult {
     let receipt: MessageReceipt = receipt_json(&executed);
-    let used = TokenAmount::from_atto(receipt.gas_used);
-    let burn = gas::base_fee() * BigInt::from(receipt.gas_used);
+    let gas = executed.gas;
     InvocResult {
         msg_cid: Some(executed.cid),
         msg: Some(message),
         gas_cost: Some(GasCost {
             message: Some(executed.cid),
-            gas_used: used,
-            miner_tip: &executed.fee - &burn,
-            base_fee_burn: burn,
+            gas_used: TokenAmount::from_atto(receipt.gas_used),
+            base_fee_burn: gas.base_fee_burn,
+            over_estimation_burn: gas.over_estimation_burn,
+            miner_penalty: gas.miner_penalty,
+            miner_tip: gas.miner_tip,
+            refund: gas.refund,
             total_cost: executed.fee,
-            ..GasCost::default()
         }),
         msg_rct: Some(receipt),
         execution_trace: Value::Null,
@@ -132,46 +167,41 @@ fn result(message: Message, executed: Executed) -> InvocResult {
     }
 }
 
+/// An exit code as Lotus writes it.
+pub(super) fn exit_name(code: ExitCode) -> String {
+    let name = match code.value() {
+        0 => "Ok",
+        1 => "SysErrSenderInvalid",
+        2 => "SysErrSenderStateInvalid",
+        4 => "SysErrIllegalInstruction",
+        5 => "SysErrInvalidReceiver",
+        6 => "SysErrInsufficientFunds",
+        7 => "SysErrOutOfGas",
+        9 => "SysErrIllegalExitCode",
+        10 => "SysErrAssertionFailed",
+        11 => "SysErrMissingReturn",
+        16 => "ErrIllegalArgument",
+        17 => "ErrNotFound",
+        18 => "ErrForbidden",
+        19 => "ErrInsufficientFunds",
+        20 => "ErrIllegalState",
+        21 => "ErrSerialization",
+        22 => "ErrUnhandledMessage",
+        23 => "ErrUnspecified",
+        24 => "ErrAssertionFailed",
+        25 => "ErrReadOnly",
+        26 => "ErrNotPayable",
+        other => return other.to_string(),
+    };
+    format!("{name}({})", code.value())
+}
+
 /// What became of a message on chain, with what the actor said.
 pub(super) fn replay(devnet: &Devnet, args: &Args) -> Result<Value, RpcFault> {
     let cid: Cid = args.lotus(1)?;
     let found = devnet.chain.read().message(&cid);
     let (_, executed) = found.ok_or_else(|| RpcFault::new(format!("could not find message {cid}")))?;
     plain(&result(stored_message(devnet, &cid)?, executed))
-}
-
-/// Fills in what is not set: limit, premium and fee cap.
-pub(super) fn estimate(devnet: &Devnet, args: &Args) -> Result<Value, RpcFault> {
-    let mut message: Message = args.lotus(0)?;
-    let spec: Option<MessageSendSpec> = args.get(1)?;
-    let tipset = super::view::tipset(devnet, args, 2)?;
-    if message.gas_limit == 0 {
-        let outcome = simulate(devnet, message.clone(), &tipset)?;
-        let receipt = outcome.msg_rct.unwrap_or_default();
-        if receipt.exit_code != 0 {
-            return Err(RpcFault::new(format!(
-                "estimating gas limit: message execution failed (exit=[{}], vm error=[{}])",
-                receipt.exit_code, outcome.error
-            )));
-        }
-        // The message's own gas fields make it a little longer.
-        let bytes = to_vec(&message).map(|b| b.len() as u64 + 64).unwrap_or_default();
-        message.gas_limit = gas::price(&message, bytes) / 4 * 5;
-    }
-    if message.gas_premium.is_zero() {
-        message.gas_premium = gas::suggested_premium();
-    }
-    if message.gas_fee_cap.is_zero() {
-        message.gas_fee_cap = gas::base_fee() * BigInt::from(2) + &message.gas_premium;
-    }
-    if let Some(max) = spec.map(|s| s.max_fee).filter(|max| !max.is_zero()) {
-        let cap = TokenAmount::from_atto(max.atto() / BigInt::from(message.gas_limit));
-        if cap < message.gas_fee_cap {
-            message.gas_premium = message.gas_premium.min(cap.clone());
-            message.gas_fee_cap = cap;
-        }
-    }
-    lotus(message)
 }
 
 pub(super) fn nonce(devnet: &Devnet, args: &Args) -> Result<Value, RpcFault> {
@@ -183,12 +213,42 @@ pub(super) fn nonce(devnet: &Devnet, args: &Args) -> Result<Value, RpcFault> {
 }
 
 pub(super) fn push(devnet: &Devnet, args: &Args) -> Result<Value, RpcFault> {
-    let message: lotus_json::SignedMessage = args.get(0)?;
-    lotus(devnet.accept(SignedMessage::from(message)).map_err(|e| RpcFault::new(e.to_string()))?)
+    push_as(devnet, args.get(0)?, Trust::Local)
+}
+
+pub(super) fn push_untrusted(devnet: &Devnet, args: &Args) -> Result<Value, RpcFault> {
+    push_as(devnet, args.get(0)?, Trust::Untrusted)
+}
+
+pub(super) fn batch_push(devnet: &Devnet, args: &Args) -> Result<Value, RpcFault> {
+    push_all(devnet, args.get(0)?, Trust::Local)
+}
+
+pub(super) fn batch_push_untrusted(devnet: &Devnet, args: &Args) -> Result<Value, RpcFault> {
+    push_all(devnet, args.get(0)?, Trust::Untrusted)
+}
+
+fn push_as(devnet: &Devnet, message: lotus_json::SignedMessage, trust: Trust) -> Result<Value, RpcFault> {
+    lotus(devnet.accept(SignedMessage::from(message), trust).map_err(|e| RpcFault::new(e.to_string()))?)
+}
+
+/// Those before the first that is refused are in the pool.
+fn push_all(devnet: &Devnet, messages: Vec<lotus_json::SignedMessage>, trust: Trust) -> Result<Value, RpcFault> {
+    Ok(Value::Array(messages.into_iter().map(|m| push_as(devnet, m, trust)).collect::<Result<_, _>>()?))
 }
 
 pub(super) fn pending(devnet: &Devnet, _: &Args) -> Result<Value, RpcFault> {
     let all: Vec<lotus_json::SignedMessage> =
         devnet.chain.read().pool.all().cloned().map(lotus_json::SignedMessage::from).collect();
     plain(&all)
+}
+
+/// The messages that the next block would take. Any ticket quality is as good as another: there is one block in a tipset.
+pub(super) fn select(devnet: &Devnet, args: &Args) -> Result<Value, RpcFault> {
+    super::view::tipset(devnet, args, 0)?;
+    let chain = devnet.chain.read();
+    let account = |id| chain.actors.get(&id).map(Account::of);
+    let chosen = chain.pool.select(chain.head().height + 1, &chain.next_base_fee(), account);
+    let chosen: Vec<lotus_json::SignedMessage> = chosen.into_iter().map(|(m, _)| m.into()).collect();
+    plain(&chosen)
 }

@@ -1,9 +1,12 @@
 //! Lotus' JSON-RPC over a devnet. This is dispatch only: whoever owns the server hands request texts and WebSocket texts
 //! in.
 
+mod actor_state;
 mod admin;
 mod args;
 mod chain;
+mod faults;
+mod gas;
 mod message;
 mod miner;
 mod network;
@@ -14,6 +17,7 @@ mod view;
 mod ws;
 
 pub use args::RpcFault;
+pub(super) use faults::Faults;
 pub use server::DevnetRpc;
 
 use super::node::Devnet;
@@ -76,16 +80,32 @@ const METHODS: &[(&str, Handler)] = &[
     ("Filecoin.StateSearchMsg", message::search),
     ("Filecoin.StateCall", message::call),
     ("Filecoin.StateReplay", message::replay),
-    ("Filecoin.GasEstimateMessageGas", message::estimate),
+    ("Filecoin.GasEstimateMessageGas", gas::message),
+    ("Filecoin.GasEstimateGasLimit", gas::limit),
+    ("Filecoin.GasEstimateFeeCap", gas::fee_cap),
+    ("Filecoin.GasEstimateGasPremium", gas::premium),
     ("Filecoin.MpoolGetNonce", message::nonce),
     ("Filecoin.MpoolPush", message::push),
+    ("Filecoin.MpoolPushUntrusted", message::push_untrusted),
+    ("Filecoin.MpoolBatchPush", message::batch_push),
+    ("Filecoin.MpoolBatchPushUntrusted", message::batch_push_untrusted),
     ("Filecoin.MpoolPending", message::pending),
+    ("Filecoin.MpoolSelect", message::select),
     ("Devnet.Info", admin::info),
     ("Devnet.AdvanceTo", admin::advance_to),
     ("Devnet.Pause", admin::pause),
     ("Devnet.Resume", admin::resume),
     ("Devnet.Mine", admin::mine),
     ("Devnet.Messages", admin::messages),
+];
+
+/// The methods that make it misbehave: only for those who can be reached from this machine alone.
+const ADMIN: &[(&str, Handler)] = &[
+    ("Devnet.Fork", admin::fork),
+    ("Devnet.Faults", admin::faults),
+    ("Devnet.BaseFee", admin::base_fee),
+    ("Devnet.Pace", admin::pace),
+    ("Devnet.Snapshot", admin::snapshot),
 ];
 
 impl Devnet {
@@ -97,6 +117,7 @@ impl Devnet {
     pub fn call(&self, method: &str, params: Value) -> Result<Value, RpcFault> {
         let handler = METHODS
             .iter()
+            .chain(ADMIN)
             .find_map(|(name, handler)| (*name == method).then_some(handler))
             .ok_or_else(|| RpcFault::no_method(method))?;
         handler(self, &Args::new(params)?)

@@ -1,13 +1,19 @@
 //! The dispatch of a server.
 
-use super::{METHODS, args::Args, args::RpcFault, message::lookup};
+use super::{
+    ADMIN, METHODS,
+    args::Args,
+    args::RpcFault,
+    faults::{Kind, Struck},
+    message::lookup,
+};
 use crate::devnet::node::Devnet;
 use cid::Cid;
 use futures::FutureExt;
 use jsonrpc_core::{BoxFuture, ErrorCode, IoHandler, Params};
 use serde_json::Value;
 use std::{fmt, sync::Arc};
-use tokio::sync::broadcast::error::RecvError;
+use tokio::{sync::broadcast::error::RecvError, time::sleep};
 
 /// How many epochs `StateWaitMsg` may be asked to wait after a message, as in Lotus.
 const MAX_CONFIDENCE: i64 = 900;
@@ -26,11 +32,21 @@ impl fmt::Debug for DevnetRpc {
 }
 
 impl DevnetRpc {
-    /// Serves a devnet.
+    /// Serves a devnet, with the methods that make it misbehave: for those who can only be reached from this machine.
     #[must_use]
     pub fn new(devnet: Arc<Devnet>) -> Self {
+        Self::with(devnet, true)
+    }
+
+    /// Serves a devnet to anybody: without the methods that make it misbehave.
+    #[must_use]
+    pub fn public(devnet: Arc<Devnet>) -> Self {
+        Self::with(devnet, false)
+    }
+
+    fn with(devnet: Arc<Devnet>, admin: bool) -> Self {
         let mut io = IoHandler::new();
-        for (name, handler) in METHODS {
+        for (name, handler) in METHODS.iter().chain(if admin { ADMIN } else { &[] }) {
             let devnet = Arc::clone(&devnet);
             io.add_method(name, move |params: Params| {
                 let devnet = Arc::clone(&devnet);
@@ -47,9 +63,67 @@ impl DevnetRpc {
         Self { devnet, io: Arc::new(io) }
     }
 
-    /// Answers one request, or a batch. None for notifications.
+    /// Answers one request, or a batch. None for notifications, and for what a fault swallows.
     pub async fn handle(&self, request: &str) -> Option<String> {
-        self.io.handle_request(request).await
+        self.respond(request).await.into_iter().next()
+    }
+
+    /// All answers to a request: none where a fault swallows it, two where one doubles them.
+    pub(super) async fn respond(&self, request: &str) -> Vec<String> {
+        if !self.devnet.faults.any() {
+            return self.io.handle_request(request).await.into_iter().collect();
+        }
+        let struck = self.strike(request);
+        if struck.has(&Kind::DropRequest) {
+            return Vec::new();
+        }
+        sleep(struck.before()).await;
+        let request = match struck.stale() {
+            Some(epochs) => self.backdate(request, epochs).unwrap_or_else(|| request.to_owned()),
+            None => request.to_owned(),
+        };
+        let answer = self.io.handle_request(&request).await;
+        if struck.has(&Kind::DuplicateRequest) {
+            self.io.handle_request(&request).await;
+        }
+        sleep(struck.after()).await;
+        let Some(answer) = answer.filter(|_| !struck.has(&Kind::DropAnswer)) else { return Vec::new() };
+        let answer = struck.falsify(answer);
+        let twice = struck.has(&Kind::DuplicateAnswer).then(|| answer.clone());
+        std::iter::once(answer).chain(twice).collect()
+    }
+
+    /// What strikes a request; what strikes any of a batch strikes all of it.
+    fn strike(&self, request: &str) -> Struck {
+        let Ok(request) = serde_json::from_str::<Value>(request) else { return Struck::default() };
+        let each = match &request {
+            Value::Array(all) => all.as_slice(),
+            one => std::slice::from_ref(one),
+        };
+        let methods = each.iter().filter_map(|r| r.get("method")?.as_str());
+        Struck(methods.flat_map(|method| self.devnet.faults.strike(method).0).collect())
+    }
+
+    /// A request as it would be from epochs ago: whatever it asks at the head, it asks at the head of then.
+    fn backdate(&self, request: &str, epochs: i64) -> Option<String> {
+        let mut request: Value = serde_json::from_str(request).ok()?;
+        let then = {
+            let chain = self.devnet.chain.read();
+            let head = chain.head();
+            chain.at_or_before(head.height.saturating_sub(epochs)).unwrap_or(head)
+        };
+        let key = super::args::lotus(vec![then.cid]).ok()?;
+        if request.get("method")? == "Filecoin.ChainHead" {
+            *request.get_mut("method")? = Value::from("Filecoin.ChainGetTipSet");
+            request.as_object_mut()?.insert("params".to_owned(), Value::Array(vec![key]));
+            return Some(request.to_string());
+        }
+        for param in request.get_mut("params")?.as_array_mut()? {
+            if param.as_array().is_some_and(Vec::is_empty) {
+                *param = key.clone();
+            }
+        }
+        Some(request.to_string())
     }
 
     /// The devnet behind it.
@@ -87,9 +161,9 @@ async fn wait(devnet: &Devnet, args: &Args) -> Result<Value, RpcFault> {
     }
     let mut heads = devnet.heads.subscribe();
     loop {
-        let found = lookup(devnet, &cid, allow_replaced.unwrap_or(true))?;
-        let height = devnet.chain.read().head().height;
-        if let Some(found) = found.filter(|f| height - f.height >= confidence) {
+        let head = devnet.chain.read().head();
+        let found = lookup(devnet, &head, &cid, allow_replaced.unwrap_or(true))?;
+        if let Some(found) = found.filter(|f| head.height - f.height >= confidence) {
             return super::args::plain(&found);
         }
         match heads.recv().await {

@@ -1,6 +1,7 @@
 //! Actors and accounts.
 
 use super::{
+    actor_state::state_json,
     args::{Args, RpcFault, lotus, plain},
     view::View,
 };
@@ -49,14 +50,14 @@ pub(super) fn actor(devnet: &Devnet, args: &Args) -> Result<Value, RpcFault> {
     })
 }
 
-/// Balance, code and raw state: the state of actors is read through `ChainReadObj`.
+/// Balance, code and state.
 pub(super) fn read_state(devnet: &Devnet, args: &Args) -> Result<Value, RpcFault> {
     let view = View::of(devnet, args, 1)?;
     let (_, actor) = view.actor(&args.lotus(0)?)?;
     Ok(json!({
         "Balance": plain(&Lotus(actor.balance.clone()))?,
         "Code": plain(&Lotus(actor.code))?,
-        "State": {"Name": code::name(&actor.code), "Head": plain(&Lotus(actor.state))?},
+        "State": state_json(&devnet.store, actor)?,
     }))
 }
 

@@ -1,6 +1,6 @@
 //! go-jsonrpc over a WebSocket: requests as over HTTP, and channels for subscriptions.
 
-use super::{args::RpcFault, server::DevnetRpc, view::tipset_json};
+use super::{args::RpcFault, faults::Kind, server::DevnetRpc, view::tipset_json};
 use crate::{
     devnet::block::Tipset,
     lotus_json::{HeadChange, HeadChangeKind},
@@ -16,8 +16,8 @@ const MAX_IN_FLIGHT: usize = 64;
 /// A subscription to the head.
 struct Channel {
     number: u64,
-    /// The height of the last tipset that was told.
-    last: i64,
+    /// The last tipset that was told.
+    last: Arc<Tipset>,
 }
 
 /// The subscriptions of one connection, by the ID of the request that made each.
@@ -52,11 +52,11 @@ impl DevnetRpc {
                                 outgoing.send(reply).await?;
                             }
                         }
-                        None => answers.push(async move { self.handle(&text).await }),
+                        None => answers.push(async move { self.respond(&text).await }),
                     }
                 }
-                Some(answer) = answers.next(), if !answers.is_empty() => {
-                    if let Some(answer) = answer {
+                Some(answers) = answers.next(), if !answers.is_empty() => {
+                    for answer in answers {
                         outgoing.send(answer).await?;
                     }
                 }
@@ -65,7 +65,9 @@ impl DevnetRpc {
                         break;
                     }
                     for text in self.news(&mut channels) {
-                        outgoing.send(text).await?;
+                        for text in self.told(text).await {
+                            outgoing.send(text).await?;
+                        }
                     }
                 }
             }
@@ -104,28 +106,47 @@ impl DevnetRpc {
         channels.next += 1;
         let number = channels.next;
         let current = self.change(HeadChangeKind::Current, &head)?;
-        channels.open.insert(id.to_string(), Channel { number, last: head.height });
+        channels.open.insert(id.to_string(), Channel { number, last: head });
         Ok(vec![
             json!({"jsonrpc": "2.0", "id": id, "result": number}).to_string(),
             note("xrpc.ch.val", json!([number, [current]])),
         ])
     }
 
-    /// What each subscriber has not been told. Read from the chain, so that one that lags misses nothing.
+    /// What each subscriber has not been told. Read from the chain, so that one that lags misses nothing: first what was
+    /// reverted, from the top, together with what came instead, then one by one what grew.
     fn news(&self, channels: &mut Channels) -> Vec<String> {
         let mut out = Vec::new();
         for channel in channels.open.values_mut() {
-            loop {
-                let next = self.devnet.chain.read().child(channel.last);
-                let Some(next) = next else { break };
-                channel.last = next.height;
-                match self.change(HeadChangeKind::Apply, &next) {
-                    Ok(change) => out.push(note("xrpc.ch.val", json!([channel.number, [change]]))),
-                    Err(e) => tracing::error!(error = %e, height = next.height, "a head change could not be told"),
+            let (reverted, applied) = self.devnet.chain.read().way(&channel.last);
+            if let Some(last) = applied.last().or(reverted.last()) {
+                channel.last = Arc::clone(last);
+            }
+            let is_fork = !reverted.is_empty();
+            let reverted = reverted.iter().map(|t| self.change(HeadChangeKind::Revert, t));
+            let applied = applied.iter().map(|t| self.change(HeadChangeKind::Apply, t));
+            match reverted.chain(applied).collect::<Result<Vec<Value>, RpcFault>>() {
+                Ok(changes) if is_fork => out.push(note("xrpc.ch.val", json!([channel.number, changes]))),
+                Ok(changes) => {
+                    out.extend(changes.into_iter().map(|c| note("xrpc.ch.val", json!([channel.number, [c]]))));
                 }
+                Err(e) => tracing::error!(error = %e, "head changes could not be told"),
             }
         }
         out
+    }
+
+    /// What is really sent of a channel's text.
+    async fn told(&self, text: String) -> Vec<String> {
+        let struck = self.devnet.faults.strike("xrpc.ch.val");
+        tokio::time::sleep(struck.before() + struck.after()).await;
+        if struck.has(&Kind::DropRequest) || struck.has(&Kind::DropAnswer) {
+            return Vec::new();
+        }
+        let text = struck.falsify(text);
+        let doubled = struck.has(&Kind::DuplicateRequest) || struck.has(&Kind::DuplicateAnswer);
+        let twice = doubled.then(|| text.clone());
+        std::iter::once(text).chain(twice).collect()
     }
 
     fn change(&self, kind: HeadChangeKind, tipset: &Arc<Tipset>) -> Result<Value, RpcFault> {
