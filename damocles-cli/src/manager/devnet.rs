@@ -32,8 +32,10 @@ async fn serve(args: &DevnetArgs, home: &Path, printer: Printer) -> Result<(), F
         parameters::ensure(SectorSize::KiB2, &Progress::new(printer.is_quiet()), shutdown.drain.clone()).await?;
     }
     let devnet = open(args, home)?;
-    let rpc = Arc::new(DevnetRpcServer(DevnetRpc::new(Arc::clone(&devnet))));
     let address = server.address();
+    // Who can be reached from elsewhere does not misbehave on command.
+    let serve = if address.ip().is_loopback() { DevnetRpc::new } else { DevnetRpc::public };
+    let rpc = Arc::new(DevnetRpcServer(serve(Arc::clone(&devnet))));
     let mut server = server;
     for path in ["/rpc/v0", "/rpc/v1"] {
         server = server.route_rpc(path, rpc.clone()).route_ws(path, rpc.clone());
