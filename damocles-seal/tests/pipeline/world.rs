@@ -87,16 +87,20 @@ impl World {
             journal = journal.observed_by(observer);
         }
         let journal = Arc::new(journal);
-        let deps = StageDeps {
+        let plan = Plan::interactive(self.deps(&store));
+        let pipeline = StagedPipeline::new(plan, journal.clone()).reporting_to(self.service.clone());
+        Process { store, journal, pipeline: Arc::new(pipeline), persist: self.persist() }
+    }
+
+    pub(crate) fn deps(&self, store: &Arc<SealingStore>) -> StageDeps {
+        StageDeps {
             service: self.service.clone(),
             pool: Arc::new(fake_work::pool(&self.bench)),
-            store: store.clone(),
+            store: Arc::clone(store),
             persist: PersistStores::new(vec![self.persist()]).unwrap(),
             pieces: Arc::new(LocalPieces::new([self.dir.path().join("pieces")])),
             call_limit: Duration::from_secs(60),
-        };
-        let pipeline = StagedPipeline::new(Plan::interactive(deps), journal.clone()).reporting_to(self.service.clone());
-        Process { store, journal, pipeline: Arc::new(pipeline), persist: self.persist() }
+        }
     }
 
     pub(crate) fn runs(&self) -> BTreeMap<String, u32> {
