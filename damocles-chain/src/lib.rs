@@ -11,6 +11,6 @@ pub mod rpc;
 pub mod signer;
 
 pub use client::{LotusClient, LotusConfig};
-pub use outbox::{OutboxEntry, OutboxState, Senders};
+pub use outbox::{Limits, OutboxEntry, OutboxState, Senders};
 
 pub use actor::decode_call;

@@ -1,12 +1,13 @@
 //! What has to be sent along with a call.
 
+use super::{Limits, limits};
 use crate::{
     lotus_json::{Lotus, SectorPreCommitInfo, SectorPreCommitOnChainInfo, form::LotusJson},
     rpc::RpcClient,
 };
 use damocles_core::{
     ActorId, Address, SealProofType, SectorNumber,
-    chain::{Call, ChainError, ChainErrorKind, PreCommitBatch, ProveCommit, TipsetRef},
+    chain::{Call, ChainError, PreCommitBatch, ProveCommit, TipsetRef},
 };
 use fvm_shared::econ::TokenAmount;
 use num_traits::Zero as _;
@@ -18,28 +19,41 @@ pub(crate) fn key_param(at: &TipsetRef) -> Value {
 }
 
 /// The deposit or pledge of a call, as the node estimates it with its own margin.
-pub(super) async fn value_of(rpc: &RpcClient, head: &TipsetRef, call: &Call) -> Result<TokenAmount, ChainError> {
+pub(super) async fn value_of(
+    rpc: &RpcClient,
+    limits: &Limits,
+    head: &TipsetRef,
+    call: &Call,
+) -> Result<TokenAmount, ChainError> {
     match call {
-        Call::CreateMiner(_) => amount(rpc, "StateMinerCreationDeposit", json!([key_param(head)])).await,
-        Call::PreCommit(batch) => deposits(rpc, head, batch).await,
-        Call::ProveCommit(batch) => pledges(rpc, head, batch).await,
+        Call::CreateMiner(_) => {
+            let params = json!([key_param(head)]);
+            amount(rpc, "StateMinerCreationDeposit", params, limits.create_miner_deposit).await
+        }
+        Call::PreCommit(batch) => deposits(rpc, limits, head, batch).await,
+        Call::ProveCommit(batch) => pledges(rpc, limits, head, batch).await,
         _ => Ok(TokenAmount::zero()),
     }
 }
 
-/// An amount that is sent away: one that no node can mean is refused.
-async fn amount(rpc: &RpcClient, method: &'static str, params: Value) -> Result<TokenAmount, ChainError> {
+/// An amount that is sent away, which is the node's word alone.
+async fn amount(
+    rpc: &RpcClient,
+    method: &'static str,
+    params: Value,
+    most: damocles_core::TokenAmount,
+) -> Result<TokenAmount, ChainError> {
     let amount: TokenAmount = rpc.call_form(method, params).await?;
-    // All FIL there will ever be.
-    if amount.is_negative() || amount > TokenAmount::from_whole(2_000_000_000) {
-        return Err(ChainError::new(ChainErrorKind::Malformed, "read amount")
-            .with("method", method)
-            .with("amount", amount));
-    }
+    limits::check(method, &amount, most)?;
     Ok(amount)
 }
 
-async fn deposits(rpc: &RpcClient, head: &TipsetRef, batch: &PreCommitBatch) -> Result<TokenAmount, ChainError> {
+async fn deposits(
+    rpc: &RpcClient,
+    limits: &Limits,
+    head: &TipsetRef,
+    batch: &PreCommitBatch,
+) -> Result<TokenAmount, ChainError> {
     let miner = Address::from_actor(batch.miner);
     let mut sum = TokenAmount::zero();
     for sector in &batch.sectors {
@@ -53,13 +67,19 @@ async fn deposits(rpc: &RpcClient, head: &TipsetRef, batch: &PreCommitBatch) -> 
             unsealed_cid: sector.comm_d.map(|d| d.cid()),
         };
         let params = json!([miner, info, key_param(head)]);
-        sum += amount(rpc, "StateMinerPreCommitDepositForPower", params).await?;
+        let most = Limits::of_size(limits.sector_deposit, sector.proof_type.sector_size());
+        sum += amount(rpc, "StateMinerPreCommitDepositForPower", params, most).await?;
     }
     Ok(sum)
 }
 
 /// The pledge, less the deposit that the actor holds already.
-async fn pledges(rpc: &RpcClient, head: &TipsetRef, batch: &ProveCommit) -> Result<TokenAmount, ChainError> {
+async fn pledges(
+    rpc: &RpcClient,
+    limits: &Limits,
+    head: &TipsetRef,
+    batch: &ProveCommit,
+) -> Result<TokenAmount, ChainError> {
     let mut sum = TokenAmount::zero();
     for sector in &batch.sectors {
         // A sector that is not pre-committed is refused by the actor, and needs no pledge for that.
@@ -70,7 +90,8 @@ async fn pledges(rpc: &RpcClient, head: &TipsetRef, batch: &ProveCommit) -> Resu
             continue;
         }
         let params = json!([duration, proof.sector_size().bytes(), 0, key_param(head)]);
-        let pledge = amount(rpc, "StateMinerInitialPledgeForSector", params).await?;
+        let most = Limits::of_size(limits.sector_pledge, proof.sector_size());
+        let pledge = amount(rpc, "StateMinerInitialPledgeForSector", params, most).await?;
         let rest = pledge - on_chain.pre_commit_deposit;
         if rest.is_positive() {
             sum += rest;
