@@ -57,6 +57,18 @@ enum Moment {
 }
 
 impl Moment {
+    /// One of those that come after each other in the whole life of one sector, the proof of minutes included.
+    fn choose_wide(victim: Victim, nth: u32, rng: &mut StdRng) -> Self {
+        let side = if rng.r#gen() { Side::Before } else { Side::After };
+        match victim {
+            Victim::Worker => Self::Append(rng.gen_range(7..=11)),
+            Victim::Manager => Self::WorkerCall(rng.gen_range(8..=14), side),
+            Victim::Devnet => Self::ChainCall(rng.gen_range(40..=120), side),
+            // Of six tasks; the one that died is the first of those that follow.
+            Victim::Child(_) => Self::Task(if nth == 1 { 2 } else { rng.gen_range(2..=3) }, side),
+        }
+    }
+
     /// One of those at which this victim has something to lose.
     fn choose(victim: Victim, rng: &mut StdRng) -> Self {
         let side = if rng.r#gen() { Side::Before } else { Side::After };
@@ -166,10 +178,11 @@ fn seed_of(own: u64) -> u64 {
 
 async fn seal_under_kills(options: Options, victim: Victim, seed: u64, kills: u32) -> anyhow::Result<()> {
     let mut rng = StdRng::seed_from_u64(seed_of(seed));
-    let wanted = options.sectors;
+    let (wanted, one_life) = (options.sectors, options.sectors == 1);
     let mut lab = Lab::start(bins(), options).await?;
     for n in 1..=kills {
-        let moment = Moment::choose(victim, &mut rng);
+        let moment =
+            if one_life { Moment::choose_wide(victim, n, &mut rng) } else { Moment::choose(victim, &mut rng) };
         let known = lab.journal().await?;
         eprintln!("kill {n} of {victim:?} at {moment:?}, under way: {:?}", known.under_way());
         kill(&mut lab, victim, moment, true).await?;
