@@ -152,15 +152,41 @@ impl WindowScheduler {
         let last = store.len().saturating_sub(1);
         let mut places = vec![0, last, last / 2];
         places.truncate(PROBES.min(store.len()));
+        let dirs = store.first().map(store_of);
         let mut silence = self.failed(PoStErrorKind::Read, "read sector", duty).with("task", ReadChallenges::KIND);
+        if dirs.as_ref().is_some_and(|dirs| self.is_silent(dirs)) {
+            return Ok(Err(silence.because("a reader is stuck in its store")));
+        }
         for replica in places.into_iter().filter_map(|place| store.get(place)) {
             match self.read_before(end, duty, task, slice::from_ref(replica), SINGLE, cx).await? {
                 Some(Ok(_)) => return Ok(Ok(())),
                 Some(Err(reader)) => silence = reader,
-                None => break,
+                // Nothing is known against it.
+                None => return Ok(Ok(())),
+            }
+            if self.is_stuck() {
+                // Each further probe of a disk that is gone would cost a slot.
+                break;
             }
         }
+        self.silent.lock().extend(dirs);
         Ok(Err(silence))
+    }
+
+    /// Whether the process of a reader does not die, as one that waits for a disk that is gone: its slot has no job and is
+    /// not free.
+    pub(super) fn is_stuck(&self) -> bool {
+        let (pool, kind) = (&self.deps.pool, ReadChallenges::KIND);
+        let without_job = pool.slots().iter().filter(|slot| slot.kinds.contains(&kind) && slot.job.is_none()).count();
+        without_job > pool.capacity(&kind).free
+    }
+
+    /// Whether a store did not answer and may still hold the process that was stuck in it.
+    pub(super) fn is_silent(&self, store: &StoreDirs) -> bool {
+        if !self.is_stuck() {
+            self.silent.lock().clear();
+        }
+        self.silent.lock().contains(store)
     }
 
     /// Reads some sectors of a task, unless it is too late to begin. The inner error is the child's.

@@ -4,6 +4,7 @@ use super::{
     WindowScheduler,
     hunt::{PROBES, StoreDirs, store_of},
     read::Candidates,
+    work::is_late,
 };
 use crate::{plan::to_recover, record::Intent};
 use damocles_core::{
@@ -49,9 +50,10 @@ impl WindowScheduler {
         let silent: BTreeMap<StoreDirs, AtomicUsize> =
             candidates.replicas.iter().map(|r| (store_of(r), AtomicUsize::new(0))).collect();
         let checks = stream::iter(candidates.replicas).map(|replica: Replica| {
-            let (number, silent) = (replica.sector.number, silent.get(&store_of(&replica)));
+            let (number, store) = (replica.sector.number, store_of(&replica));
+            let silent = silent.get(&store);
             async move {
-                if silent.is_some_and(|n| n.load(Relaxed) >= PROBES) {
+                if self.is_silent(&store) || silent.is_some_and(|n| n.load(Relaxed) >= PROBES) {
                     let error = self.failed(PoStErrorKind::Read, "read sector", duty).with("sector", number);
                     return (number, Err(error.because("its store does not answer")));
                 }
@@ -59,6 +61,9 @@ impl WindowScheduler {
                 if let Some(silent) = silent {
                     let count = if read.is_ok() { 0 } else { silent.load(Relaxed) + 1 };
                     silent.store(count, Relaxed);
+                }
+                if read.as_ref().is_err_and(is_late) && self.is_stuck() {
+                    self.silent.lock().insert(store);
                 }
                 (number, read)
             }

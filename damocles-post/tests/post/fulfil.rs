@@ -115,6 +115,41 @@ async fn a_store_that_does_not_answer_costs_three_small_reads_and_its_own_sector
 }
 
 #[tokio::test]
+async fn a_disk_that_is_gone_costs_one_slot() {
+    let mut world = World::new().await;
+    (world.options.least_read_time, world.options.stop_time) = (Duration::ZERO, Duration::from_millis(1));
+    world.hold(16, &[&[1, 2, 3], &[11, 12, 13, 14]]);
+    world.bench.elsewhere.lock().extend([11, 12, 13, 14]);
+    world.bench.frozen.lock().extend([11, 12, 13, 14]);
+    world.options.partitions_per_proof = 3;
+    let scheduler = world.scheduler().await;
+    let duty = world.duty(&*scheduler, true).await;
+    let task = begin(&scheduler, &duty, &Context::detached());
+    world.outlast(1).await;
+    until("the rest is sent", async || world.chain.pending() == 1).await;
+    world.chain.tick(1 + world.options.confidence);
+    assert_eq!(task.await.unwrap().unwrap().skipped[0].sectors, sectors(&[11, 12, 13, 14]));
+    // The next deadline leaves the store alone as long as the process is stuck, and no longer.
+    world.tick_to(1021).await;
+    world.hold(17, &[&[4, 15]]);
+    world.bench.elsewhere.lock().insert(15);
+    let next = world.duty(&*scheduler, true).await;
+    let task = begin(&scheduler, &next, &Context::detached());
+    until("it is proven", async || world.bench.proofs() == 2).await;
+    assert_eq!((world.bench.hung.load(SeqCst), world.bench.reads.lock().last()), (1, Some(&vec![4])));
+    task.abort();
+    world.bench.stuck.store(0, SeqCst);
+    world.bench.frozen.lock().clear();
+    world.hold(17, &[&[], &[5, 16]]);
+    world.bench.elsewhere.lock().insert(16);
+    let last = world.duty(&*scheduler, true).await;
+    let task = begin(&scheduler, &last, &Context::detached());
+    until("it is proven", async || world.bench.proofs() == 3).await;
+    assert_eq!(world.bench.reads.lock().last(), Some(&vec![5, 16]));
+    task.abort();
+}
+
+#[tokio::test]
 async fn a_sector_that_hangs_costs_no_other_sector_of_its_store() {
     let mut world = World::new().await;
     world.options.least_read_time = Duration::ZERO;

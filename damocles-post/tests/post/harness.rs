@@ -350,6 +350,8 @@ pub(crate) struct Bench {
     pub(crate) hung: AtomicUsize,
     /// Sectors that are in another store.
     pub(crate) elsewhere: Mutex<BTreeSet<u64>>,
+    /// Slots whose process does not die.
+    pub(crate) stuck: AtomicUsize,
     /// Where jobs queue, if they do.
     pub(crate) queue: Mutex<Option<Arc<Semaphore>>>,
     /// This many next proofs hang.
@@ -484,6 +486,7 @@ impl ProcessorPool for BenchPool {
             self.bench.stopped.fetch_add(1, SeqCst);
         }
         if frozen {
+            self.bench.stuck.fetch_add(1, SeqCst);
             std::future::pending::<()>().await;
         }
         let output = self.inner.run(job, cx).await;
@@ -492,7 +495,8 @@ impl ProcessorPool for BenchPool {
     }
 
     fn capacity(&self, kind: &TaskKind) -> Capacity {
-        self.inner.capacity(kind)
+        let Capacity { total, free } = self.inner.capacity(kind);
+        Capacity { total, free: free.saturating_sub(self.bench.stuck.load(SeqCst)) }
     }
 
     fn slots(&self) -> Vec<SlotReport> {
