@@ -322,6 +322,7 @@ mod tests {
         let limits = Limits {
             concurrent: [(TaskKind::new("pc1"), 1)].into(),
             staggered: [(TaskKind::new("pc2"), second)].into(),
+            time: BTreeMap::new(),
             ext_locks: [("gpu".to_owned(), 1)].into(),
         };
         let slots = [
