@@ -313,11 +313,11 @@ impl Lab {
     fn write_processors(&self, text: &mut String, parent: Parent, kinds: &[&str]) -> anyhow::Result<()> {
         for kind in kinds {
             let bin = self.options.provers.get(kind).unwrap_or(&self.bins.prover);
-            let args: &[&str] = match self.options.snarks {
-                Snarks::Fake => &[kind],
-                Snarks::Real => &[kind, "real"],
+            let args = match self.options.snarks {
+                Snarks::Fake => format!("\"{kind}\""),
+                Snarks::Real => format!("\"{kind}\", \"real\", {}", quoted(&self.path("proving.lock"))?),
             };
-            writeln!(text, "\n[[processors.{kind}]]\nbin = {}\nargs = {args:?}", quoted(bin)?)?;
+            writeln!(text, "\n[[processors.{kind}]]\nbin = {}\nargs = [{args}]", quoted(bin)?)?;
             writeln!(text, "stable_wait = \"5s\"")?;
             for (name, file) in [(DOOM, self.doom(parent)), (DIARY, self.diary(parent)), (MOOD, self.mood())] {
                 writeln!(text, "envs.{name} = {}", quoted(&file)?)?;
