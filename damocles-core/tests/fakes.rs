@@ -1,8 +1,7 @@
 //! The fakes keep the contracts of the seams they stand for.
 
 use damocles_core::{
-    ActorId, Epoch, Fence, SealProofType, SectorId, SectorNumber, SectorSet, SectorSize, StoreId,
-    Timestamp,
+    ActorId, Epoch, Fence, SealProofType, SectorId, SectorNumber, SectorSet, SectorSize, StoreId, Timestamp,
     allocator::SectorLease,
     chain::{ChainClient, DeadlineState, PartitionState},
     conformance,
