@@ -284,6 +284,7 @@ impl Lab {
         config.listen.address = address;
         let persist = StoreSection { name: "persist".to_owned(), path: self.store("persist"), read_only: false };
         config.persist_stores = vec![persist];
+        config.pieces.dirs = vec![self.path("pieces")];
         config.commitment.confidence = 3;
         config.proving.confidence = 3;
         config.proving.challenge_confidence = 1;

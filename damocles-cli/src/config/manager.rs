@@ -31,6 +31,9 @@ pub struct ManagerConfig {
     /// Where finished sectors lie.
     #[serde(default)]
     pub persist_stores: Vec<StoreSection>,
+    /// Where pieces lie.
+    #[serde(default)]
+    pub pieces: PiecesSection,
     /// When and how sectors are proven.
     #[serde(default)]
     pub proving: ProvingSection,
@@ -148,6 +151,15 @@ impl Default for ProvingSection {
     }
 }
 
+/// `[pieces]`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct PiecesSection {
+    /// Files below these directories can be queued and are served to workers; those below `pieces` of the home always,
+    /// and nothing else of the home ever.
+    pub dirs: Vec<PathBuf>,
+}
+
 /// `[commitment]`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -204,6 +216,7 @@ impl ManagerConfig {
             senders: SendersSection::default(),
             miners: Vec::new(),
             persist_stores: Vec::new(),
+            pieces: PiecesSection::default(),
             proving: ProvingSection::default(),
             commitment: CommitmentSection::default(),
             processors: Processors::default(),
@@ -280,6 +293,9 @@ impl ManagerConfig {
                 return Err(error.hint_with("write the same for all miners, or run one manager for each lifetime"));
             }
         }
+        if let Some(i) = self.pieces.dirs.iter().position(|dir| !dir.is_absolute()) {
+            return Err(source.error_at(&format!("pieces.dirs[{i}]"), "is no absolute path"));
+        }
         check_stores(source, &self.persist_stores)?;
         self.processors.check(source, &ProcessorKind::PROVING)
     }
@@ -312,6 +328,12 @@ impl ManagerConfig {
             }
         }
         self.write_lists(out)?;
+        writeln!(
+            out,
+            "\n# Where pieces may lie, besides the `pieces` of this directory: files below are served to workers."
+        )?;
+        let dirs = self.pieces.dirs.iter().map(|dir| toml::Value::String(dir.display().to_string()));
+        writeln!(out, "[pieces]\ndirs = {}", toml::Value::Array(dirs.collect()))?;
         let proving = self.proving;
         writeln!(out, "\n# Epochs: from a challenge to its proof, from the opening to the message, to finality.")?;
         writeln!(out, "[proving]\nenabled = {}", proving.enabled)?;
@@ -395,6 +417,7 @@ mod tests {
         config.senders.post = Some("f3abc".parse().unwrap());
         config.miners.push(MinerSection { max_sectors: Some(2), ..MinerSection::new(ActorId(1000)) });
         config.persist_stores.push(StoreSection { name: "s".into(), path: "/s".into(), read_only: true });
+        config.pieces.dirs = vec!["/pieces".into(), "/odd \"path\"".into()];
         config.proving.enabled = false;
         assert_eq!(read(&config.to_toml()).unwrap(), config);
     }

@@ -45,7 +45,7 @@ pub fn init(args: &InitArgs, home: &Home) -> Result<Initialised, Failure> {
         let hint = "give the address alone, put the token into a file and name it as `chain.token_file`";
         return Err(Failure::new(Exit::Usage, error).hint(hint));
     }
-    fs_err::create_dir_all(home.path())?;
+    fs_err::create_dir_all(home.path().join("pieces"))?;
     let keystore = Keystore::open(home.keystore())?;
     let key = |kind| match chain::key_of_kind(&keystore, kind)? {
         Some(address) => Ok::<_, Failure>(address),

@@ -138,6 +138,7 @@ impl Lab {
         config.listen.address = SocketAddr::from(([127, 0, 0, 1], 0));
         config.persist_stores =
             vec![StoreSection { name: "persist".to_owned(), path: self.persist_store(), read_only: false }];
+        config.pieces.dirs = vec![self.pieces()];
         config.commitment.confidence = CONFIDENCE;
         config.proving.confidence = CONFIDENCE;
         config.proving.challenge_confidence = 1;

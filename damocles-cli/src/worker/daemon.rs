@@ -26,14 +26,14 @@ use anyhow::{Context as _, anyhow};
 use damocles_core::{
     Context, SealProofType, SectorSize,
     pool::ProcessorPool,
-    verify::{ProofVerifier, VerifyingKeys},
+    verify::ProofVerifier,
 };
 use damocles_seal::{
     Plan, StagedPipeline,
     allocator::RemoteAllocator,
     journal::{Journal, SqliteJournal},
     rpc::{RpcClient, RpcOptions, RpcService, WorkerIdentity},
-    service::SealingService,
+    service::{KeyTable, SealingService},
     stage::{FirstOf, HttpPieces, LocalPieces, PieceSource, StageDeps},
     store::{PersistStore, PersistStores, SealingStore},
     worker::{SealingThread, ThreadConfig, ThreadControl, ThreadParts},
@@ -130,7 +130,7 @@ struct Shared {
     pool: Arc<dyn ProcessorPool>,
     persist: PersistStores,
     pieces: Arc<dyn PieceSource>,
-    keys: Option<VerifyingKeys>,
+    keys: KeyTable,
 }
 
 fn client(config: &WorkerConfig) -> Result<RpcClient, Failure> {
@@ -140,14 +140,14 @@ fn client(config: &WorkerConfig) -> Result<RpcClient, Failure> {
     Ok(RpcClient::http(&options)?)
 }
 
-/// The digests of the verifying keys that this worker's proofs are made for; none when the manager does not tell
-/// its own. A manager that does not answer is waited for. None at all when the worker is told to end meanwhile.
+/// The digests of the verifying keys that this worker's proofs are made for, by the proof types whose keys the manager
+/// tells. A manager that does not answer is waited for. None at all when the worker is told to end meanwhile.
 async fn own_keys(
     client: &RpcClient,
     config: &WorkerConfig,
     shutdown: &Shutdown,
     printer: Printer,
-) -> Result<Option<Option<VerifyingKeys>>, Failure> {
+) -> Result<Option<KeyTable>, Failure> {
     let greeting = async {
         let mut wait = Duration::from_millis(200);
         loop {
@@ -162,18 +162,28 @@ async fn own_keys(
     let Some(hello) = shutdown.drain.run_until_cancelled(greeting).await else { return Ok(None) };
     let fake = hello.network.as_deref().is_some_and(verifier::is_fake);
     if fake {
-        return Ok(Some(None));
+        return Ok(Some(KeyTable::new()));
     }
-    let size = size_of(config);
-    parameters::ensure(size, &Progress::new(printer.is_quiet()), shutdown.drain.clone()).await?;
-    let keys = damocles_seal::verifier::Groth16Verifier::new().keys(SealProofType::of(size))?;
-    Ok(Some(hello.keys.is_some().then_some(keys)))
+    let told: Vec<SectorSize> = hello.keys.keys().map(|proof_type| proof_type.sector_size()).collect();
+    let (verifier, mut keys) = (damocles_seal::verifier::Groth16Verifier::new(), KeyTable::new());
+    for size in sizes_of(config, &told) {
+        parameters::ensure(size, &Progress::new(printer.is_quiet()), shutdown.drain.clone()).await?;
+        if told.contains(&size) {
+            let proof_type = SealProofType::of(size);
+            keys.insert(proof_type, verifier.keys(proof_type)?);
+        }
+    }
+    Ok(Some(keys))
 }
 
-/// The sector size that the threads are for: the first that one allows, else that of a devnet.
-fn size_of(config: &WorkerConfig) -> SectorSize {
-    let sizes = config.threads().into_iter().flat_map(|t| t.allowed_sizes);
-    sizes.min().unwrap_or(SectorSize::KiB2)
+/// The sector sizes that the threads are for: those of the manager that one allows. If it tells none of them, the first
+/// that one allows, else that of a devnet.
+fn sizes_of(config: &WorkerConfig, told: &[SectorSize]) -> Vec<SectorSize> {
+    let threads = config.threads();
+    let any = threads.iter().any(|t| t.allowed_sizes.is_empty());
+    let allowed: Vec<_> = threads.into_iter().flat_map(|t| t.allowed_sizes).collect();
+    let wanted: Vec<_> = told.iter().copied().filter(|size| any || allowed.contains(size)).collect();
+    if wanted.is_empty() { vec![allowed.into_iter().min().unwrap_or(SectorSize::KiB2)] } else { wanted }
 }
 
 /// The attached stores, and those that the patterns of `scan_persist_stores` find by their `sectorstore.json`.
@@ -341,6 +351,17 @@ mod tests {
         let least = "[sector_manager]\nrpc_client.addr = \"http://m:1\"\n";
         let text = format!("{least}{rest}\n[[sealing_thread]]\nlocation = \"/mnt/a\"\n");
         WorkerConfig::parse(&Source::of("worker.toml", text)).unwrap()
+    }
+
+    #[test]
+    fn keys_are_compared_for_the_sizes_of_both_sides() {
+        let (small, large) = (SectorSize::KiB2, SectorSize::GiB32);
+        let any = config("");
+        assert_eq!(sizes_of(&any, &[small, large]), [small, large]);
+        assert_eq!(sizes_of(&any, &[]), [small], "an incumbent does not tell");
+        let one = config("[sealing]\nallowed_sizes = [\"32GiB\"]");
+        assert_eq!(sizes_of(&one, &[small, large]), [large]);
+        assert_eq!(sizes_of(&one, &[small]), [large]);
     }
 
     #[test]

@@ -313,7 +313,7 @@ async fn a_replica_that_is_made_again_after_its_proof_landed_needs_no_second_pro
 }
 
 #[tokio::test]
-async fn an_earlier_proof_is_waited_for_and_one_that_is_refused_is_told() {
+async fn an_earlier_proof_is_waited_for_and_one_that_does_not_help_is_told() {
     let world = World::new();
     let process = until(&world, &id::PROVE_COMMIT).await;
     let pending = CommitState::Pending { until: Wake::After(Duration::from_millis(1)) };
@@ -323,8 +323,9 @@ async fn an_earlier_proof_is_waited_for_and_one_that_is_refused_is_told() {
     process.drive_to(SECTOR, Some(&id::C2)).await.unwrap();
     let step = process.pipeline.step(SECTOR, &Context::detached()).await.unwrap();
     assert!(matches!(step, Step::Waiting { ref stage, .. } if *stage == id::PROVE_COMMIT), "{step:?}");
-    let refused = CommitState::Refused { reason: "not active".to_owned() };
-    world.service.inner.set_proof_state(SECTOR, refused);
+    // One that the actor refused would make room for the next; this one stands and does not help.
+    let useless = CommitState::ShouldAbort { reason: "not active".to_owned() };
+    world.service.inner.set_proof_state(SECTOR, useless);
     let err = process.drive(SECTOR).await.unwrap_err();
     assert_eq!((err.kind(), err.recovery()), (SealErrorKind::Refused, Recovery::Park));
     assert!(err.hint().is_some());
