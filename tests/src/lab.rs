@@ -76,6 +76,8 @@ pub struct Options {
     pub max_retries: u32,
     /// Other programs for some kinds of task.
     pub provers: BTreeMap<&'static str, PathBuf>,
+    /// How long tasks of some kinds may take in the worker.
+    pub timeouts: BTreeMap<&'static str, &'static str>,
     /// Other places for the stores `sealing` and `persist`.
     pub stores: BTreeMap<&'static str, PathBuf>,
 }
@@ -109,6 +111,7 @@ impl Default for Options {
             network: "devnet-fake-lab".to_owned(),
             epoch_ms: 20,
             max_retries: 5,
+            timeouts: BTreeMap::new(),
             provers: BTreeMap::new(),
             stores: BTreeMap::new(),
         }
@@ -307,6 +310,12 @@ impl Lab {
             sealing = quoted(&self.store("sealing"))?,
             persist = quoted(&self.store("persist"))?,
         );
+        if !self.options.timeouts.is_empty() {
+            writeln!(text, "\n[processors.limitation.timeout]")?;
+        }
+        for (kind, time) in &self.options.timeouts {
+            writeln!(text, "{kind} = \"{time}\"")?;
+        }
         self.write_processors(&mut text, Parent::Worker, &SEALING)?;
         Ok(text)
     }
@@ -467,6 +476,17 @@ impl Lab {
     pub async fn note_hit(&mut self) -> anyhow::Result<()> {
         let journal = self.journal().await?;
         self.hits.add(&journal);
+        Ok(())
+    }
+
+    /// Notes that somebody whom the worker asks was killed now.
+    ///
+    /// # Errors
+    ///
+    /// The journal cannot be read.
+    pub async fn note_absence(&mut self) -> anyhow::Result<()> {
+        let journal = self.journal().await?;
+        self.hits.add_absence(&journal);
         Ok(())
     }
 
