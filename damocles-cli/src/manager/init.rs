@@ -66,8 +66,12 @@ pub fn init(args: &InitArgs, home: &Home) -> Result<Initialised, Failure> {
 ///
 /// The directory cannot be written.
 pub fn write_config(home: &Home, config: &ManagerConfig) -> Result<(), Failure> {
+    write_text(home, &config.to_toml())
+}
+
+pub(super) fn write_text(home: &Home, text: &str) -> Result<(), Failure> {
     let temporary = home.path().join(".manager.toml.new");
-    fs_err::write(&temporary, config.to_toml())?;
+    fs_err::write(&temporary, text)?;
     fs_err::File::open(&temporary)?.sync_all()?;
     fs_err::rename(&temporary, home.config())?;
     Ok(())
