@@ -12,7 +12,7 @@ use crate::{
         Secret, WorkerConfig,
         worker::{Attached, SealingSettings},
     },
-    exit::Failure,
+    exit::{Exit, Failure},
     frame,
     logging::LogSink,
     output::Printer,
@@ -24,21 +24,25 @@ use crate::{
 };
 use anyhow::{Context as _, anyhow};
 use damocles_core::{
-    Context, SealProofType, SectorSize,
+    CancellationToken, Context, SealProofType, SectorSize,
     pool::ProcessorPool,
-    verify::ProofVerifier,
+    verify::{ProofVerifier, VerifyingKeys},
 };
 use damocles_seal::{
     Plan, StagedPipeline,
     allocator::RemoteAllocator,
     journal::{Journal, SqliteJournal},
     rpc::{RpcClient, RpcOptions, RpcService, WorkerIdentity},
-    service::{KeyTable, SealingService},
+    service::SealingService,
     stage::{FirstOf, HttpPieces, LocalPieces, PieceSource, StageDeps},
     store::{PersistStore, PersistStores, SealingStore},
     worker::{SealingThread, ThreadConfig, ThreadControl, ThreadParts},
 };
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    path::Path,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 use tokio::task::JoinSet;
 
 /// How long one call to the manager may take.
@@ -88,36 +92,58 @@ async fn serve(args: DaemonArgs, config: WorkerConfig, printer: Printer) -> Resu
     refuse(&config)?;
     let shutdown = signals::install().context("listen for signals")?;
     let socket = control_socket(&config)?;
-    if let Some(dir) = socket.parent() {
-        fs_err::create_dir_all(dir)?;
-    }
     let control = UnixServer::bind(&socket).await?;
-    let client = client(&config)?;
-    let Some(keys) = own_keys(&client, &config, &shutdown, printer).await? else { return Ok(()) };
+    let board = Arc::new(Board::new(&config));
+    let control = control.route_rpc(CONTROL_PATH, Arc::new(ControlRpc::new(board.clone())));
+    // Its own token: at the second signal it answers until the threads have stopped.
+    let served = CancellationToken::new();
+    let working = async {
+        let worked = work(&args, &config, &socket, &board, &shutdown, printer).await;
+        served.cancel();
+        worked
+    };
+    let serving = async {
+        let served = control.serve(served.clone()).await;
+        // A worker that nobody reaches is to end.
+        shutdown.drain.cancel();
+        served
+    };
+    let (worked, served) = tokio::join!(working, serving);
+    worked?;
+    if shutdown.stop.is_cancelled() {
+        return Err(Failure::new(Exit::Retryable, anyhow!("stopped before running work had ended")));
+    }
+    Ok(served?)
+}
+
+/// Waits for the manager, then seals until it is told to stop.
+async fn work(
+    args: &DaemonArgs,
+    config: &WorkerConfig,
+    socket: &Path,
+    board: &Board,
+    shutdown: &Shutdown,
+    printer: Printer,
+) -> Result<(), Failure> {
+    let client = client(config)?;
+    let Some(keys) = own_keys(&client, config, shutdown, printer).await? else { return Ok(()) };
     let pool = children::pool(&config.slots(), &config.processors)?;
     let shared = Shared {
         name: config.name(),
         client,
         pool: pool.clone(),
-        persist: persist_stores(&config)?,
-        pieces: pieces(&config)?,
+        persist: persist_stores(config)?,
+        pieces: pieces(config)?,
         keys,
     };
     let mut threads = Vec::new();
     for settings in config.threads() {
-        threads.push((settings.clone(), thread(&shared, &settings).await?));
+        threads.push(thread(&shared, &settings).await?);
     }
-    let board =
-        Board { worker: shared.name.clone(), threads: threads.iter().map(|(s, t)| (s.clone(), t.control())).collect() };
-    let rpc = Arc::new(ControlRpc::new(Arc::new(board)));
+    board.begin(threads.iter().map(SealingThread::control).collect());
     printer.note(format_args!("worker `{}`: control socket `{}`", shared.name, socket.display()));
-    args.supervision.ready(None, &shutdown)?;
-    let serving = control.route_rpc(CONTROL_PATH, rpc).serve(shutdown.stop.clone());
-    let sealing = seal(threads.into_iter().map(|(_, thread)| thread).collect(), &shutdown);
-    let ended = tokio::select! {
-        ended = sealing => ended,
-        served = serving => served.map_err(Failure::from),
-    };
+    args.supervision.ready(None, shutdown)?;
+    let ended = seal(threads, shutdown).await;
     // Idle children end; running ones were asked to by their jobs' cancellation.
     let _ = shutdown.stop.run_until_cancelled(pool.drain()).await;
     ended
@@ -130,7 +156,7 @@ struct Shared {
     pool: Arc<dyn ProcessorPool>,
     persist: PersistStores,
     pieces: Arc<dyn PieceSource>,
-    keys: KeyTable,
+    keys: Option<VerifyingKeys>,
 }
 
 fn client(config: &WorkerConfig) -> Result<RpcClient, Failure> {
@@ -285,27 +311,43 @@ async fn seal(threads: Vec<SealingThread>, shutdown: &Shutdown) -> Result<(), Fa
 #[derive(Debug)]
 struct Board {
     worker: String,
-    threads: Vec<(SealingSettings, ThreadControl)>,
+    threads: Vec<SealingSettings>,
+    /// None until the manager answered and the parameters are there.
+    controls: OnceLock<Vec<ThreadControl>>,
 }
 
 impl Board {
+    fn new(config: &WorkerConfig) -> Self {
+        Self { worker: config.name(), threads: config.threads(), controls: OnceLock::new() }
+    }
+
+    fn begin(&self, controls: Vec<ThreadControl>) {
+        // It begins once.
+        let _ = self.controls.set(controls);
+    }
+
+    fn control(&self, index: usize) -> Option<&ThreadControl> {
+        self.controls.get().and_then(|controls| controls.get(index))
+    }
+
     fn thread(&self, index: usize) -> Result<&ThreadControl, NoSuchThread> {
-        self.threads.get(index).map(|(_, control)| control).ok_or(NoSuchThread(index))
+        self.control(index).ok_or(NoSuchThread(index))
     }
 }
 
 impl WorkerControl for Board {
     fn status(&self) -> WorkerStatus {
-        let threads = self.threads.iter().enumerate().map(|(index, (settings, control))| {
-            let status = control.status();
+        let threads = self.threads.iter().enumerate().map(|(index, settings)| {
+            let status = self.control(index).map(ThreadControl::status);
+            let last_error = status.as_ref().and_then(|status| status.last_error.clone());
             ThreadStatus {
                 index,
-                location: PathBuf::from(&status.location),
+                location: settings.location.clone(),
                 plan: settings.plan.name().to_owned(),
-                state: state_of(status.state),
-                sector: status.sector,
-                stage: status.stage.map(|s| s.to_string()),
-                last_error: status.last_error.map(|e| match e.hint {
+                state: status.as_ref().map_or(ThreadState::Starting, |status| state_of(status.state)),
+                sector: status.as_ref().and_then(|status| status.sector),
+                stage: status.and_then(|status| status.stage).map(|stage| stage.to_string()),
+                last_error: last_error.map(|e| match e.hint {
                     Some(hint) => format!("{} (hint: {hint})", e.error),
                     None => e.error,
                 }),
@@ -345,7 +387,7 @@ fn state_of(state: damocles_seal::worker::ThreadState) -> ThreadState {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{config::Source, exit::Exit};
+    use crate::config::Source;
 
     fn config(rest: &str) -> WorkerConfig {
         let least = "[sector_manager]\nrpc_client.addr = \"http://m:1\"\n";
@@ -354,14 +396,12 @@ mod tests {
     }
 
     #[test]
-    fn keys_are_compared_for_the_sizes_of_both_sides() {
-        let (small, large) = (SectorSize::KiB2, SectorSize::GiB32);
-        let any = config("");
-        assert_eq!(sizes_of(&any, &[small, large]), [small, large]);
-        assert_eq!(sizes_of(&any, &[]), [small], "an incumbent does not tell");
-        let one = config("[sealing]\nallowed_sizes = [\"32GiB\"]");
-        assert_eq!(sizes_of(&one, &[small, large]), [large]);
-        assert_eq!(sizes_of(&one, &[small]), [large]);
+    fn a_worker_that_waits_for_its_manager_says_so() {
+        let board = Board::new(&config(""));
+        let status = board.status();
+        assert_eq!((status.threads.len(), status.threads[0].state), (1, ThreadState::Starting));
+        assert_eq!(status.threads[0].location, Path::new("/mnt/a"));
+        assert!(board.pause(0).is_err() && board.resume(0).is_err());
     }
 
     #[test]
