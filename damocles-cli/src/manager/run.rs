@@ -33,7 +33,7 @@ use damocles_post::{Deps, Options, PoStLoop, WindowScheduler};
 use damocles_seal::{
     allocator::{MinerPolicy, SqlAllocator},
     sector_state::SealDb,
-    service::{ManagerConfig as ServiceConfig, ManagerParts, ManagerService},
+    service::{ManagerConfig as ServiceConfig, ManagerParts, ManagerService, PieceDirs},
 };
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
@@ -64,7 +64,7 @@ async fn serve(args: RunArgs, config: ManagerConfig, home: &Home, printer: Print
         }
     }
     let stores = Arc::new(Stores::open(&config)?);
-    let service = service(&config, &database, &client, &miners, &stores, &verifier).await?;
+    let service = service(&config, home, &database, &client, &miners, &stores, &verifier).await?;
     let posts = posts(&config, &database, &client, &service, &stores, &verifier).await?;
 
     let rpc = Arc::new(ManagerRpc::new(Arc::clone(&service)));
@@ -116,6 +116,7 @@ fn is_no_miner(error: &ChainError) -> bool {
 
 async fn service(
     config: &ManagerConfig,
+    home: &Home,
     database: &Database,
     client: &Arc<LotusClient>,
     miners: &[MinerInfo],
@@ -145,6 +146,7 @@ async fn service(
     let service = ServiceConfig {
         confidence: i64::from(config.commitment.confidence),
         seed_confidence: i64::from(config.commitment.seed_confidence),
+        piece_dirs: PieceDirs::new(config.pieces.dirs.iter().cloned()).of_home(home.path()),
         ..ServiceConfig::default()
     };
     // The configuration has one lifetime for all miners.

@@ -24,16 +24,14 @@ use crate::{
 };
 use anyhow::{Context as _, anyhow};
 use damocles_core::{
-    CancellationToken, Context, SealProofType, SectorSize,
-    pool::ProcessorPool,
-    verify::{ProofVerifier, VerifyingKeys},
+    CancellationToken, Context, SealProofType, SectorSize, pool::ProcessorPool, verify::ProofVerifier,
 };
 use damocles_seal::{
     Plan, StagedPipeline,
     allocator::RemoteAllocator,
     journal::{Journal, SqliteJournal},
     rpc::{RpcClient, RpcOptions, RpcService, WorkerIdentity},
-    service::SealingService,
+    service::{KeyTable, SealingService},
     stage::{FirstOf, HttpPieces, LocalPieces, PieceSource, StageDeps},
     store::{PersistStore, PersistStores, SealingStore},
     worker::{SealingThread, ThreadConfig, ThreadControl, ThreadParts},
@@ -156,7 +154,7 @@ struct Shared {
     pool: Arc<dyn ProcessorPool>,
     persist: PersistStores,
     pieces: Arc<dyn PieceSource>,
-    keys: Option<VerifyingKeys>,
+    keys: KeyTable,
 }
 
 fn client(config: &WorkerConfig) -> Result<RpcClient, Failure> {
@@ -393,6 +391,17 @@ mod tests {
         let least = "[sector_manager]\nrpc_client.addr = \"http://m:1\"\n";
         let text = format!("{least}{rest}\n[[sealing_thread]]\nlocation = \"/mnt/a\"\n");
         WorkerConfig::parse(&Source::of("worker.toml", text)).unwrap()
+    }
+
+    #[test]
+    fn keys_are_compared_for_the_sizes_of_both_sides() {
+        let (small, large) = (SectorSize::KiB2, SectorSize::GiB32);
+        let any = config("");
+        assert_eq!(sizes_of(&any, &[small, large]), [small, large]);
+        assert_eq!(sizes_of(&any, &[]), [small], "an incumbent does not tell");
+        let one = config("[sealing]\nallowed_sizes = [\"32GiB\"]");
+        assert_eq!(sizes_of(&one, &[small, large]), [large]);
+        assert_eq!(sizes_of(&one, &[small]), [large]);
     }
 
     #[test]
