@@ -4,7 +4,7 @@ use crate::exit::Failure;
 use anyhow::Context as _;
 use nix::fcntl::{Flock, FlockArg};
 use sqlx::{AnyPool, Connection as _, Executor as _, any::AnyPoolOptions};
-use std::{fs::File, path::Path};
+use std::{fmt::Write as _, fs::File, path::Path};
 
 /// An open database, and the lock that keeps a second daemon from opening it.
 #[derive(Debug)]
@@ -57,7 +57,8 @@ fn url_of(path: &Path) -> Result<String, Failure> {
         if byte.is_ascii_alphanumeric() || b"/-._~".contains(&byte) {
             url.push(char::from(byte));
         } else {
-            url.push_str(&format!("%{byte:02X}"));
+            // Writing to a string cannot fail.
+            let _ = write!(url, "%{byte:02X}");
         }
     }
     url.push_str("?mode=rwc");

@@ -63,7 +63,7 @@ fn proofs(view: &ProvingView, deadline: &DeadlineInfo, state: &DeadlineState, op
 /// proven.
 fn per_proof(state: &DeadlineState, options: &Options) -> u64 {
     let largest = state.partitions.iter().map(|p| p.all.len()).max().unwrap_or_default().max(1);
-    let fitting = u64::try_from(Options::MAX_SECTORS_PER_PROOF / usize::try_from(largest).unwrap_or(usize::MAX));
+    let fitting = u64::try_from(Options::MAX_SECTORS_PER_PROOF / largest);
     options.partitions_per_proof.clamp(1, Options::MAX_PARTITIONS_PER_PROOF).min(fitting.unwrap_or(u64::MAX)).max(1)
 }
 
