@@ -51,7 +51,10 @@ async fn serve(args: RunArgs, config: ManagerConfig, home: &Home, printer: Print
     let shutdown = signals::install().context("listen for signals")?;
     let database = Database::open(&home.database()).await?;
     let server = Server::bind(config.listen.address).await?;
-    let client = chain::connect(&config, home, database.pool.clone(), Arc::new(LogSink)).await?;
+    let Some(client) = shutdown.drain.run_until_cancelled(reach_node(&config, home, &database)).await.transpose()?
+    else {
+        return Ok(());
+    };
     let Some((network, miners)) = shutdown.drain.run_until_cancelled(ask_node(&client, &config)).await else {
         return Ok(());
     };
@@ -73,6 +76,22 @@ async fn serve(args: RunArgs, config: ManagerConfig, home: &Home, printer: Print
     printer.note(format_args!("manager of {} on network `{network}`: http://{address}/rpc/v0", names(&miners)));
     args.supervision.ready(Some(address), &shutdown)?;
     work(&client, &service, posts, server, &shutdown).await
+}
+
+/// How long until a node that does not answer is asked again.
+const NODE_AWAY: Duration = Duration::from_secs(5);
+
+/// The client. A sender that is named by its ID needs the node; one that does not answer is waited for.
+async fn reach_node(config: &ManagerConfig, home: &Home, database: &Database) -> Result<Arc<LotusClient>, Failure> {
+    loop {
+        match chain::connect(config, home, database.pool.clone(), Arc::new(LogSink)).await {
+            Err(failure) if failure.exit == Exit::Retryable => {
+                tracing::warn!(error = %format_args!("{:#}", failure.error), "the chain client cannot start yet");
+                tokio::time::sleep(NODE_AWAY).await;
+            }
+            other => return other,
+        }
+    }
 }
 
 /// The network's name and the miners. A node that does not answer is waited for: it may just be starting.
