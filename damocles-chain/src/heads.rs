@@ -29,6 +29,8 @@ use tracing::{debug, warn};
 
 /// Tipsets that are kept, so that a walk rarely asks the node.
 const KEPT: usize = 4096;
+/// The most tipsets that a way leads over: finality.
+const LONGEST_WAY: usize = 900;
 const FIRST_DELAY: Duration = Duration::from_millis(100);
 const LAST_DELAY: Duration = Duration::from_secs(10);
 /// After so many polls it is tried again whether the node offers channels by now.
@@ -71,6 +73,7 @@ impl Kept {
 struct Shared {
     rpc: Arc<RpcClient>,
     poll_every: Duration,
+    silence: Duration,
     head: watch::Sender<Option<Link>>,
     kept: Mutex<Kept>,
     started: AtomicBool,
@@ -85,12 +88,12 @@ pub(crate) struct Heads {
 }
 
 impl Heads {
-    pub(crate) fn new(rpc: Arc<RpcClient>, poll_every: Duration) -> Self {
+    pub(crate) fn new(rpc: Arc<RpcClient>, poll_every: Duration, silence: Duration) -> Self {
         let cancel = CancellationToken::new();
         let alive = Arc::new(cancel.clone().drop_guard());
         let started = AtomicBool::new(false);
         let kept = Mutex::new(Kept::default());
-        let shared = Shared { rpc, poll_every, head: watch::Sender::new(None), kept, started, cancel };
+        let shared = Shared { rpc, poll_every, silence, head: watch::Sender::new(None), kept, started, cancel };
         Self { shared: Arc::new(shared), _alive: alive }
     }
 
@@ -164,10 +167,17 @@ impl Shared {
         loop {
             match self.rpc.head_feed().await {
                 Ok(mut feed) => loop {
-                    match feed.next().await {
-                        Ok(notices) => {
+                    match feed.next(self.silence).await {
+                        Ok(Some(notices)) => {
                             delay = FIRST_DELAY;
                             self.take(&notices).await;
+                        }
+                        // A quiet chain and a dead subscription sound the same.
+                        Ok(None) => {
+                            if self.ask().await {
+                                warn!("the node's head moves and its subscription is silent, connecting again");
+                                break;
+                            }
                         }
                         Err(FeedError::Unsupported(e)) => {
                             debug!(error = e.chain(), "the node offers no channels, its head is polled");
@@ -189,6 +199,8 @@ impl Shared {
             }
             sleep(delay).await;
             delay = LAST_DELAY.min(delay * 2);
+            // Whoever waits for heads need not wait until the subscription comes back.
+            self.ask().await;
         }
     }
 
@@ -197,9 +209,9 @@ impl Shared {
             self.kept.lock().insert(Link::of(&notice.val));
         }
         match notices.last() {
-            Some(last) if last.kind != HeadChangeKind::Revert => self.lead(Link::of(&last.val)),
+            Some(last) if last.kind != HeadChangeKind::Revert => drop(self.lead(Link::of(&last.val))),
             // Only what is gone was told, so that the head has to be asked for.
-            Some(_) => self.ask().await,
+            Some(_) => drop(self.ask().await),
             None => {}
         }
     }
@@ -211,22 +223,26 @@ impl Shared {
         }
     }
 
-    async fn ask(&self) {
+    /// Asks for the head; whether it is another one than was known.
+    async fn ask(&self) -> bool {
         match self.rpc.call::<TipSet>("ChainHead", json!([])).await {
             Ok(tipset) => {
                 self.kept.lock().insert(Link::of(&tipset));
-                self.lead(Link::of(&tipset));
+                self.lead(Link::of(&tipset))
             }
-            Err(e) => warn!(error = e.chain(), "the head cannot be read"),
+            Err(e) => {
+                warn!(error = e.chain(), "the head cannot be read");
+                false
+            }
         }
     }
 
-    fn lead(&self, head: Link) {
+    fn lead(&self, head: Link) -> bool {
         self.head.send_if_modified(|now| {
             let news = now.as_ref() != Some(&head);
             *now = Some(head);
             news
-        });
+        })
     }
 
     /// What has to be reverted and applied to come from one head to another.
@@ -234,6 +250,10 @@ impl Shared {
         let (mut reverts, mut applies) = (Vec::new(), Vec::new());
         let (mut old, mut new) = (from.clone(), to.clone());
         while old.at != new.at {
+            // After a long absence, the way is neither held in memory nor waited for.
+            if reverts.len().max(applies.len()) >= LONGEST_WAY {
+                return Ok(unrelated(from, to));
+            }
             let (old_epoch, new_epoch) = (old.at.epoch, new.at.epoch);
             if new_epoch >= old_epoch {
                 applies.push(HeadChange::Apply(new.at.clone()));
@@ -314,7 +334,7 @@ mod tests {
     fn heads() -> Heads {
         // Nothing listens there: these walks never leave the kept tipsets.
         let rpc = RpcClient::new("http://127.0.0.1:1".parse().unwrap()).unwrap();
-        Heads::new(Arc::new(rpc), Duration::from_secs(1))
+        Heads::new(Arc::new(rpc), Duration::from_secs(1), Duration::from_secs(20))
     }
 
     #[tokio::test]
@@ -330,6 +350,15 @@ mod tests {
         assert_eq!(way(&chain[3], &fork[1]).await, [('-', 6), ('-', 5), ('+', 4), ('+', 7)]);
         assert_eq!(way(&chain[3], &chain[1]).await, [('-', 6), ('-', 5)]);
         assert_eq!(way(&chain[3], &link(99, 3, None)).await, [('-', 6), ('+', 3)], "another chain");
+        let mut long = link(1, 1, None);
+        for epoch in 2..=1200 {
+            let mut digest = [9; 32];
+            digest[..8].copy_from_slice(&i64::to_le_bytes(epoch));
+            let at = TipsetRef { epoch: Epoch(epoch), key: TipsetKey(vec![CommP(digest).cid()]) };
+            long = Link { at, parents: Some(long.at.key) };
+            heads.shared.kept.lock().insert(long.clone());
+        }
+        assert_eq!(way(&chain[0], &long).await, [('-', 1), ('+', 1200)], "too long a way");
         assert!(heads.shared.way(&chain[0], &link(98, 9, Some(97))).await.is_err(), "the node is away");
     }
 

@@ -12,7 +12,7 @@ pub mod signer;
 pub mod wallet;
 
 pub use client::{LotusClient, LotusConfig};
-pub use outbox::{OutboxEntry, OutboxState, Senders};
+pub use outbox::{Limits, OutboxEntry, OutboxState, Senders};
 
 pub use actor::{
     ActorCall, ActorsVersion, EncodeError, LimitError, ReturnError, UnknownNetworkVersion, decode_call, decode_message,

@@ -8,7 +8,7 @@ use crate::{
 use anyhow::{Context as _, anyhow};
 use damocles_core::pool::{ProcessorPool, TaskKind};
 use damocles_seal::{
-    pool::{CommandSpec, Limits, LocalPool, PoolSpec, SlotSpec, TimeLimit},
+    pool::{CommandSpec, Limits, LocalPool, PoolSpec, SlotSpec},
     processor::{self, ServeOptions, Served},
 };
 use std::{path::Path, sync::Arc};
@@ -23,7 +23,7 @@ pub(crate) const OWN: &str = "/proc/self/exe";
 ///
 /// A slot cannot be had as it is configured.
 pub fn pool(slots: &[Configured], processors: &Processors) -> Result<Arc<dyn ProcessorPool>, Failure> {
-    let times = slots.iter().map(|slot| (slot.kind.task_kind(), processors.limitation.timeout_of(slot.kind))).collect();
+    let time = slots.iter().map(|slot| (slot.kind.task_kind(), processors.limitation.timeout_of(slot.kind))).collect();
     let own = Path::new(OWN);
     let slots = slots.iter().map(|slot| spec_of(slot, own)).collect::<Result<_, _>>()?;
     let mut spec = PoolSpec::new(slots);
@@ -31,10 +31,10 @@ pub fn pool(slots: &[Configured], processors: &Processors) -> Result<Arc<dyn Pro
     spec.limits = Limits {
         concurrent: processors.limitation.concurrent.iter().map(|(k, n)| (k.task_kind(), count(*n))).collect(),
         staggered: processors.limitation.staggered.iter().map(|(k, gap)| (k.task_kind(), gap.0)).collect(),
+        time,
         ext_locks: processors.ext_locks.iter().map(|(name, n)| (name.clone(), count(*n))).collect(),
     };
-    let pool = LocalPool::new(spec).context("set up processors")?;
-    Ok(Arc::new(TimeLimit::new(Arc::new(pool), times)))
+    Ok(Arc::new(LocalPool::new(spec).context("set up processors")?))
 }
 
 /// Says which setting this version cannot honour: a slot that is not as it was asked for does not start.

@@ -4,7 +4,7 @@ use crate::exit::Failure;
 use anyhow::Context as _;
 use nix::fcntl::{Flock, FlockArg};
 use sqlx::{AnyPool, Connection as _, Executor as _, any::AnyPoolOptions};
-use std::{fs::File, path::Path};
+use std::{fmt::Write as _, fs::File, path::Path};
 
 /// An open database, and the lock that keeps a second daemon from opening it.
 #[derive(Debug)]
@@ -42,11 +42,27 @@ impl Database {
             // A full disk makes SQLite roll back by itself, after which the driver believes that it is still inside the
             // transaction and begins no other one on this connection.
             .before_acquire(|connection, _| Box::pin(async move { Ok(!connection.is_in_transaction()) }))
-            .connect(&format!("sqlite://{}?mode=rwc", path.display()))
+            .connect(&url_of(path)?)
             .await
             .with_context(|| format!("open database `{}`", path.display()))?;
         Ok(Self { pool, _lock: lock })
     }
+}
+
+/// The path as a URL: what means something else there is escaped.
+fn url_of(path: &Path) -> Result<String, Failure> {
+    let unusable = || anyhow::anyhow!("database `{}`: the path is not UTF-8", path.display());
+    let mut url = "sqlite://".to_owned();
+    for byte in path.to_str().with_context(unusable)?.bytes() {
+        if byte.is_ascii_alphanumeric() || b"/-._~".contains(&byte) {
+            url.push(char::from(byte));
+        } else {
+            // Writing to a string cannot fail.
+            let _ = write!(url, "%{byte:02X}");
+        }
+    }
+    url.push_str("?mode=rwc");
+    Ok(url)
 }
 
 /// SQLite lets several processes in; two managers on one database would both own every sender's nonce.
@@ -57,4 +73,21 @@ fn lock(path: &Path) -> Result<Flock<File>, Failure> {
         Failure::from(anyhow::Error::new(errno).context(format!("database `{}` is in use", path.display())))
             .hint("a daemon runs on this home already; stop it, or name another with --home")
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn any_name_of_a_directory_will_do() {
+        let dir = tempfile::tempdir().unwrap();
+        for name in ["plain", "a b", "what?mode=memory", "a#b", "100%20", "d\u{e9}p\u{f4}t", "it's"] {
+            let file = dir.path().join(name).join("manager.db");
+            std::fs::create_dir(file.parent().unwrap()).unwrap();
+            let database = Database::open(&file).await.unwrap();
+            sqlx::query("CREATE TABLE t (n INTEGER)").execute(&database.pool).await.unwrap();
+            assert!(file.is_file(), "{name}");
+        }
+    }
 }

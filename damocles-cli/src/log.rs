@@ -12,6 +12,7 @@ pub const DEFAULT_FILTER: &str = "info,sqlx=warn,hyper=warn,reqwest=warn,storage
 /// # Errors
 ///
 /// The filter cannot be understood. A logger that is installed already stays.
+#[expect(clippy::disallowed_methods, reason = "the program reads its environment")]
 pub fn init(filter: Option<&str>) -> Result<(), Failure> {
     let named = |name: &'static str| std::env::var_os(name).map(|v| (name, v.to_string_lossy().into_owned()));
     let (origin, text) = filter

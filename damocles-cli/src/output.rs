@@ -67,6 +67,7 @@ impl Printer {
 }
 
 /// Whether the user asked for no colour, see <https://no-color.org>.
+#[expect(clippy::disallowed_methods, reason = "the program reads its environment")]
 pub fn no_color() -> bool {
     std::env::var_os("NO_COLOR").is_some_and(|v| !v.is_empty())
 }

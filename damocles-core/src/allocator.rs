@@ -26,7 +26,8 @@ pub struct AllocateRequest {
 /// The right of one sealing store to work on one sector.
 ///
 /// A lease does not end by itself: past `heard_until` the sector is shown as silent, and the same store may take it
-/// up again on any machine, under a higher fence. Only an operator's release gives it to another store.
+/// up again on any machine, under a higher fence. Only an operator's release opens it to another store, which has to
+/// bring what was sealed with it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SectorLease {
     /// The sector.
@@ -125,7 +126,9 @@ impl Kind for AllocErrorKind {
 
     fn hint(self) -> Option<&'static str> {
         match self {
-            Self::HeldElsewhere => Some("`damocles-manager sectors release SECTOR` gives it to another store"),
+            Self::HeldElsewhere => Some(
+                "`damocles-manager sectors release SECTOR` ends that lease; without a stored replica it gives the sector up",
+            ),
             Self::Fenced => Some("another process works on this store; stop one of them"),
             _ => None,
         }

@@ -72,11 +72,15 @@ impl Job {
 ///
 /// # Contract
 ///
-/// - `run` resolves only when no process that it started for the job alone is left.
+/// - `run` resolves only when no process that it started for the job alone is left. The one exception is a process that
+///   the kernel does not let die, e.g. one that waits for a disk that is gone: seconds after it was killed, `run` fails
+///   all the same, and its slot stays taken until the process is gone.
 /// - When `cx.cancel` fires, the pool asks the processor to stop, waits for the grace period, then kills its whole
 ///   process group, and `run` fails with [`PoolErrorKind::Cancelled`].
 /// - Dropping the future kills the processor without grace.
 /// - Waiting for a free slot is part of `run`; a full pool is not an error.
+/// - A pool may limit the time of a job, counted from the moment at which it has a slot. A job that takes longer is
+///   stopped like a cancelled one, and `run` fails with [`PoolErrorKind::TimedOut`].
 /// - A kind without any slot fails at once with [`PoolErrorKind::NoProcessor`].
 /// - After `drain` began, `run` fails with [`PoolErrorKind::Draining`]; `drain` resolves when running jobs have ended.
 #[async_trait]
@@ -161,6 +165,8 @@ pub enum PoolErrorKind {
     DiskFull,
     /// The job was cancelled.
     Cancelled,
+    /// The job took longer than the pool lets it.
+    TimedOut,
     /// The pool takes no more jobs.
     Draining,
     /// The task could not be encoded.
@@ -177,6 +183,7 @@ impl fmt::Display for PoolErrorKind {
             Self::Failed => "the processor reported a failure",
             Self::DiskFull => "the processor found no space left",
             Self::Cancelled => "cancelled",
+            Self::TimedOut => "the processor took longer than it may",
             Self::Draining => "the pool takes no more jobs",
             Self::Encoding => "the task could not be encoded",
         })
@@ -192,6 +199,7 @@ impl Kind for PoolErrorKind {
             | Self::Failed
             | Self::DiskFull
             | Self::Cancelled
+            | Self::TimedOut
             | Self::Draining => Recovery::RETRY,
             Self::NoProcessor | Self::Encoding => Recovery::Park,
         }
@@ -200,6 +208,9 @@ impl Kind for PoolErrorKind {
     fn hint(self) -> Option<&'static str> {
         match self {
             Self::NoProcessor => Some("add a [[processors.<kind>]] entry for it"),
+            Self::TimedOut => {
+                Some("see why it hangs, or give it more time with `processors.limitation.timeout.<kind>`")
+            }
             _ => None,
         }
     }

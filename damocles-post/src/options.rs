@@ -15,7 +15,7 @@ pub struct Options {
     pub submit_confidence: i64,
     /// How long before the protocol's last epoch a duty is due.
     pub due_margin: i64,
-    /// The most partitions in one proof: 1 to 3.
+    /// The most partitions in one proof: 1 to 3, and fewer where they hold more than [`Self::MAX_SECTORS_PER_PROOF`].
     pub partitions_per_proof: u64,
     /// The most partitions in one declaration of recoveries.
     pub partitions_per_declaration: usize,
@@ -23,11 +23,13 @@ pub struct Options {
     pub lookahead: u64,
     /// The most messages for one duty.
     pub attempts: u32,
-    /// How many faulty sectors are checked at a time.
+    /// How many sectors are read alone at a time, and never more than the pool has slots for it.
     pub parallel_checks: usize,
-    /// How long a reader of challenges may take in any case. Beyond that it may take a share of the epochs that are left
-    /// until the duty is due; a reader that takes longer hangs.
+    /// How long a reader of challenges or a prover may take in any case. Beyond that it may take a share of the epochs that
+    /// are left until the duty is due; one that takes longer hangs.
     pub least_read_time: Duration,
+    /// How long the pool is waited for when it stops a job.
+    pub stop_time: Duration,
     /// How long the chain client may take for one answer.
     pub chain_timeout: Duration,
 }
@@ -35,6 +37,10 @@ pub struct Options {
 impl Options {
     /// The protocol takes no more partitions in one message.
     pub const MAX_PARTITIONS_PER_PROOF: u64 = 3;
+
+    /// The most sectors in one proof, unless a single partition has more: two full partitions of 32 GiB sectors. The
+    /// vanilla proof of each is 25 KiB, and all of them go to the prover in one piece.
+    pub const MAX_SECTORS_PER_PROOF: usize = 2 * 2349;
 }
 
 impl Default for Options {
@@ -50,6 +56,7 @@ impl Default for Options {
             attempts: 5,
             parallel_checks: 8,
             least_read_time: Duration::from_secs(10),
+            stop_time: Duration::from_secs(30),
             chain_timeout: Duration::from_secs(60),
         }
     }

@@ -53,10 +53,18 @@ fn proofs(view: &ProvingView, deadline: &DeadlineInfo, state: &DeadlineState, op
     if now < deadline.challenge + options.challenge_confidence.max(0) || now >= due {
         return Vec::new();
     }
-    let per_proof = options.partitions_per_proof.clamp(1, Options::MAX_PARTITIONS_PER_PROOF);
+    let per_proof = per_proof(state, options);
     let partitions = to_prove(state, deadline.open <= now);
     let groups = partitions.chunk_by(|(a, _), (b, _)| a.0 / per_proof == b.0 / per_proof);
     groups.map(|group| duty(view, deadline, due, DutyKind::Prove { partitions: group.to_vec() })).collect()
+}
+
+/// Counted by the largest partition with all that it ever held, so that groups stay what they are while a deadline is
+/// proven.
+fn per_proof(state: &DeadlineState, options: &Options) -> u64 {
+    let largest = state.partitions.iter().map(|p| p.all.len()).max().unwrap_or_default().max(1);
+    let fitting = u64::try_from(Options::MAX_SECTORS_PER_PROOF / largest);
+    options.partitions_per_proof.clamp(1, Options::MAX_PARTITIONS_PER_PROOF).min(fitting.unwrap_or(u64::MAX)).max(1)
 }
 
 fn recoveries(view: &ProvingView, deadline: &DeadlineInfo, state: &DeadlineState, options: &Options) -> Vec<Duty> {
@@ -162,6 +170,32 @@ mod tests {
         assert_eq!(groups(&[]), [vec![0, 1, 2], vec![3, 5], vec![6]]);
         assert_eq!(groups(&[0, 1, 2]), [vec![3, 5], vec![6]]);
         assert_eq!(groups(&[1, 6]), [vec![0, 2], vec![3, 5]]);
+    }
+
+    #[test]
+    fn no_group_holds_more_sectors_than_a_prover_is_given() {
+        for (sizes, asked, groups) in [
+            (vec![2349, 2349, 2349, 2349, 100], 3, vec![vec![0, 1], vec![2, 3], vec![4]]),
+            (vec![2300, 2300, 2300], 3, vec![vec![0, 1], vec![2]]),
+            (vec![2350, 2350], 3, vec![vec![0], vec![1]]),
+            (vec![10_000, 1], 3, vec![vec![0], vec![1]]),
+            (vec![1566, 1566, 1566, 10], 3, vec![vec![0, 1, 2], vec![3]]),
+            (vec![2, 2, 2, 2], 3, vec![vec![0, 1, 2], vec![3]]),
+            (vec![2349, 2349, 2349], 1, vec![vec![0], vec![1], vec![2]]),
+            (vec![2, 2, 2], 0, vec![vec![0], vec![1], vec![2]]),
+            (vec![2, 2, 2, 2], 9, vec![vec![0, 1, 2], vec![3]]),
+        ] {
+            let of = |(i, size): (u64, &u64)| {
+                let numbers: Vec<u64> = (0..*size).map(|n| n + 10_000 * i).collect();
+                partition(&numbers, &[], &[])
+            };
+            let state = holding((0..).zip(&sizes).map(of).collect(), &[]);
+            let options = Options { partitions_per_proof: asked, ..Options::default() };
+            let duties = plan(&view(610, vec![(10, state)]), &options);
+            let seen: Vec<Vec<u64>> =
+                duties.iter().map(|d| partitions_of(&d.what).iter().map(|(i, _)| i.0).collect()).collect();
+            assert_eq!(seen, groups, "{sizes:?} by {asked}");
+        }
     }
 
     #[test]

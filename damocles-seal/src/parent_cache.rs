@@ -74,24 +74,37 @@ impl ParentCache {
         let path = self.dir.join(format!("{name}.cache"));
         let digest = published(&name).ok_or_else(|| ParentCacheError::Unpublished { path: path.clone() })?;
         let failed = |source| ParentCacheError::Io { path: path.clone(), source };
+        if Mark::fits(&path, digest) {
+            return Ok(path);
+        }
         fs::create_dir_all(&self.dir).map_err(failed)?;
         let lock = path.with_extension("lock");
         let options = || fs::OpenOptions::new();
-        let lock = options().create(true).truncate(false).write(true).open(lock).map_err(failed)?;
+        let lock = match options().create(true).truncate(false).write(true).open(lock) {
+            Ok(lock) => lock,
+            // Whoever may only read the directory can use what is there.
+            Err(_) if self.is_good(&path, digest).map_err(failed)? => return Ok(path),
+            Err(error) => return Err(failed(error)),
+        };
         lock.file().lock().map_err(failed)?;
         if self.is_good(&path, digest).map_err(failed)? {
             return Ok(path);
         }
         remove_if_there(&path).map_err(failed)?;
         let temporary = temporary(&path);
-        let made = write(&graph, &temporary)?;
-        if made != digest {
-            remove_if_there(&temporary).map_err(failed)?;
-            return Err(ParentCacheError::Digest { path, made, published: digest.to_owned() });
+        let placed = write(&graph, &temporary).and_then(|made| {
+            if made != digest {
+                return Err(ParentCacheError::Digest { path: path.clone(), made, published: digest.to_owned() });
+            }
+            fs::rename(&temporary, &path).map_err(failed)
+        });
+        if placed.is_err() {
+            // 56 GiB for large sectors. The error that is under way says more.
+            let _ = remove_if_there(&temporary);
         }
-        fs::rename(&temporary, &path).map_err(failed)?;
+        placed?;
         sync_dir(parent(&path)).map_err(failed)?;
-        Mark::of(&path, digest).and_then(|mark| mark.save(&path)).map_err(failed)?;
+        Mark::of(&path, digest).map_err(failed)?.try_save(&path);
         Ok(path)
     }
 
@@ -101,14 +114,14 @@ impl ParentCache {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
             Err(error) => return Err(error),
         };
-        if Mark::read(path).as_ref() == Some(&mark) {
+        if Mark::fits(path, digest) {
             return Ok(true);
         }
         // Somebody else's, perhaps whole, perhaps half-written and written out later: synced before it is believed.
         fs::File::open(path)?.sync_all()?;
         let good = hash(path)? == digest && Mark::of(path, digest)? == mark;
         if good {
-            mark.save(path)?;
+            mark.try_save(path);
         }
         Ok(good)
     }
@@ -130,9 +143,16 @@ impl Mark {
         serde_json::from_slice(&fs::read(Self::path(cache)).ok()?).ok()
     }
 
-    fn save(&self, cache: &Path) -> io::Result<()> {
-        let json = serde_json::to_vec(self)?;
-        replace(&Self::path(cache), |file| file.write_all(&json))
+    /// Whether the cache is the one that was checked.
+    fn fits(cache: &Path, digest: &str) -> bool {
+        Self::read(cache).is_some_and(|read| Self::of(cache, digest).is_ok_and(|now| now == read))
+    }
+
+    /// Without a mark the cache is checked again the next time, which costs no more than time.
+    fn try_save(&self, cache: &Path) {
+        if let Ok(json) = serde_json::to_vec(self) {
+            let _ = replace(&Self::path(cache), |file| file.write_all(&json));
+        }
     }
 }
 
@@ -333,6 +353,22 @@ mod tests {
         cache.ensure(proof_type).unwrap();
         assert_eq!(inode(&path), foreign, "another program's good file is kept");
         assert!(Mark::path(&path).exists(), "and not checked again");
+    }
+
+    #[test]
+    fn a_good_cache_is_used_where_nothing_can_be_written() {
+        let dir = tempfile::tempdir().unwrap();
+        let cache = ParentCache::new(dir.path());
+        let proof_type = SealProofType::of(SectorSize::KiB2);
+        let path = cache.ensure(proof_type).unwrap();
+        // Neither the lock nor the mark can be written, whoever runs this.
+        for name in [path.with_extension("lock"), Mark::path(&path)] {
+            fs::remove_file(&name).unwrap();
+            fs::create_dir_all(name.join("in the way")).unwrap();
+        }
+        assert_eq!(cache.ensure(proof_type).unwrap(), path);
+        fs::write(&path, "spoilt").unwrap();
+        cache.ensure(proof_type).unwrap_err();
     }
 
     #[test]

@@ -13,6 +13,7 @@ use damocles_core::{
     pipeline::{SealError, SealErrorKind, SealingPipeline, SectorProgress, StageId, Step, Wake},
 };
 use parking_lot::Mutex;
+use serde_json::Value;
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 /// After so many rewinds to one stage since the sector was opened, it waits for an operator.
@@ -30,7 +31,6 @@ pub struct StagedPipeline {
     plan: Plan,
     journal: Arc<dyn Journal>,
     service: Option<Arc<dyn SealingService>>,
-    limits: BTreeMap<StageId, Duration>,
     open: Mutex<BTreeMap<SectorId, Arc<tokio::sync::Mutex<OpenSector>>>>,
 }
 
@@ -40,6 +40,9 @@ struct OpenSector {
     /// The stage whose start is journalled and that has not failed since: a stage that waits is asked again without
     /// another start.
     started: Option<StageId>,
+    /// The output of a stage that ended when the journal could not be written. It may have cost hours, so that it is
+    /// recorded by the next step that can, instead of being made again.
+    unrecorded: Option<(StageId, Value)>,
     /// What the manager made of the sector behind our back.
     ended: Option<Ended>,
     closed: bool,
@@ -70,20 +73,13 @@ impl Ended {
 impl StagedPipeline {
     /// A pipeline that follows `plan` and records in `journal`.
     pub fn new(plan: Plan, journal: Arc<dyn Journal>) -> Self {
-        Self { plan, journal, service: None, limits: BTreeMap::new(), open: Mutex::default() }
+        Self { plan, journal, service: None, open: Mutex::default() }
     }
 
     /// Tells `service` of every step, after it is recorded.
     #[must_use]
     pub fn reporting_to(mut self, service: Arc<dyn SealingService>) -> Self {
         self.service = Some(service);
-        self
-    }
-
-    /// Stops a run of `stage` that takes longer.
-    #[must_use]
-    pub fn with_limit(mut self, stage: StageId, limit: Duration) -> Self {
-        self.limits.insert(stage, limit);
         self
     }
 
@@ -125,27 +121,23 @@ impl StagedPipeline {
         Ok(())
     }
 
-    /// Runs a stage to its end: the pool must see the cancellation, so that the future is never dropped for it.
-    async fn run(&self, stage: &dyn Stage, record: &SectorRecord, cx: &Context) -> Result<StageOutcome, SealError> {
-        let Some(limit) = self.limits.get(&stage.id()).copied() else {
-            return stage.run(record, cx).await;
-        };
-        let cx = cx.child();
-        let run = stage.run(record, &cx);
-        tokio::pin!(run);
-        if let Ok(outcome) = tokio::time::timeout(limit, &mut run).await {
-            return outcome;
+    /// Starts a stage and runs it to its end: the pool must see the cancellation, so that the future is never dropped for
+    /// it. A stage whose output could not be recorded is not run again.
+    async fn run(
+        &self,
+        open: &mut OpenSector,
+        record: &SectorRecord,
+        stage: &dyn Stage,
+        cx: &Context,
+    ) -> Result<StageOutcome, SealError> {
+        let name = stage.id();
+        if let Some((of, output)) = open.unrecorded.take()
+            && of == name
+        {
+            return Ok(StageOutcome::Done(output));
         }
-        cx.cancel.cancel();
-        match run.await {
-            Err(error) if error.kind() == SealErrorKind::Cancelled => {
-                Err(Error::new(SealErrorKind::Stage, "run stage")
-                    .with("limit in seconds", limit.as_secs())
-                    .because(error))
-            }
-            // It ended while it was being stopped: a result is kept.
-            other => other,
-        }
+        self.start(open, &name, cx).await?;
+        stage.run(record, cx).await
     }
 
     async fn record(
@@ -164,8 +156,11 @@ impl StagedPipeline {
                 Ok(Step::Waiting { stage: name, until })
             }
             StageOutcome::Done(output) => {
-                let done = NewEntry::done(name.clone(), stage.version(), output);
-                self.journal.append(id, fence, done).await?;
+                let done = NewEntry::done(name.clone(), stage.version(), output.clone());
+                if let Err(error) = self.journal.append(id, fence, done).await {
+                    open.unrecorded = Some((name, output));
+                    return Err(error);
+                }
                 open.started = None;
                 emit(cx, id, &name, StageEvent::Advanced);
                 let at = self.plan.stages().iter().position(|s| s.id() == name);
@@ -232,14 +227,15 @@ fn note(cx: &Context, text: String) {
 impl SealingPipeline for StagedPipeline {
     async fn open(&self, lease: SectorLease) -> Result<SectorId, SealError> {
         let id = lease.sector;
-        let fresh = OpenSector { lease: lease.clone(), started: None, ended: None, closed: false };
+        let fresh = OpenSector { lease: lease.clone(), started: None, unrecorded: None, ended: None, closed: false };
         let known = self.open.lock().get(&id).cloned();
         if let Some(known) = known {
             // A running step goes on under its own lease; the new one counts from the next step on.
             let mut open = known.lock().await;
             if !open.closed {
                 self.journal.open(&lease).await?;
-                *open = fresh;
+                let unrecorded = open.unrecorded.take();
+                *open = OpenSector { unrecorded, ..fresh };
                 return Ok(id);
             }
         }
@@ -267,15 +263,14 @@ impl SealingPipeline for StagedPipeline {
             return Ok(Step::Finished);
         };
         let name = stage.id();
-        self.start(&mut open, &name, cx).await?;
-        let outcome = self.run(&**stage, &record, cx).await;
+        let outcome = self.run(&mut open, &record, &**stage, cx).await;
         let step = match outcome {
             Ok(outcome) => self.record(&mut open, &record, &**stage, outcome, cx).await,
             Err(error) => Err(error),
         };
         if let Err(error) = &step {
-            // A manager that is away did not run the stage: the same start goes on.
-            if error.kind() != SealErrorKind::Service {
+            // What waits for a manager that is away or for room is repeated without end: the same start goes on.
+            if !matches!(error.kind(), SealErrorKind::Service | SealErrorKind::DiskFull) {
                 open.started = None;
             }
             let recovery = error.recovery();
@@ -306,6 +301,7 @@ impl SealingPipeline for StagedPipeline {
         let entry = NewEntry::rewound(stage.clone(), &dropped, "asked for by an operator");
         self.journal.append(id, open.lease.fence, entry).await?;
         open.started = None;
+        open.unrecorded = None;
         Ok(())
     }
 

@@ -95,6 +95,7 @@ pub struct Fate {
 }
 
 impl Fate {
+    #[expect(clippy::disallowed_methods, reason = "a test tells it so what to do")]
     fn of_environment() -> Self {
         let file = |name| std::env::var_os(name).map(PathBuf::from);
         Self { doom: file(DOOM), diary: file(DIARY), mood: file(MOOD) }
@@ -246,20 +247,21 @@ pub fn registry(fate: &Fate, snarks: Snarks) -> Registry {
     }
 }
 
-/// The program: `damocles-test-prover KIND [real]`.
+/// The program: `damocles-test-prover KIND [real LOCK]`. Real proofs take turns by the lock.
 #[expect(clippy::print_stderr, reason = "a program talks on standard error")]
 pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     let words: Option<Vec<String>> = args.into_iter().skip(1).map(|a| a.into_string().ok()).collect();
-    let (kind, snarks) = match words.as_deref() {
-        Some([kind]) => (kind.clone(), Snarks::Fake),
-        Some([kind, real]) if real == "real" => (kind.clone(), Snarks::Real),
+    let (kind, snarks, lock) = match words.as_deref() {
+        Some([kind]) => (kind.clone(), Snarks::Fake, None),
+        Some([kind, real, lock]) if real == "real" => (kind.clone(), Snarks::Real, Some(lock.into())),
         _ => {
-            eprintln!("usage: damocles-test-prover KIND [real]");
+            eprintln!("usage: damocles-test-prover KIND [real LOCK]");
             return ExitCode::from(2);
         }
     };
     let mut options = ServeOptions::default();
     options.kinds = Some(vec![TaskKind::read(kind)]);
+    options.turn_lock = lock;
     match serve(registry(&Fate::of_environment(), snarks), &options) {
         Ok(_) => ExitCode::SUCCESS,
         Err(error) => {

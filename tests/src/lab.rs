@@ -76,6 +76,8 @@ pub struct Options {
     pub max_retries: u32,
     /// Other programs for some kinds of task.
     pub provers: BTreeMap<&'static str, PathBuf>,
+    /// How long tasks of some kinds may take in the worker.
+    pub timeouts: BTreeMap<&'static str, &'static str>,
     /// Other places for the stores `sealing` and `persist`.
     pub stores: BTreeMap<&'static str, PathBuf>,
 }
@@ -109,6 +111,7 @@ impl Default for Options {
             network: "devnet-fake-lab".to_owned(),
             epoch_ms: 20,
             max_retries: 5,
+            timeouts: BTreeMap::new(),
             provers: BTreeMap::new(),
             stores: BTreeMap::new(),
         }
@@ -284,6 +287,7 @@ impl Lab {
         config.listen.address = address;
         let persist = StoreSection { name: "persist".to_owned(), path: self.store("persist"), read_only: false };
         config.persist_stores = vec![persist];
+        config.pieces.dirs = vec![self.path("pieces")];
         config.commitment.confidence = 3;
         config.proving.confidence = 3;
         config.proving.challenge_confidence = 1;
@@ -306,6 +310,12 @@ impl Lab {
             sealing = quoted(&self.store("sealing"))?,
             persist = quoted(&self.store("persist"))?,
         );
+        if !self.options.timeouts.is_empty() {
+            writeln!(text, "\n[processors.limitation.timeout]")?;
+        }
+        for (kind, time) in &self.options.timeouts {
+            writeln!(text, "{kind} = \"{time}\"")?;
+        }
         self.write_processors(&mut text, Parent::Worker, &SEALING)?;
         Ok(text)
     }
@@ -313,11 +323,11 @@ impl Lab {
     fn write_processors(&self, text: &mut String, parent: Parent, kinds: &[&str]) -> anyhow::Result<()> {
         for kind in kinds {
             let bin = self.options.provers.get(kind).unwrap_or(&self.bins.prover);
-            let args: &[&str] = match self.options.snarks {
-                Snarks::Fake => &[kind],
-                Snarks::Real => &[kind, "real"],
+            let args = match self.options.snarks {
+                Snarks::Fake => format!("\"{kind}\""),
+                Snarks::Real => format!("\"{kind}\", \"real\", {}", quoted(&self.path("proving.lock"))?),
             };
-            writeln!(text, "\n[[processors.{kind}]]\nbin = {}\nargs = {args:?}", quoted(bin)?)?;
+            writeln!(text, "\n[[processors.{kind}]]\nbin = {}\nargs = [{args}]", quoted(bin)?)?;
             writeln!(text, "stable_wait = \"5s\"")?;
             for (name, file) in [(DOOM, self.doom(parent)), (DIARY, self.diary(parent)), (MOOD, self.mood())] {
                 writeln!(text, "envs.{name} = {}", quoted(&file)?)?;
@@ -466,6 +476,17 @@ impl Lab {
     pub async fn note_hit(&mut self) -> anyhow::Result<()> {
         let journal = self.journal().await?;
         self.hits.add(&journal);
+        Ok(())
+    }
+
+    /// Notes that somebody whom the worker asks was killed now.
+    ///
+    /// # Errors
+    ///
+    /// The journal cannot be read.
+    pub async fn note_absence(&mut self) -> anyhow::Result<()> {
+        let journal = self.journal().await?;
+        self.hits.add_absence(&journal);
         Ok(())
     }
 

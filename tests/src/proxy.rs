@@ -81,6 +81,7 @@ impl Proxy {
             target: watch::Sender::new(target),
             mode: watch::Sender::new(Mode::Forward),
             subscriptions: watch::Sender::new(0),
+            rubbish: watch::Sender::new(0),
             trap: Arc::default(),
             count: Arc::default(),
             spring,
@@ -123,6 +124,11 @@ impl Proxy {
         self.sprung.recv().await;
     }
 
+    /// How many calls were answered by rubbish so far, as a value to wait on.
+    pub fn rubbish(&self) -> watch::Receiver<u64> {
+        self.shared.rubbish.subscribe()
+    }
+
     /// How many WebSockets were opened so far, as a value to wait on.
     pub fn subscriptions(&self) -> watch::Receiver<u64> {
         self.shared.subscriptions.subscribe()
@@ -140,6 +146,7 @@ struct Shared {
     target: watch::Sender<SocketAddr>,
     mode: watch::Sender<Mode>,
     subscriptions: watch::Sender<u64>,
+    rubbish: watch::Sender<u64>,
     trap: Arc<parking_lot::Mutex<Option<Trap>>>,
     count: Arc<AtomicU64>,
     spring: mpsc::UnboundedSender<()>,
@@ -183,7 +190,7 @@ async fn accept(listener: TcpListener, shared: Shared) {
                         match mode {
                             Mode::Forward => forward(client, shared.clone()).await,
                             Mode::Refuse => Ok(()),
-                            Mode::Answer(rubbish) => talk_rubbish(client, rubbish).await,
+                            Mode::Answer(rubbish) => talk_rubbish(client, rubbish, &shared.rubbish).await,
                         }
                     };
                     // A broken connection is what this proxy is for.
@@ -250,7 +257,7 @@ async fn forward(client: TcpStream, shared: Shared) -> std::io::Result<()> {
     }
 }
 
-async fn talk_rubbish(mut client: TcpStream, rubbish: Rubbish) -> std::io::Result<()> {
+async fn talk_rubbish(mut client: TcpStream, rubbish: Rubbish, count: &watch::Sender<u64>) -> std::io::Result<()> {
     let mut request = Vec::new();
     let mut buffer = vec![0; 64 << 10];
     let body = loop {
@@ -275,6 +282,7 @@ async fn talk_rubbish(mut client: TcpStream, rubbish: Rubbish) -> std::io::Resul
         Rubbish::Noise => b"\x00\xff\r\n\r\nnoise".to_vec(),
     };
     client.write_all(&answer).await?;
+    count.send_modify(|n| *n += 1);
     client.shutdown().await
 }
 

@@ -160,9 +160,25 @@ async fn a_task_that_panics_forks_or_hangs_loses_nothing() {
     lab.thread_shows("hang", |t| t.state == ThreadState::Running && t.stage.as_deref() == Some("pc2")).await.unwrap();
     std::fs::remove_file(lab.mood()).unwrap();
     // An operator looks at the list, drains in vain and stops the worker.
-    lab.worker.stop().await.unwrap();
+    assert_eq!(lab.worker.stop().await.unwrap(), Some(75), "what ran has not ended: {}", lab.last_words());
     lab.worker.start().await.unwrap();
     ends_well(&lab).await;
+}
+
+#[tokio::test]
+async fn a_task_that_hangs_is_stopped_and_tried_again() {
+    let timeouts = BTreeMap::from([("pc2", "8s")]);
+    let mut lab = Lab::prepare(bins(), Options { timeouts, max_retries: 1000, ..Options::default() }).await.unwrap();
+    std::fs::write(lab.mood(), "pc2 hang").unwrap();
+    lab.worker.start().await.unwrap();
+    let thread = lab.thread_shows("the end of the hang", |t| t.last_error.is_some()).await.unwrap();
+    assert!(error_of(&thread).contains("pc2") && error_of(&thread).contains("longer than it may"), "{thread:#?}");
+    assert_eq!(thread.stage.as_deref(), Some("pc2"));
+    std::fs::remove_file(lab.mood()).unwrap();
+    ends_well(&lab).await;
+    let starts = lab.journal().await.unwrap().starts();
+    assert!(starts.get(&(1, "pc2".to_owned())).is_some_and(|n| *n >= 2), "{starts:?}");
+    assert_eq!(starts.get(&(1, "pc1".to_owned())), Some(&1), "{starts:?}");
 }
 
 #[tokio::test]
@@ -177,8 +193,10 @@ async fn a_manager_that_is_away_is_waited_for() {
         lab.to_manager.become_peer(Mode::Forward);
     }
     for rubbish in [Rubbish::Html, Rubbish::Null, Rubbish::Error] {
+        let mut met = lab.to_manager.rubbish();
+        met.borrow_and_update();
         lab.to_manager.become_peer(Mode::Answer(rubbish));
-        tokio::time::sleep(Duration::from_millis(300)).await;
+        tokio::time::timeout(Duration::from_secs(60), met.changed()).await.expect("a call meets it").unwrap();
         lab.to_manager.become_peer(Mode::Forward);
     }
     assert!(lab.worker.is_running());

@@ -19,7 +19,8 @@ async fn the_contract_holds_over(transport: Transport) {
     let id = client.chain.submit(&SubmitKey("create-miner".to_owned()), &home.create_miner()).await.unwrap();
     let receipt = client.chain.landed(&id, 1, &Context::detached()).await.unwrap();
     let miner = receipt.created.expect("a miner was made");
-    conformance::chain::all(client.chain.as_ref(), miner, || ()).await;
+    let landed = async || client.landed_at(miner).await.len();
+    conformance::chain::all(client.chain.as_ref(), miner, || (), landed).await;
     drop(client);
     node.stop().await;
 }

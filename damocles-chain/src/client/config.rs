@@ -1,6 +1,9 @@
 //! How a client is set up.
 
-use crate::{outbox::Senders, rpc::Endpoint};
+use crate::{
+    outbox::{Limits, Senders},
+    rpc::Endpoint,
+};
 use damocles_core::{EventSink, NullSink};
 use std::{sync::Arc, time::Duration};
 
@@ -11,8 +14,12 @@ pub struct LotusConfig {
     pub endpoint: Endpoint,
     /// Who sends messages.
     pub senders: Senders,
+    /// The most that messages may cost.
+    pub limits: Limits,
     /// How often the head is asked for at a node that does not tell of it by itself.
     pub poll_every: Duration,
+    /// After so long without news of the head a node that tells of it by itself is asked for it.
+    pub silence: Duration,
     /// Where the progress of messages is reported.
     pub events: Arc<dyn EventSink>,
 }
@@ -20,6 +27,13 @@ pub struct LotusConfig {
 impl LotusConfig {
     /// The usual set-up: the head is polled every second where it must be, and nothing is reported.
     pub fn new(endpoint: Endpoint, senders: Senders) -> Self {
-        Self { endpoint, senders, poll_every: Duration::from_secs(1), events: Arc::new(NullSink) }
+        Self {
+            endpoint,
+            senders,
+            limits: Limits::default(),
+            poll_every: Duration::from_secs(1),
+            silence: Duration::from_secs(20),
+            events: Arc::new(NullSink),
+        }
     }
 }

@@ -9,7 +9,7 @@ pub use config::LotusConfig;
 use crate::{
     heads::Heads,
     lotus_json::{MinerPower, Version, from_core},
-    outbox::{CheckedSenders, LotusNode, Outbox, OutboxEntry, Store},
+    outbox::{CheckedSenders, LotusNode, Outbox, OutboxEntry, Store, in_chain},
     rpc::RpcClient,
     signer::Signer,
 };
@@ -53,11 +53,12 @@ impl LotusClient {
         let rpc = Arc::new(RpcClient::new(config.endpoint)?);
         let senders = CheckedSenders::check(&config.senders, signer.as_ref(), &rpc).await?;
         let store = Store::open(database).await?;
-        let node = Arc::new(LotusNode::new(Arc::clone(&rpc)));
+        let reserve = in_chain(config.limits.post_reserve);
+        let node = Arc::new(LotusNode::new(Arc::clone(&rpc), config.limits));
         Ok(Arc::new(Self {
-            heads: Heads::new(Arc::clone(&rpc), config.poll_every),
+            heads: Heads::new(Arc::clone(&rpc), config.poll_every, config.silence),
             reads: Reads::new(rpc),
-            outbox: Outbox::new(store, node, signer, senders, config.events),
+            outbox: Outbox::new(store, node, signer, senders, reserve, config.events),
         }))
     }
 

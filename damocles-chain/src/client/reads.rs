@@ -39,6 +39,11 @@ fn key(at: &TipsetRef) -> Value {
     json!(Lotus(at.key.0.clone()))
 }
 
+/// Whether the node's error has these words.
+fn says(error: &ChainError, words: &str) -> bool {
+    RpcError::of(error).is_some_and(|e| e.message.contains(words))
+}
+
 fn malformed(what: &'static str) -> ChainError {
     ChainError::new(ChainErrorKind::Malformed, "read answer").with("what", what)
 }
@@ -160,7 +165,7 @@ impl Reads {
     async fn pre_commit(&self, at: &TipsetRef, id: SectorId) -> Result<Option<SectorPreCommitOnChainInfo>, ChainError> {
         match crate::outbox::pre_commit(&self.rpc, at, id.miner, id.number).await {
             // Older nodes answer an error for what is not there.
-            Err(e) if RpcError::of(&e).is_some_and(|e| e.message.contains("precommit info")) => Ok(None),
+            Err(e) if !is_missing_block(&e) && says(&e, "precommit info") => Ok(None),
             found => found,
         }
     }
@@ -171,7 +176,7 @@ impl Reads {
             Ok(place) => place,
             Err(e) if is_unknown_method(&e) => return Ok(true),
             // In the table and in no partition: what a partition without it leaves behind.
-            Err(e) if e.kind() == ChainErrorKind::NotFound && !is_missing_block(&e) => return Ok(false),
+            Err(e) if !is_missing_block(&e) && says(&e, "not due at any deadline") => return Ok(false),
             Err(e) => return Err(e),
         };
         let partitions = self.partitions_of(at, id.miner, DeadlineIndex(place.deadline)).await?;

@@ -1,15 +1,13 @@
 //! Signed messages: their CIDs and signatures.
 
-use super::randomness::blake2b;
-use crate::lotus_json;
-use bls_signatures::Serialize as _;
+use crate::{lotus_json, signer::verify};
 use cid::Cid;
 use fvm_ipld_encoding::{
     DAG_CBOR, to_vec,
     tuple::{Deserialize_tuple, Serialize_tuple},
 };
 use fvm_shared::{
-    address::{Address, Payload},
+    address::Address,
     crypto::signature::{Signature, SignatureType},
     message::Message,
 };
@@ -63,32 +61,6 @@ impl SignedMessage {
 
     /// Whether the signature is that of the key behind `signer`.
     pub(super) fn verify(&self, signer: &Address) -> bool {
-        let signed = message_cid(&self.message).to_bytes();
-        match (signer.payload(), self.signature.sig_type) {
-            (Payload::Secp256k1(_), SignatureType::Secp256k1) => verify_secp(&self.signature.bytes, &signed, signer),
-            (Payload::BLS(key), SignatureType::BLS) => verify_bls(&self.signature.bytes, &signed, key),
-            _ => false,
-        }
+        verify(signer, &self.signature, &message_cid(&self.message).to_bytes())
     }
-}
-
-fn verify_secp(signature: &[u8], signed: &[u8], signer: &Address) -> bool {
-    let recover = || {
-        let (rs, v) = signature.split_first_chunk::<64>()?;
-        let [v] = v else { return None };
-        let signature = k256::ecdsa::Signature::from_slice(rs).ok()?;
-        let id = k256::ecdsa::RecoveryId::from_byte(*v)?;
-        let key = k256::ecdsa::VerifyingKey::recover_from_prehash(&blake2b(signed), &signature, id).ok()?;
-        Address::new_secp256k1(key.to_encoded_point(false).as_bytes()).ok()
-    };
-    recover().as_ref() == Some(signer)
-}
-
-fn verify_bls(signature: &[u8], signed: &[u8], key: &[u8]) -> bool {
-    let (Ok(key), Ok(signature)) =
-        (bls_signatures::PublicKey::from_bytes(key), bls_signatures::Signature::from_bytes(signature))
-    else {
-        return false;
-    };
-    bls_signatures::verify_messages(&signature, &[signed], &[key])
 }

@@ -307,6 +307,8 @@ impl FileLog {
             *to = *from;
         }
         self.file.write_all_at(&record, self.end).map_err(|e| {
+            // What is left of it would stand before the next record; should that fail too, opening finds it.
+            let _ = self.file.set_len(self.end);
             DevnetError::new(DevnetErrorKind::Store, "write a record").with("path", self.path.display()).because(e)
         })?;
         self.end += record.len() as u64;

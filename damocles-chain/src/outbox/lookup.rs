@@ -20,9 +20,9 @@ pub(crate) fn same_call(one: &Message, other: &Message) -> bool {
     unpriced(one) == unpriced(other)
 }
 
-/// The receipt of a message of this class.
-pub(crate) fn receipt_of(kind: CallKind, found: &Found, said: Option<String>) -> Receipt {
-    let created = (kind == CallKind::CreateMiner && found.exit_code == 0).then(|| created_miner(&found.returned));
+/// The receipt of a message of this class, if that is known.
+pub(crate) fn receipt_of(kind: Option<CallKind>, found: &Found, said: Option<String>) -> Receipt {
+    let created = (kind == Some(CallKind::CreateMiner) && found.exit_code == 0).then(|| created_miner(&found.returned));
     Receipt {
         message: found.message.to_string(),
         exit_code: found.exit_code,

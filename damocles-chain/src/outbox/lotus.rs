@@ -1,7 +1,7 @@
 //! The outbox's node, over Lotus' RPC.
 
 use super::{
-    Found, Node, Push, Search, same_call,
+    Account, Found, Limits, Node, Push, Search, limits, same_call,
     value::{key_param, param, value_of},
 };
 use crate::{
@@ -15,26 +15,57 @@ use damocles_core::{
     chain::{Call, ChainError, ChainErrorKind, TipsetRef},
 };
 use fvm_shared::{address::Address, bigint::BigInt, econ::TokenAmount, message::Message};
+use serde::Deserialize;
 use serde_json::{Value, json};
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 /// The most gas that a block holds.
 const BLOCK_GAS: u64 = 10_000_000_000;
 /// For a message that the actor will refuse, attoFIL a unit of gas.
 const LEAST_PREMIUM: u64 = 100_000;
 
+/// What is read of a message in the pool.
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Pooled {
+    message: PooledMessage,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct PooledMessage {
+    from: Lotus<Address>,
+    nonce: u64,
+}
+
 #[derive(Debug)]
 pub(crate) struct LotusNode {
     rpc: Arc<RpcClient>,
+    limits: Limits,
 }
 
 impl LotusNode {
-    pub(crate) fn new(rpc: Arc<RpcClient>) -> Self {
-        Self { rpc }
+    pub(crate) fn new(rpc: Arc<RpcClient>, limits: Limits) -> Self {
+        Self { rpc, limits }
     }
 
     async fn tipset(&self, key: &[Cid]) -> Result<TipSet, ChainError> {
         self.rpc.call("ChainGetTipSet", json!([Lotus(key.to_vec())])).await
+    }
+
+    fn within_limits(&self, call: &Call, message: Message) -> Result<Message, ChainError> {
+        let fee = message.gas_fee_cap.clone() * message.gas_limit;
+        limits::check("fee", &fee, self.limits.fee(call.kind()))?;
+        Ok(message)
+    }
+
+    /// An actor in the state of a tipset, if it is there.
+    async fn actor(&self, address: &Address, key: Value) -> Result<Option<ActorState>, ChainError> {
+        match self.rpc.call("StateGetActor", json!([param(*address), key])).await {
+            Ok(actor) => Ok(Some(actor)),
+            Err(e) if e.kind() == ChainErrorKind::NotFound && !is_missing_block(&e) => Ok(None),
+            Err(e) => Err(e),
+        }
     }
 
     /// Limit and fees for a message that the node's trial run refuses. It is sent all the same: the receipt, not our
@@ -79,13 +110,30 @@ fn would_be_refused(error: &ChainError) -> bool {
 }
 
 /// What a search that ended in an error says all the same. Lotus loads a message before it looks for it, so that one
-/// that never reached it is an error, and so is one whose nonce another message has.
+/// that never reached it is an error, and so is one whose nonce another message has. Any other text is no answer: a
+/// node that was restored from a snapshot finds a message that landed and then misses its receipt.
 fn said_by_error(error: &ChainError) -> Option<Search> {
     let text = RpcError::of(error)?.message.to_lowercase();
     if text.contains("not a valid replacement message") {
         Some(Search::Taken)
-    } else if ["failed to load message", "could not find"].iter().any(|part| text.contains(part)) {
+    } else if text.contains("failed to load message") {
         Some(Search::Unknown)
+    } else {
+        None
+    }
+}
+
+/// How a node took a message, by the text of its refusal; none if it did not. Both Lotus and Forest are read.
+fn taken(text: &str) -> Option<Push> {
+    let text = text.to_lowercase();
+    let has = |parts: &[&str]| parts.iter().any(|part| text.contains(part));
+    // The pool has another message with this nonce: Lotus begins that like what it says of a known one.
+    if has(&["replace by fee", "increase gaspremium"]) {
+        None
+    } else if has(&["already in mpool", "already in mempool", "already exists", "existing nonce"]) {
+        Some(Push::Accepted)
+    } else if has(&["minimum expected nonce", "nonce too low", "sequence too low"]) {
+        Some(Push::NonceUsed)
     } else {
         None
     }
@@ -107,23 +155,35 @@ impl Node for LotusNode {
             return Ok(None);
         }
         let old: TipSet = self.rpc.call("ChainGetTipSetByHeight", json!([epoch, key_param(head)])).await?;
-        let params = json!([param(*sender), Lotus(old.cids)]);
-        match self.rpc.call::<ActorState>("StateGetActor", params).await {
-            Ok(actor) => Ok(Some(actor.nonce)),
-            Err(e) if e.kind() == ChainErrorKind::NotFound && !is_missing_block(&e) => Ok(None),
-            Err(e) => Err(e),
+        let key = serde_json::to_value(Lotus(old.cids)).expect("a list of CIDs can be written");
+        Ok(self.actor(sender, key).await?.map(|actor| actor.nonce))
+    }
+
+    async fn account(&self, head: &TipsetRef, sender: &Address) -> Result<Account, ChainError> {
+        match self.actor(sender, key_param(head)).await? {
+            Some(actor) => Ok(Account { nonce: actor.nonce, balance: actor.balance }),
+            None => Ok(Account::default()),
         }
     }
 
+    async fn pooled(&self, sender: &Address) -> Result<BTreeSet<u64>, ChainError> {
+        let all: Option<Vec<Pooled>> = self.rpc.call("MpoolPending", json!([[]])).await?;
+        let of_sender = |entry: Pooled| (entry.message.from.0 == *sender).then_some(entry.message.nonce);
+        Ok(all.unwrap_or_default().into_iter().filter_map(of_sender).collect())
+    }
+
     async fn value(&self, head: &TipsetRef, call: &Call) -> Result<TokenAmount, ChainError> {
-        value_of(&self.rpc, head, call).await
+        value_of(&self.rpc, &self.limits, head, call).await
     }
 
     async fn price(&self, _: &TipsetRef, call: &Call, message: Message) -> Result<Message, ChainError> {
         let params = json!([param(message.clone()), Value::Null, []]);
         let priced: Message = match self.rpc.call_form("GasEstimateMessageGas", params).await {
             Ok(priced) => priced,
-            Err(e) if would_be_refused(&e) => return self.price_unrun(call, message).await,
+            Err(e) if would_be_refused(&e) => {
+                let priced = self.price_unrun(call, message).await?;
+                return self.within_limits(call, priced);
+            }
             Err(e) => return Err(e),
         };
         let odd = |what| {
@@ -138,11 +198,8 @@ impl Node for LotusNode {
         if priced.gas_premium.is_negative() || priced.gas_premium > priced.gas_fee_cap {
             return odd("a premium that the fee cap does not cover");
         }
-        if priced.gas_fee_cap.clone() * priced.gas_limit > TokenAmount::from_whole(1000) {
-            return odd("a price of more than 1,000 FIL");
-        }
         let Message { gas_limit, gas_fee_cap, gas_premium, .. } = priced;
-        Ok(Message { gas_limit, gas_fee_cap, gas_premium, ..message })
+        self.within_limits(call, Message { gas_limit, gas_fee_cap, gas_premium, ..message })
     }
 
     async fn push(&self, message: &SignedMessage) -> Result<Push, ChainError> {
@@ -150,15 +207,9 @@ impl Node for LotusNode {
             Ok(_) => return Ok(Push::Accepted),
             Err(error) => error,
         };
-        let text = RpcError::of(&error).map(|e| e.message.to_lowercase()).unwrap_or_default();
-        if ["already in mpool", "already exists", "existing nonce"].iter().any(|t| text.contains(t)) {
-            Ok(Push::Accepted)
-        } else if ["minimum expected nonce", "nonce too low"].iter().any(|t| text.contains(t)) {
-            Ok(Push::NonceUsed)
-        } else {
-            // Funds come and fees fall: a push is never given up, its nonce has to be filled.
-            Err(error.recover_by(Recovery::RETRY))
-        }
+        // Funds come and fees fall: a push is never given up, its nonce has to be filled.
+        let taken = RpcError::of(&error).and_then(|e| taken(&e.message));
+        taken.ok_or_else(|| error.recover_by(Recovery::RETRY))
     }
 
     async fn search(&self, head: &TipsetRef, signed: &SignedMessage, cid: &Cid) -> Result<Search, ChainError> {
@@ -207,6 +258,8 @@ mod tests {
             said_by_error(&ChainError::new(ChainErrorKind::Rejected, "x").because(source))
         };
         assert_eq!(said("failed to load message: ipld: could not find bafy2bza"), Some(Search::Unknown));
+        // A snapshot has the messages and not their receipts.
+        assert_eq!(said("failed to get receipt: amt load: ipld: could not find bafy2bza"), None);
         assert_eq!(
             said(
                 "searching: found message with equal nonce as the one we are looking for that is NOT a valid \
@@ -216,6 +269,28 @@ mod tests {
         );
         assert_eq!(said("node is syncing"), None);
         assert_eq!(said_by_error(&ChainError::new(ChainErrorKind::Unavailable, "x")), None);
+    }
+
+    #[test]
+    fn refusals_of_a_push_that_say_where_the_message_is() {
+        for (text, push) in [
+            (
+                "message from t1wcuzrs736zqzbbjjdgl2wvyyufuk4pefbymzf2i with nonce 3 already in mpool: validation \
+                 failure",
+                Some(Push::Accepted),
+            ),
+            ("Message with sequence already in mempool", Some(Push::Accepted)),
+            ("minimum expected nonce is 7: message nonce too low", Some(Push::NonceUsed)),
+            ("Message sequence too low", Some(Push::NonceUsed)),
+            (
+                "message from t1wcuzrs736zqzbbjjdgl2wvyyufuk4pefbymzf2i with nonce 3 already in mpool, increase \
+                 GasPremium to 125001 from 100000 to trigger replace by fee: replace by fee has too low GasPremium",
+                None,
+            ),
+            ("mpool push: not enough funds: not enough funds to execute transaction", None),
+        ] {
+            assert_eq!(taken(text), push, "{text}");
+        }
     }
 
     #[test]

@@ -5,7 +5,7 @@ use async_trait::async_trait;
 use cid::Cid;
 use damocles_core::chain::{Call, ChainError, TipsetRef};
 use fvm_shared::{address::Address, econ::TokenAmount, message::Message};
-use std::fmt;
+use std::{collections::BTreeSet, fmt};
 
 /// Epochs after which no message comes back and none goes away.
 pub(crate) const FINALITY: i64 = 900;
@@ -23,6 +23,12 @@ pub(crate) trait Node: fmt::Debug + Send + Sync + 'static {
     /// no such account. A node without that part of the chain is an error.
     async fn nonce_before(&self, head: &TipsetRef, epochs: i64, sender: &Address) -> Result<Option<u64>, ChainError>;
 
+    /// The sender's account in the state of `head`; an empty one where there is none.
+    async fn account(&self, head: &TipsetRef, sender: &Address) -> Result<Account, ChainError>;
+
+    /// The nonces of the sender's messages in the pool.
+    async fn pooled(&self, sender: &Address) -> Result<BTreeSet<u64>, ChainError>;
+
     /// What has to be sent along.
     async fn value(&self, head: &TipsetRef, call: &Call) -> Result<TokenAmount, ChainError>;
 
@@ -37,6 +43,15 @@ pub(crate) trait Node: fmt::Debug + Send + Sync + 'static {
 
     /// What the actor said about a message that failed, if the node tells.
     async fn said(&self, cid: &Cid) -> Option<String>;
+}
+
+/// A sender's account: nonce and balance of one state.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Account {
+    /// The nonce of its next message on chain.
+    pub(crate) nonce: u64,
+    /// What it owns.
+    pub(crate) balance: TokenAmount,
 }
 
 /// How a node took a message.

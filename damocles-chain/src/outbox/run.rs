@@ -1,12 +1,9 @@
-//! The loop that turns recorded calls into messages on chain.
+//! The outbox: who submits, and the lanes that turn recorded calls into messages on chain.
 
-use super::{CheckedSenders, FINALITY, Node, OutboxEntry, OutboxState, Push, Row, Search, Store, receipt_of};
-use crate::{
-    actor::{ActorCall, encode},
-    lotus_json::{SignedMessage, message_cid, signed_message_cid, text_of, to_core},
-    signer::{SignRequest, Signer, verify},
+use super::{
+    CheckedSenders, Node, OutboxEntry, OutboxState, Row, Search, Store, Unfinished, deliver::Looks, receipt_of,
 };
-use cid::Cid;
+use crate::{actor::encode, lotus_json::text_of, signer::Signer};
 use damocles_core::{
     CancellationToken, Event, EventSink, MessageEvent,
     chain::{
@@ -14,38 +11,59 @@ use damocles_core::{
         TipsetRef,
     },
 };
-use futures::{FutureExt as _, StreamExt as _};
-use fvm_shared::{econ::TokenAmount, message::Message};
+use futures::{StreamExt as _, future::join_all};
+use fvm_shared::{address::Address, econ::TokenAmount};
 use parking_lot::Mutex;
 use std::{
-    collections::{HashMap, HashSet},
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, atomic::AtomicBool},
     time::Duration,
 };
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tracing::warn;
 
-/// A node forgets its pool when it restarts, so a message that does not land is pushed again after so many epochs.
-const PUSH_AGAIN: i64 = 5;
 const FIRST_DELAY: Duration = Duration::from_millis(250);
 const LAST_DELAY: Duration = Duration::from_secs(30);
 
 /// The outbox. `run` must be running for anything to be sent.
 #[derive(Debug)]
 pub(crate) struct Outbox {
-    store: Store,
-    node: Arc<dyn Node>,
-    signer: Arc<dyn Signer>,
-    senders: CheckedSenders,
+    pub(super) store: Store,
+    pub(super) node: Arc<dyn Node>,
+    pub(super) signer: Arc<dyn Signer>,
+    pub(super) senders: CheckedSenders,
+    /// What no other message may leave less of to the sender of proofs of spacetime.
+    pub(super) reserve: TokenAmount,
     events: Arc<dyn EventSink>,
+    pub(super) suits: AtomicBool,
+    pub(super) looks: Looks,
+    lanes: Vec<Lane>,
+}
+
+/// The messages of one sender, whose nonces come one after another. What a node does with the messages of one lane
+/// holds up no other.
+#[derive(Debug)]
+struct Lane {
+    /// None: the lane of what has no sender here, or no longer.
+    sender: Option<Address>,
     wake: Notify,
-    suits: AtomicBool,
-    /// When each message was last looked at or pushed; what is lost with the process is only done again.
-    looked: Mutex<HashMap<SubmitKey, i64>>,
-    landed: Mutex<HashSet<SubmitKey>>,
+    /// A proof of spacetime came.
+    urgent: Notify,
+    /// The call at which the last pass ended because the node was away: others come first in the next.
+    late: Mutex<Option<SubmitKey>>,
+}
+
+impl Lane {
+    fn of(sender: Option<Address>) -> Self {
+        Self { sender, wake: Notify::new(), urgent: Notify::new(), late: Mutex::default() }
+    }
+}
+
+/// What came of the work on one call.
+pub(super) enum Step {
+    /// It went as far as it goes.
+    Moved,
+    /// It was not looked at: what was said of it last still holds.
+    Rests,
 }
 
 impl Outbox {
@@ -54,19 +72,12 @@ impl Outbox {
         node: Arc<dyn Node>,
         signer: Arc<dyn Signer>,
         senders: CheckedSenders,
+        reserve: TokenAmount,
         events: Arc<dyn EventSink>,
     ) -> Self {
-        Self {
-            store,
-            node,
-            signer,
-            senders,
-            events,
-            wake: Notify::new(),
-            suits: AtomicBool::new(false),
-            looked: Mutex::default(),
-            landed: Mutex::default(),
-        }
+        let lanes = senders.keys().map(Some).chain([None]).map(Lane::of).collect();
+        let (suits, looks) = (AtomicBool::new(false), Looks::default());
+        Self { store, node, signer, senders, reserve, events, suits, looks, lanes }
     }
 
     /// Records a call.
@@ -77,10 +88,15 @@ impl Outbox {
         }
         let rejected = |e| ChainError::new(ChainErrorKind::Rejected, "submit").with("key", key).because(e);
         encode(call).map_err(rejected)?;
-        self.senders.of(call)?;
+        let sender = self.senders.of(call)?;
         if self.store.record(key, call).await? {
             self.emit(key, MessageEvent::Recorded);
-            self.wake.notify_one();
+            for lane in self.lanes.iter().filter(|lane| lane.sender == Some(sender)) {
+                if call.kind() == CallKind::PoSt {
+                    lane.urgent.notify_one();
+                }
+                lane.wake.notify_one();
+            }
         }
         Ok(id)
     }
@@ -106,7 +122,7 @@ impl Outbox {
             (OutboxState::Signed, Some((signed, cid)), _) => match self.node.search(head, &signed, &cid).await? {
                 Search::Landed(found) if deep(found.epoch) => {
                     let said = self.said(&found).await;
-                    Ok(MessageState::Landed(receipt_of(row.call.kind(), &found, said)))
+                    Ok(MessageState::Landed(receipt_of(Some(row.call.kind()), &found, said)))
                 }
                 _ => Ok(MessageState::Pending { trouble: row.error }),
             },
@@ -114,219 +130,153 @@ impl Outbox {
         }
     }
 
-    async fn said(&self, found: &super::Found) -> Option<String> {
+    pub(super) async fn said(&self, found: &super::Found) -> Option<String> {
         if found.exit_code == 0 { None } else { self.node.said(&found.message).await }
     }
 
     /// Works on every head and every submission until cancelled.
     pub(crate) async fn run(&self, mut heads: BoxStream<HeadChange>, cancel: CancellationToken) {
-        let work = async {
-            let mut head: Option<TipsetRef> = None;
-            let mut delay = None;
-            loop {
-                let retry = async {
-                    match delay {
-                        Some(delay) => tokio::time::sleep(delay).await,
-                        None => std::future::pending().await,
-                    }
-                };
-                tokio::select! {
-                    change = heads.next() => note_head(&mut head, change),
-                    () = self.wake.notified() => {}
-                    () = retry => {}
+        let newest = watch::Sender::new(None);
+        let lanes = join_all(self.lanes.iter().map(|lane| self.work(lane, newest.subscribe())));
+        let follow = async {
+            while let Some(change) = heads.next().await {
+                match change {
+                    HeadChange::Apply(tipset) => drop(newest.send_replace(Some(tipset))),
+                    HeadChange::Revert(tipset) => self.looks.reverted(tipset.epoch.0),
                 }
-                // Only the newest of the heads that are waiting matters.
-                while let Some(change) = heads.next().now_or_never() {
-                    note_head(&mut head, change);
-                }
-                let Some(head) = &head else { continue };
-                let clean = self.pass(head).await;
-                delay = if clean { None } else { Some(delay.map_or(FIRST_DELAY, |d: Duration| LAST_DELAY.min(d * 2))) };
             }
         };
-        cancel.run_until_cancelled(work).await;
+        cancel.run_until_cancelled(async { tokio::join!(follow, lanes) }).await;
     }
 
-    /// Moves every unfinished call as far as it goes. Whether all went well.
-    pub(crate) async fn pass(&self, head: &TipsetRef) -> bool {
-        let mut rows = match self.store.unfinished().await {
-            Ok(rows) => rows,
-            Err(e) => {
-                warn!(error = e.chain(), "the outbox cannot be read");
-                return false;
-            }
-        };
-        // Proofs of spacetime have a deadline: no other message, nor a slow search for one, may stand before them.
-        rows.sort_by_key(|row| (row.call.kind() != CallKind::PoSt, row.state == OutboxState::Recorded));
-        let mut clean = true;
-        for row in rows {
-            let moved = match row.state {
-                OutboxState::Recorded => self.sign(head, &row).await,
-                _ => self.deliver(head, &row).await,
+    async fn work(&self, lane: &Lane, mut newest: watch::Receiver<Option<TipsetRef>>) {
+        let mut delay = None;
+        loop {
+            let retry = async {
+                match delay {
+                    Some(delay) => tokio::time::sleep(delay).await,
+                    None => std::future::pending().await,
+                }
             };
-            let error = moved.err().map(|e| e.chain());
-            clean &= error.is_none();
-            if let Some(text) = &error {
-                warn!(key = %row.key, error = text, "a message does not move");
+            tokio::select! {
+                // The other end lives as long as the lanes.
+                _ = newest.changed() => {}
+                () = lane.wake.notified() => {}
+                () = retry => {}
             }
-            if error != row.error
-                && let Err(e) = self.store.note(&row.key, row.state, error).await
-            {
-                warn!(key = %row.key, error = e.chain(), "the outbox cannot be written");
-            }
+            let head = newest.borrow_and_update().clone();
+            let Some(head) = head else { continue };
+            let clean = self.pass_of(lane, &head).await;
+            delay = if clean { None } else { Some(delay.map_or(FIRST_DELAY, |d: Duration| LAST_DELAY.min(d * 2))) };
+        }
+    }
+
+    /// Moves every unfinished call of every lane as far as it goes. Whether all went well.
+    #[cfg(test)]
+    pub(crate) async fn pass(&self, head: &TipsetRef) -> bool {
+        let mut clean = true;
+        for lane in &self.lanes {
+            clean &= self.pass_of(lane, head).await;
         }
         clean
     }
 
-    /// Gives a call its nonce and signature, records both, and pushes it.
-    async fn sign(&self, head: &TipsetRef, row: &Row) -> Result<(), ChainError> {
-        let call = match encode(&row.call) {
-            Ok(call) => call,
-            Err(e) => return self.store.drop_call(&row.key, &e.to_string()).await,
-        };
-        let sender = self.senders.of(&row.call)?;
-        self.check_network().await?;
-        let value = self.node.value(head, &row.call).await?;
-        let used = self.store.next_nonce(&sender).await?;
-        let nonce = self.node.next_nonce(&sender).await?.max(used);
-        let message = unpriced(call, sender, nonce, value);
-        let mut message = self.node.price(head, &row.call, message).await?;
-        message.sequence = nonce;
-        let bytes = message_cid(&message).to_bytes();
-        let failed = |e| ChainError::new(ChainErrorKind::NoSender, "sign").with("sender", text_of(&sender)).because(e);
-        let request = SignRequest::message(message.clone());
-        let signature = self.signer.sign(&to_core(&sender), &request).await.map_err(failed)?;
-        // A signer far away may be broken; a message that the node refuses for ever would block its nonce.
-        if !verify(&sender, &signature, &bytes) {
-            return Err(ChainError::new(ChainErrorKind::NoSender, "sign")
-                .with("sender", text_of(&sender))
-                .with("what", "the signature is not the sender's"));
-        }
-        let signed = SignedMessage { message, signature };
-        let cid = signed_message_cid(&signed);
-        if self.store.sign(&row.key, &signed, &cid).await? {
-            self.push(head, &row.key, &signed).await?;
-        }
-        Ok(())
-    }
-
-    async fn check_network(&self) -> Result<(), ChainError> {
-        if !self.suits.load(Ordering::Acquire) {
-            let network = self.node.network_name().await?;
-            let unsuitable = |e: crate::signer::SignerError| {
-                let hint = e.hint().unwrap_or_default().to_owned();
-                ChainError::new(ChainErrorKind::NoSender, "sign").hint_with(hint).because(e)
+    async fn pass_of(&self, lane: &Lane, head: &TipsetRef) -> bool {
+        loop {
+            let rows = match self.rows_of(lane).await {
+                Ok(rows) => rows,
+                Err(e) => {
+                    warn!(error = e.chain(), "the outbox cannot be read");
+                    return false;
+                }
             };
-            self.signer.suits(&network).map_err(unsuitable)?;
-            self.suits.store(true, Ordering::Release);
-        }
-        Ok(())
-    }
-
-    async fn push(&self, head: &TipsetRef, key: &SubmitKey, signed: &SignedMessage) -> Result<Push, ChainError> {
-        let pushed = self.node.push(signed).await?;
-        self.looked.lock().insert(key.clone(), head.epoch.0);
-        if pushed == Push::Accepted {
-            self.emit(key, MessageEvent::Pushed { cid: signed_message_cid(signed).to_string() });
-        }
-        Ok(pushed)
-    }
-
-    /// Looks for a signed message on chain and pushes it where it is not.
-    async fn deliver(&self, head: &TipsetRef, row: &Row) -> Result<(), ChainError> {
-        let (Some(signed), Some(cid)) = (&row.signed, &row.cid) else {
-            return Err(ChainError::new(ChainErrorKind::Outbox, "read outbox").with("key", &row.key));
-        };
-        let looked = self.looked.lock().get(&row.key).copied();
-        if looked.is_some_and(|epoch| (0..PUSH_AGAIN).contains(&head.epoch.0.saturating_sub(epoch))) {
-            return Ok(());
-        }
-        let searched = match self.node.search(head, signed, cid).await {
-            Err(e) if self.landed.lock().contains(&row.key) => return Err(e),
-            searched => searched,
-        };
-        if let Ok(Search::Landed(found)) = &searched {
-            if self.landed.lock().insert(row.key.clone()) {
-                self.emit(&row.key, MessageEvent::Landed { exit_code: found.exit_code });
+            // None: a proof came, so that the rows are read again.
+            if let Some(clean) = self.advance(lane, head, &rows).await {
+                return clean;
             }
-            if head.epoch.0.saturating_sub(found.epoch) >= FINALITY {
-                let said = self.said(found).await;
-                self.store.settle(&row.key, &receipt_of(row.call.kind(), found, said)).await?;
-                self.forget(&row.key);
+        }
+    }
+
+    /// The calls of a lane in the order in which they are worked on. Proofs of spacetime have a deadline: no other
+    /// message, nor a slow search for one, may stand before a new one.
+    async fn rows_of(&self, lane: &Lane) -> Result<Vec<Unfinished>, ChainError> {
+        let name = lane.sender.as_ref().map(text_of);
+        let ours = |sender: Option<&str>| match sender {
+            None => true,
+            Some(sender) if name.is_some() => name.as_deref() == Some(sender),
+            Some(sender) => self.senders.keys().all(|key| text_of(&key) != sender),
+        };
+        let mut rows = self.store.unfinished(ours).await?;
+        rows.retain(|row| match row.recorded() {
+            Some(call) => self.senders.of(call).ok() == lane.sender,
+            None => true,
+        });
+        let late = lane.late.lock().clone();
+        rows.sort_by_key(|row| {
+            let proves = row.kind() == Some(CallKind::PoSt);
+            (late.as_ref() == Some(&row.key), !proves, row.recorded().is_some() != proves)
+        });
+        Ok(rows)
+    }
+
+    /// Moves calls as far as they go. Whether all went well; none if that was broken off because a proof of
+    /// spacetime came.
+    async fn advance(&self, lane: &Lane, head: &TipsetRef, rows: &[Unfinished]) -> Option<bool> {
+        let mut clean = true;
+        for row in rows {
+            let moving = async {
+                match row.recorded() {
+                    Some(call) => self.sign(head, &row.key, call).await,
+                    None => self.deliver(head, row).await,
+                }
+            };
+            // Work can be dropped at any point, as at the end of the process.
+            let moved = if row.recorded().is_some() && row.kind() == Some(CallKind::PoSt) {
+                moving.await
             } else {
-                self.looked.lock().insert(row.key.clone(), head.epoch.0);
+                tokio::select! {
+                    biased;
+                    () = lane.urgent.notified() => return None,
+                    moved = moving => moved,
+                }
+            };
+            let error = match moved {
+                Ok(Step::Rests) => continue,
+                Ok(Step::Moved) => None,
+                Err(e) => Some(e),
+            };
+            clean &= error.is_none();
+            self.note(row, error.as_ref()).await;
+            // A node that takes calls and does not answer would cost minutes with each row.
+            let away = error.is_some_and(|e| e.kind() == ChainErrorKind::Unavailable);
+            *lane.late.lock() = away.then(|| row.key.clone());
+            if away {
+                return Some(false);
             }
-            return Ok(());
         }
-        // A message that is not known to have landed is pushed even if the node cannot look for it: the same bytes
-        // twice are one message, and a nonce that is never filled stops all that follow.
-        if self.push(head, &row.key, signed).await? == Push::Accepted {
-            return Ok(());
-        }
-        if let Err(e) = searched {
-            self.looked.lock().remove(&row.key);
-            return Err(e);
-        }
-        // The nonce is used on chain and the message was not found: another message has it, or its tipset came just
-        // now. Only when that is final the call may have another nonce.
-        let used = self.node.nonce_before(head, FINALITY, &signed.message.from).await?;
-        if used.is_some_and(|nonce| nonce > signed.message.sequence) && self.is_taken(head, signed, cid).await? {
-            let reason = format!("nonce {} was used by another message", signed.message.sequence);
-            self.store.unsign(&row.key, &reason).await?;
-            self.forget(&row.key);
-            self.wake.notify_one();
-        }
-        Ok(())
+        Some(clean)
     }
 
-    /// Whether it was another message that used up a nonce, which is final by now.
-    async fn is_taken(&self, head: &TipsetRef, signed: &SignedMessage, cid: &Cid) -> Result<bool, ChainError> {
-        match self.node.search(head, signed, cid).await? {
-            Search::Landed(_) => return Ok(false),
-            Search::Absent | Search::Taken => return Ok(true),
-            Search::Unknown => {}
+    async fn note(&self, row: &Unfinished, error: Option<&ChainError>) {
+        let text = error.map(ChainError::chain);
+        if text == row.error {
+            return;
         }
-        // A node that was restored from a snapshot has forgotten what landed before that. The message is only known
-        // to be another one if the nonce was used in a part of the chain that the node has.
-        let sender = &signed.message.from;
-        let before = self.node.nonce_before(head, 2 * FINALITY, sender).await?;
-        if before.is_some_and(|nonce| nonce > signed.message.sequence) {
-            return Err(ChainError::new(ChainErrorKind::NotFound, "look for message")
-                .with("message", cid)
-                .with("sender", text_of(sender))
-                .with("nonce", signed.message.sequence)
-                .hint_with("the nonce was used before the node's history begins: use a node with a longer one"));
+        if let Some(text) = &text {
+            warn!(key = %row.key, error = text, "a message does not move");
         }
-        Ok(true)
+        if let Err(e) = self.store.note(&row.key, row.state(), text).await {
+            warn!(key = %row.key, error = e.chain(), "the outbox cannot be written");
+        }
     }
 
-    fn forget(&self, key: &SubmitKey) {
-        self.looked.lock().remove(key);
-        self.landed.lock().remove(key);
+    pub(super) fn wake(&self, sender: &Address) {
+        for lane in self.lanes.iter().filter(|lane| lane.sender.as_ref() == Some(sender)) {
+            lane.wake.notify_one();
+        }
     }
 
-    fn emit(&self, key: &SubmitKey, what: MessageEvent) {
+    pub(super) fn emit(&self, key: &SubmitKey, what: MessageEvent) {
         self.events.emit(Event::Message { key: key.clone(), what });
-    }
-}
-
-fn note_head(head: &mut Option<TipsetRef>, change: Option<HeadChange>) {
-    if let Some(HeadChange::Apply(tipset)) = change {
-        *head = Some(tipset);
-    }
-}
-
-fn unpriced(call: ActorCall, from: fvm_shared::address::Address, nonce: u64, value: TokenAmount) -> Message {
-    Message {
-        version: 0,
-        from,
-        to: call.to,
-        sequence: nonce,
-        value,
-        method_num: call.method,
-        params: call.params,
-        gas_limit: 0,
-        gas_fee_cap: TokenAmount::default(),
-        gas_premium: TokenAmount::default(),
     }
 }

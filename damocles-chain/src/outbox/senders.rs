@@ -3,7 +3,7 @@
 use crate::{
     lotus_json::{from_core, to_core},
     rpc::RpcClient,
-    signer::Signer,
+    signer::{Purpose, SignRequest, Signer, SignerErrorKind, verify},
 };
 use damocles_core::{
     Address,
@@ -44,7 +44,7 @@ pub(crate) struct CheckedSenders {
     post: Option<ChainAddress>,
     commit: Option<ChainAddress>,
     create_miner: Option<ChainAddress>,
-    keys: BTreeSet<Vec<u8>>,
+    keys: BTreeSet<ChainAddress>,
 }
 
 fn no_sender(address: &Address) -> ChainError {
@@ -53,18 +53,43 @@ fn no_sender(address: &Address) -> ChainError {
         .hint_with("import the sender's key, or name a sender whose key is there")
 }
 
+/// Signs what is no message with a key: one whose file is unusable is better known before its messages are due.
+async fn probe(signer: &dyn Signer, address: &Address, key: &ChainAddress) -> Result<(), ChainError> {
+    const PROBE: &[u8] = b"damocles: a key that signs";
+    let unusable = || ChainError::new(ChainErrorKind::NoSender, "try key").with("sender", address);
+    let request = SignRequest::bytes(Purpose::VERIFY_ADDRESS, PROBE);
+    let asked = signer.sign(&to_core(key), &request).await;
+    // A wallet whose policy allows nothing but messages holds the key all the same.
+    if asked.as_ref().is_err_and(|e| e.kind() == SignerErrorKind::Refused) {
+        return Ok(());
+    }
+    let signature = asked.map_err(|e| {
+        let hint = e.hint().unwrap_or("import the sender's key again").to_owned();
+        unusable().hint_with(hint).because(e)
+    })?;
+    if verify(key, &signature, PROBE) {
+        Ok(())
+    } else {
+        Err(unusable().with("what", "the signature is not the sender's"))
+    }
+}
+
 impl CheckedSenders {
-    /// Checks that there is a key for each sender. An ID address is looked up at the node.
+    /// Checks that there is a key for each sender and that it signs. An ID address is looked up at the node.
     pub(crate) async fn check(senders: &Senders, signer: &dyn Signer, rpc: &RpcClient) -> Result<Self, ChainError> {
         let held = signer.addresses().await;
         let held = held.map_err(|e| ChainError::new(ChainErrorKind::NoSender, "list keys").because(e))?;
-        let keys: BTreeSet<_> = held.iter().filter_map(|a| from_core(a).ok()).map(|a| a.to_bytes()).collect();
+        let keys: BTreeSet<_> = held.iter().filter_map(|a| from_core(a).ok()).collect();
         let key_of = async |address: &Address| -> Result<ChainAddress, ChainError> {
             let mut key = from_core(address).map_err(|e| no_sender(address).because(e))?;
             if key.protocol() == Protocol::ID {
                 key = rpc.call_form("StateAccountKey", json!([address, []])).await?;
             }
-            if keys.contains(&key.to_bytes()) { Ok(key) } else { Err(no_sender(address)) }
+            if !keys.contains(&key) {
+                return Err(no_sender(address));
+            }
+            probe(signer, address, &key).await?;
+            Ok(key)
         };
         let maybe = async |address: &Option<Address>| match address {
             Some(address) => key_of(address).await.map(Some),
@@ -81,8 +106,25 @@ impl CheckedSenders {
 
     #[cfg(test)]
     pub(crate) fn unchecked(sender: ChainAddress) -> Self {
-        let keys = BTreeSet::from([sender.to_bytes()]);
+        let keys = BTreeSet::from([sender]);
         Self { default: sender, post: None, commit: None, create_miner: None, keys }
+    }
+
+    #[cfg(test)]
+    pub(crate) fn with_post(mut self, sender: ChainAddress) -> Self {
+        self.keys.insert(sender);
+        self.post = Some(sender);
+        self
+    }
+
+    /// The keys that are held here.
+    pub(crate) fn keys(&self) -> impl Iterator<Item = ChainAddress> + '_ {
+        self.keys.iter().copied()
+    }
+
+    /// Whether this one sends proofs of spacetime.
+    pub(crate) fn proves(&self, sender: &ChainAddress) -> bool {
+        self.post.as_ref().unwrap_or(&self.default) == sender
     }
 
     /// Who sends a call.
@@ -97,6 +139,6 @@ impl CheckedSenders {
         let own = call.sender().filter(|_| call.kind() != CallKind::CreateMiner || named.is_none());
         let Some(own) = own else { return Ok(named.unwrap_or(self.default)) };
         let sender = from_core(own).map_err(|e| no_sender(own).because(e))?;
-        if self.keys.contains(&sender.to_bytes()) { Ok(sender) } else { Err(no_sender(&to_core(&sender))) }
+        if self.keys.contains(&sender) { Ok(sender) } else { Err(no_sender(&to_core(&sender))) }
     }
 }

@@ -7,11 +7,16 @@ use damocles_core::{
     chain::{Call, CallKind, ChainError, ChainErrorKind, Receipt, SubmitKey},
 };
 use fvm_shared::address::Address;
+use parking_lot::Mutex;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use sqlx::{
     AnyPool, Row as _, SqlSafeStr as _,
     any::AnyRow,
     migrate::{Migration, MigrationType, Migrator},
+};
+use std::{
+    collections::{BTreeMap, HashSet},
+    sync::Arc,
 };
 use tracing::error;
 
@@ -31,6 +36,8 @@ CREATE TABLE chain_messages (
 CREATE UNIQUE INDEX chain_messages_nonce ON chain_messages (sender, nonce);
 CREATE INDEX chain_messages_state ON chain_messages (state);
 ";
+/// The epoch at which a message was last seen on chain.
+const LANDED: &str = "ALTER TABLE chain_messages ADD COLUMN landed BIGINT";
 
 /// How far a call in the outbox is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -109,6 +116,8 @@ impl Row {
 #[derive(Clone, Debug)]
 pub(crate) struct Store {
     pool: AnyPool,
+    /// The damaged rows that were reported, so that each is once.
+    reported: Arc<Mutex<HashSet<String>>>,
 }
 
 fn broken(op: &'static str, e: impl Into<BoxError>) -> ChainError {
@@ -142,27 +151,75 @@ fn row_of(row: &AnyRow) -> Result<Row, BoxError> {
     })
 }
 
-/// The rows that can be read. A damaged one is reported and left where it is: it must not stop the others.
-fn rows_of(rows: &[AnyRow]) -> Vec<Row> {
-    let readable = |row| {
-        row_of(row)
-            .inspect_err(|e| {
-                let key: String = row.try_get("submit_key").unwrap_or_default();
-                error!(key, error = %e, "a message in the outbox is damaged and is not sent");
-            })
-            .ok()
-    };
-    rows.iter().filter_map(readable).collect()
+/// A call that is neither settled nor dropped.
+#[derive(Clone, Debug)]
+pub(crate) struct Unfinished {
+    pub(crate) key: SubmitKey,
+    pub(crate) error: Option<String>,
+    pub(crate) stage: Stage,
+}
+
+/// How far a call is that is not finished.
+#[derive(Clone, Debug)]
+pub(crate) enum Stage {
+    /// It waits for its nonce.
+    Recorded(Call),
+    /// It has one. The call is missing if only that is damaged: the nonce has to be filled all the same.
+    Signed {
+        call: Option<Call>,
+        signed: Box<SignedMessage>,
+        /// When it was last seen on chain.
+        landed: Option<i64>,
+    },
+}
+
+impl Unfinished {
+    fn of(row: &AnyRow) -> Result<Self, BoxError> {
+        let call = row.try_get::<String, _>("call").map_err(BoxError::from).and_then(|text| value_of(&text));
+        let stage = match row.try_get::<Option<String>, _>("signed")? {
+            None => Stage::Recorded(call?),
+            Some(signed) => {
+                Stage::Signed { call: call.ok(), signed: Box::new(value_of(&signed)?), landed: row.try_get("landed")? }
+            }
+        };
+        Ok(Self { key: SubmitKey(row.try_get("submit_key")?), error: row.try_get("error")?, stage })
+    }
+
+    /// Its class, if that can be read.
+    pub(crate) fn kind(&self) -> Option<CallKind> {
+        match &self.stage {
+            Stage::Recorded(call) | Stage::Signed { call: Some(call), .. } => Some(call.kind()),
+            Stage::Signed { call: None, .. } => None,
+        }
+    }
+
+    /// The call, if it has no nonce yet.
+    pub(crate) const fn recorded(&self) -> Option<&Call> {
+        match &self.stage {
+            Stage::Recorded(call) => Some(call),
+            Stage::Signed { .. } => None,
+        }
+    }
+
+    pub(crate) const fn state(&self) -> OutboxState {
+        match self.stage {
+            Stage::Recorded(_) => OutboxState::Recorded,
+            Stage::Signed { .. } => OutboxState::Signed,
+        }
+    }
 }
 
 impl Store {
     /// Opens the table; makes it if it is not there.
     pub(crate) async fn open(pool: AnyPool) -> Result<Self, ChainError> {
-        let migration = Migration::new(1, "outbox".into(), MigrationType::Simple, SCHEMA.into_sql_str(), false);
-        let mut migrator = Migrator::with_migrations(vec![migration]);
+        let migration = |version, name: &'static str, sql: &'static str| {
+            Migration::new(version, name.into(), MigrationType::Simple, sql.into_sql_str(), false)
+        };
+        let mut migrator =
+            Migrator::with_migrations(vec![migration(1, "outbox", SCHEMA), migration(2, "landed", LANDED)]);
         migrator.dangerous_set_table_name("chain_migrations");
         migrator.run(&pool).await.map_err(|e| broken("open outbox", e))?;
-        Ok(Self { pool })
+        Ok(Self { pool, reported: Arc::default() })
     }
 
     /// Records a call; false if its key was there before.
@@ -194,19 +251,67 @@ impl Store {
     /// All calls that can be read, in the order of their submission.
     pub(crate) async fn all(&self) -> Result<Vec<Row>, ChainError> {
         let rows = sqlx::query("SELECT * FROM chain_messages ORDER BY seq, submit_key").fetch_all(&self.pool).await;
-        Ok(rows_of(&rows.map_err(|e| broken("read outbox", e))?))
+        let rows = rows.map_err(|e| broken("read outbox", e))?;
+        Ok(rows.iter().filter_map(|row| self.readable(row, row_of)).collect())
     }
 
-    /// Calls that can be read and are neither settled nor dropped: signed ones by nonce, then the others in the order of their
-    /// submission.
-    pub(crate) async fn unfinished(&self) -> Result<Vec<Row>, ChainError> {
+    /// The row, if it can be read. A damaged one is reported and left where it is: it must not stop the others.
+    fn readable<T>(&self, row: &AnyRow, read: fn(&AnyRow) -> Result<T, BoxError>) -> Option<T> {
+        let report = |e: &BoxError| {
+            let key: String = row.try_get("submit_key").unwrap_or_default();
+            if self.reported.lock().insert(key.clone()) {
+                let sender: Option<String> = row.try_get("sender").unwrap_or_default();
+                let nonce: Option<i64> = row.try_get("nonce").unwrap_or_default();
+                error!(key, sender, nonce, error = %e, "a call in the outbox is damaged; a nonce that it has is not \
+                    filled, and later messages of the sender wait for it");
+            }
+        };
+        read(row).inspect_err(report).ok()
+    }
+
+    /// Calls that can be read and are neither settled nor dropped, of the senders that are asked for (none is that of
+    /// a call without nonce): signed ones by nonce, then the others in the order of their submission.
+    pub(crate) async fn unfinished(&self, of: impl Fn(Option<&str>) -> bool) -> Result<Vec<Unfinished>, ChainError> {
         let rows = sqlx::query(
             "SELECT * FROM chain_messages WHERE state IN ('signed', 'recorded')
              ORDER BY CASE state WHEN 'signed' THEN 0 ELSE 1 END, sender, nonce, seq, submit_key",
         )
         .fetch_all(&self.pool)
         .await;
-        Ok(rows_of(&rows.map_err(|e| broken("read outbox", e))?))
+        let rows = rows.map_err(|e| broken("read outbox", e))?;
+        let asked = |row: &&AnyRow| of(row.try_get::<Option<String>, _>("sender").ok().flatten().as_deref());
+        Ok(rows.iter().filter(asked).filter_map(|row| self.readable(row, Unfinished::of)).collect())
+    }
+
+    /// The messages of a sender from a nonce on; none for one that is damaged.
+    pub(crate) async fn signed_from(
+        &self,
+        sender: &Address,
+        nonce: u64,
+    ) -> Result<BTreeMap<u64, Option<SignedMessage>>, ChainError> {
+        let least = i64::try_from(nonce).map_err(|e| broken("read nonces", e))?;
+        let rows = sqlx::query("SELECT nonce, signed FROM chain_messages WHERE sender = $1 AND nonce >= $2")
+            .bind(sender_text(sender))
+            .bind(least)
+            .fetch_all(&self.pool)
+            .await
+            .map_err(|e| broken("read nonces", e))?;
+        let read = |row: &AnyRow| -> Result<_, BoxError> {
+            let nonce = u64::try_from(row.try_get::<i64, _>("nonce")?)?;
+            Ok((nonce, row.try_get::<String, _>("signed").ok().and_then(|text| value_of(&text).ok())))
+        };
+        rows.iter().map(read).collect::<Result<_, _>>().map_err(|e| broken("read nonces", e))
+    }
+
+    /// Notes that a message was seen on chain.
+    pub(crate) async fn landed(&self, key: &SubmitKey, epoch: i64) -> Result<(), ChainError> {
+        sqlx::query("UPDATE chain_messages SET landed = $1 WHERE submit_key = $2 AND state = 'signed'")
+            .bind(epoch)
+            .bind(&key.0)
+            .execute(&self.pool)
+            .await
+            .map(drop)
+            .map_err(|e| broken("note landing", e).with("key", key))
     }
 
     /// The nonce after the highest that was assigned to a sender.
@@ -238,12 +343,12 @@ impl Store {
         Ok(done.rows_affected() == 1)
     }
 
-    /// Takes a nonce back that another message used up for good.
+    /// Takes a nonce back that another message used up for good. A message that was ever seen on chain keeps it.
     pub(crate) async fn unsign(&self, key: &SubmitKey, reason: &str) -> Result<(), ChainError> {
         sqlx::query(
             "UPDATE chain_messages
              SET state = 'recorded', sender = NULL, nonce = NULL, cid = NULL, signed = NULL, error = $1
-             WHERE submit_key = $2 AND state = 'signed'",
+             WHERE submit_key = $2 AND state = 'signed' AND landed IS NULL",
         )
         .bind(reason)
         .bind(&key.0)

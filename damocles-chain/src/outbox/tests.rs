@@ -1,6 +1,8 @@
 //! The outbox against a node in memory, crashed at every await.
 
-use super::{CheckedSenders, FINALITY, Found, Node, Outbox, OutboxState, Push, Search, Store, same_call};
+mod money;
+
+use super::{Account, CheckedSenders, FINALITY, Found, Node, Outbox, OutboxState, Push, Search, Store, same_call};
 use crate::{
     lotus_json::{SignedMessage, from_core, signed_message_cid},
     signer::{KeyKind, Keystore},
@@ -19,7 +21,7 @@ use fvm_shared::{address::Address, econ::TokenAmount, message::Message};
 use parking_lot::Mutex;
 use sqlx::{AnyPool, any::AnyPoolOptions};
 use std::{
-    collections::{BTreeMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashSet},
     future::Future,
     pin::{Pin, pin},
     sync::Arc,
@@ -41,6 +43,15 @@ struct Chain {
     refuse: Option<&'static str>,
     cannot_search: bool,
     name: &'static str,
+    balance: TokenAmount,
+    /// What is answered instead of the next nonce.
+    next_nonce: Option<u64>,
+    /// What is answered instead of where a message is.
+    found: Option<Search>,
+    /// Who waits for ever for a price.
+    hangs: Option<Address>,
+    hanging: bool,
+    searches: usize,
 }
 
 /// A node with one account, that yields before and after everything it does.
@@ -51,7 +62,8 @@ struct FakeNode {
 
 impl FakeNode {
     fn new() -> Arc<Self> {
-        let chain = Chain { height: 1000, name: "devnet-test", ..Chain::default() };
+        let chain =
+            Chain { height: 1000, name: "devnet-test", balance: TokenAmount::from_whole(100), ..Chain::default() };
         Arc::new(Self { chain: Mutex::new(chain) })
     }
 
@@ -89,6 +101,9 @@ impl Node for FakeNode {
     async fn next_nonce(&self, _: &Address) -> Result<u64, ChainError> {
         yield_now().await;
         let chain = self.chain.lock();
+        if let Some(next) = chain.next_nonce {
+            return Ok(next);
+        }
         let mut next = chain.nonce;
         while chain.pool.contains_key(&next) {
             next += 1;
@@ -103,6 +118,17 @@ impl Node for FakeNode {
         Ok(Some(after.unwrap_or(0)))
     }
 
+    async fn account(&self, _: &TipsetRef, _: &Address) -> Result<Account, ChainError> {
+        yield_now().await;
+        let chain = self.chain.lock();
+        Ok(Account { nonce: chain.nonce, balance: chain.balance.clone() })
+    }
+
+    async fn pooled(&self, _: &Address) -> Result<BTreeSet<u64>, ChainError> {
+        yield_now().await;
+        Ok(self.chain.lock().pool.keys().copied().collect())
+    }
+
     async fn value(&self, _: &TipsetRef, _: &Call) -> Result<TokenAmount, ChainError> {
         yield_now().await;
         Ok(TokenAmount::from_atto(1))
@@ -110,6 +136,10 @@ impl Node for FakeNode {
 
     async fn price(&self, _: &TipsetRef, _: &Call, mut message: Message) -> Result<Message, ChainError> {
         yield_now().await;
+        if self.chain.lock().hangs == Some(message.from) {
+            self.chain.lock().hanging = true;
+            std::future::pending::<()>().await;
+        }
         message.gas_limit = 1000;
         Ok(message)
     }
@@ -139,9 +169,13 @@ impl Node for FakeNode {
 
     async fn search(&self, head: &TipsetRef, signed: &SignedMessage, cid: &Cid) -> Result<Search, ChainError> {
         yield_now().await;
-        let chain = self.chain.lock();
+        let mut chain = self.chain.lock();
+        chain.searches += 1;
         if chain.cannot_search {
             return Err(ChainError::new(ChainErrorKind::Unavailable, "search"));
+        }
+        if let Some(found) = &chain.found {
+            return Ok(found.clone());
         }
         if !chain.known.contains(cid) {
             return Ok(Search::Unknown);
@@ -186,7 +220,8 @@ impl Bench {
         let store = Store::open(self.pool().await).await.unwrap();
         let node = Arc::clone(node) as Arc<dyn Node>;
         let senders = CheckedSenders::unchecked(self.sender);
-        Outbox::new(store, node, Arc::new(self.keys.clone()), senders, Arc::new(NullSink))
+        let reserve = TokenAmount::from_whole(2);
+        Outbox::new(store, node, Arc::new(self.keys.clone()), senders, reserve, Arc::new(NullSink))
     }
 }
 
@@ -299,6 +334,7 @@ async fn a_reverted_message_lands_again() {
         chain.landed.clear();
         chain.nonce = 0;
     }
+    outbox.looks.reverted(1001);
     assert_eq!(outbox.state(&id, 2, &node.head()).await.unwrap(), MessageState::Pending { trouble: None });
     settle_all(&node, &outbox, &[key(1)]).await;
     assert_eq!(node.landed(), [0]);
@@ -412,7 +448,7 @@ async fn what_is_known_to_have_landed_is_not_pushed_because_a_search_fails() {
     settle_all(&node, &outbox, &[key(1)]).await;
     let pushes = node.chain.lock().pushes.len();
     node.chain.lock().cannot_search = true;
-    node.mine(10);
+    node.mine(100);
     assert!(!outbox.pass(&node.head()).await);
     assert_eq!(node.chain.lock().pushes.len(), pushes);
 }
@@ -453,12 +489,12 @@ async fn proofs_of_spacetime_are_signed_and_pushed_first() {
         let nonces: Vec<_> = outbox.entries().await.unwrap().into_iter().map(|e| e.nonce).collect();
         assert_eq!(nonces, [Some(0), Some(2), Some(1)], "signed first");
     }
-    // The next process finds all of them signed, and a new one.
+    // The next process finds all of them signed, and a new proof.
     node.chain.lock().pushes.clear();
     let outbox = bench.outbox(&node).await;
     outbox.submit(&key(4), &call(4)).await.unwrap();
     outbox.pass(&node.head()).await;
-    assert_eq!(node.chain.lock().pushes, [1, 3, 0, 2]);
+    assert_eq!(node.chain.lock().pushes, [3, 1, 0, 2]);
 }
 
 #[tokio::test]

@@ -45,9 +45,12 @@ impl Endpoint {
 
 impl fmt::Display for Endpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // A query may hold a provider's key.
-        let text = self.http.as_str();
-        f.write_str(text.split_once(['?', '#']).map_or(text, |(place, _)| place))
+        // Path and query may hold a provider's key.
+        let (scheme, host) = (self.http.scheme(), self.http.host_str().unwrap_or_default());
+        match self.http.port_or_known_default() {
+            Some(port) => write!(f, "{scheme}://{host}:{port}"),
+            None => write!(f, "{scheme}://{host}"),
+        }
     }
 }
 
@@ -179,6 +182,8 @@ mod tests {
         assert!(!format!("{endpoint:?} {endpoint}").contains("secret"));
         let endpoint: Endpoint = "http://h:1/rpc/v1?token=secret".parse().unwrap();
         assert!(!format!("{endpoint:?} {endpoint}").contains("secret"));
+        let endpoint: Endpoint = "https://h/v3/secret".parse().unwrap();
+        assert_eq!(endpoint.to_string(), "https://h:443");
         let error = "secret:/ip4/1.2.3".parse::<Endpoint>().unwrap_err();
         assert!(!format!("{error:?} {error}").contains("secret"));
     }

@@ -9,7 +9,7 @@ use damocles_core::chain::{ChainError, ChainErrorKind};
 use futures::{SinkExt as _, StreamExt as _};
 use serde_json::Value;
 use std::{sync::Arc, time::Duration};
-use tokio::net::TcpStream;
+use tokio::{net::TcpStream, time::Instant};
 use tokio_tungstenite::{
     Connector, MaybeTlsStream, WebSocketStream, connect_async_tls_with_config,
     tungstenite::{
@@ -20,9 +20,7 @@ use tokio_tungstenite::{
     },
 };
 
-/// After this much silence the other side is asked whether it is there.
-const PING_AFTER: Duration = Duration::from_secs(20);
-/// So many unanswered questions mean that it is not.
+/// After so many silences in a row without any frame, each answered by a ping, the other side is not there.
 const SILENT_PINGS: u32 = 3;
 const MAX_MESSAGE: usize = 64 << 20;
 
@@ -41,6 +39,7 @@ pub(crate) struct Feed {
     endpoint: Endpoint,
     socket: WebSocketStream<MaybeTlsStream<TcpStream>>,
     channel: Option<Value>,
+    silent: u32,
 }
 
 impl Feed {
@@ -56,33 +55,36 @@ impl Feed {
         let connected = connect_async_tls_with_config(request, Some(config), true, Some(Connector::Rustls(tls))).await;
         let mut socket = match connected {
             Ok((socket, _)) => socket,
-            // An answer that is no upgrade comes from a server that speaks HTTP only.
-            Err(tungstenite::Error::Http(answer)) if is_refusal(answer.status().as_u16()) => {
+            // An answer that is no upgrade comes from a server, or something before it, that speaks HTTP only.
+            Err(tungstenite::Error::Http(answer)) => {
                 return Err(FeedError::Unsupported(lost().with("status", answer.status().as_u16())));
             }
             Err(e) => return Err(broken(e)),
         };
         let subscribe = r#"{"jsonrpc":"2.0","id":1,"method":"Filecoin.ChainNotify","params":[]}"#;
         socket.send(Message::text(subscribe)).await.map_err(broken)?;
-        Ok(Self { endpoint: endpoint.clone(), socket, channel: None })
+        Ok(Self { endpoint: endpoint.clone(), socket, channel: None, silent: 0 })
     }
 
-    /// The next notification.
-    pub(crate) async fn next(&mut self) -> Result<Vec<HeadChange>, FeedError> {
-        let mut silent = 0;
+    /// The next notification; none after so long without one, whatever else the other side says: a subscription can
+    /// end in silence on a connection that lives.
+    pub(crate) async fn next(&mut self, silence: Duration) -> Result<Option<Vec<HeadChange>>, FeedError> {
+        let until = Instant::now() + silence;
         loop {
-            let message = match tokio::time::timeout(PING_AFTER, self.socket.next()).await {
-                Err(_) if silent >= SILENT_PINGS => return Err(self.lost("no sign of life")),
+            let message = match tokio::time::timeout_at(until, self.socket.next()).await {
+                Err(_) if self.silent >= SILENT_PINGS => return Err(self.lost("no sign of life")),
                 Err(_) => {
-                    silent += 1;
-                    self.socket.send(Message::Ping("damocles".into())).await.map_err(|e| self.lost(e))?;
-                    continue;
+                    self.silent += 1;
+                    let ping = self.socket.send(Message::Ping("damocles".into()));
+                    let sent = tokio::time::timeout(silence, ping).await;
+                    sent.map_err(|e| self.lost(e))?.map_err(|e| self.lost(e))?;
+                    return Ok(None);
                 }
                 Ok(None) => return Err(self.lost("the connection was closed")),
                 Ok(Some(Err(e))) => return Err(self.lost(e)),
                 Ok(Some(Ok(message))) => message,
             };
-            silent = 0;
+            self.silent = 0;
             let body = match &message {
                 Message::Text(text) => text.as_bytes(),
                 Message::Binary(bytes) => bytes.as_ref(),
@@ -90,7 +92,7 @@ impl Feed {
                 Message::Ping(_) | Message::Pong(_) | Message::Frame(_) => continue,
             };
             if let Some(changes) = read(&mut self.channel, body).map_err(|e| self.refused(e))? {
-                return Ok(changes);
+                return Ok(Some(changes));
             }
         }
     }
@@ -115,10 +117,6 @@ impl Feed {
             Rejection::Closed => self.lost("the node closed the channel"),
         }
     }
-}
-
-const fn is_refusal(status: u16) -> bool {
-    matches!(status, 200 | 400 | 404 | 405 | 426 | 501)
 }
 
 #[derive(Debug)]

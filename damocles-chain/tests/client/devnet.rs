@@ -10,13 +10,14 @@ use damocles_chain::{
     lotus_json::from_core,
 };
 use damocles_core::{
-    ActorId, Context, SectorId, SectorNumber, SectorSize,
+    ActorId, Address, Context, SectorId, SectorNumber, SectorSize,
     chain::{Call, ChainClient as _, ChainClientExt as _, CreateMiner, HeadChange, MessageState, OnChain, SubmitKey},
     conformance,
     testing::FakeVerifier,
 };
 use futures::{SinkExt as _, StreamExt as _};
 use fvm_shared::econ::TokenAmount;
+use serde_json::json;
 use std::{
     future::Future,
     sync::{
@@ -106,7 +107,11 @@ async fn the_contract_holds() {
     let (client, _running) = net.client().await;
     let miner = net.create_miner(&client).await;
     assert_eq!(client.miner(&client.head().await.unwrap(), miner).await.unwrap().sector_size, SectorSize::KiB2);
-    conformance::chain::all(client.as_ref(), miner, || drop(net.devnet.mine(1).unwrap())).await;
+    let landed = async || {
+        let all = client.raw("Devnet.Messages", json!([Address::from_actor(miner)])).await.unwrap();
+        all.as_array().unwrap().len()
+    };
+    conformance::chain::all(client.as_ref(), miner, || drop(net.devnet.mine(1).unwrap()), landed).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

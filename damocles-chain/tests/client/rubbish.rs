@@ -4,7 +4,7 @@ use crate::{
     server::{Reply, Server},
     setup::{Home, recover},
 };
-use damocles_chain::{OutboxState, Senders};
+use damocles_chain::{LotusClient, LotusConfig, OutboxState, Senders};
 use damocles_core::{
     ActorId, Address, CancellationToken, CommP, CommR, DeadlineIndex, Epoch, Recovery, SealProofType, SectorId,
     SectorNumber, SectorSet, SectorSize,
@@ -13,10 +13,10 @@ use damocles_core::{
         PreCommitBatch, RandomnessKind, SubmitKey, TipsetKey, TipsetRef,
     },
 };
-use futures::StreamExt as _;
+use futures::{StreamExt as _, channel::mpsc};
 use parking_lot::Mutex;
 use serde_json::{Value, json};
-use std::{error::Error as _, sync::Arc};
+use std::{error::Error as _, os::unix::fs::PermissionsExt as _, sync::Arc, time::Duration};
 
 const MINER: ActorId = ActorId(1000);
 
@@ -165,6 +165,9 @@ fn all_but(method: &'static str, reply: fn() -> Reply) -> impl Fn(&str, &Value) 
         "StateNetworkName" => Reply::result(json!("devnet-test")),
         "StateMinerPreCommitDepositForPower" => Reply::result(json!("5")),
         "MpoolGetNonce" => Reply::result(json!(3)),
+        "MpoolPending" => Reply::result(json!(null)),
+        "StateGetActor" => Reply::result(json!({"Code": {"/": cid(1, 1)}, "Head": {"/": cid(1, 2)}, "Nonce": 3,
+            "Balance": "5000000000000000000", "DelegatedAddress": null})),
         "GasEstimateMessageGas" => {
             let mut message = params[0].clone();
             message["GasLimit"] = json!(1000);
@@ -203,6 +206,12 @@ async fn nothing_is_sent_on_rubbish() {
         ("MpoolGetNonce", || Reply::result(json!(null))),
         ("MpoolGetNonce", || Reply::result(json!(-1))),
         ("MpoolGetNonce", || Reply::result(json!(u64::MAX))),
+        ("MpoolGetNonce", || Reply::result(json!(4))),
+        ("StateGetActor", || Reply::error(11, "actor not found")),
+        ("StateGetActor", || {
+            Reply::result(json!({"Code": {"/": cid(1, 1)}, "Head": {"/": cid(1, 2)}, "Nonce": 3, "Balance": "204000"}))
+        }),
+        ("StateMinerPreCommitDepositForPower", || Reply::result(json!("5000000000000000001"))),
         ("GasEstimateMessageGas", || Reply::result(json!(null))),
         ("GasEstimateMessageGas", || Reply::error(1, "not enough funds")),
         ("GasEstimateMessageGas", || {
@@ -304,6 +313,37 @@ async fn without_channels_the_head_is_polled_and_forks_are_told() {
 }
 
 #[tokio::test]
+async fn a_subscription_that_is_silent_on_a_living_connection_is_noticed() {
+    let home = Home::new();
+    let head = Arc::new(Mutex::new(tipset(3, 0, (2, 0))));
+    let told = Arc::clone(&head);
+    let handler = move |body: String| {
+        let reply =
+            if body.contains("ChainHead") { Reply::result(told.lock().clone()) } else { Reply::error(1, "not found") };
+        Box::pin(async move { reply }) as _
+    };
+    let current = Arc::clone(&head);
+    let channels = move |mut incoming: mpsc::UnboundedReceiver<String>, outgoing: mpsc::UnboundedSender<String>| {
+        let current = Arc::clone(&current);
+        Box::pin(async move {
+            incoming.next().await;
+            let notice = json!([{"Type": "current", "Val": current.lock().clone()}]);
+            let _ = outgoing.unbounded_send(json!({"jsonrpc": "2.0", "id": 1, "result": 1}).to_string());
+            let _ = outgoing.unbounded_send(json!({"method": "xrpc.ch.val", "params": [1, notice]}).to_string());
+            std::future::pending().await
+        }) as _
+    };
+    let server = Server::start(Arc::new(handler), Some(Arc::new(channels))).await;
+    let mut config = LotusConfig::new(server.url.parse().unwrap(), Senders::all(home.worker.clone()));
+    config.silence = Duration::from_millis(20);
+    let client = LotusClient::connect(config, Arc::new(home.keys.clone()), home.database().await).await.unwrap();
+    let mut changes = client.head_changes();
+    assert!(matches!(changes.next().await, Some(HeadChange::Apply(t)) if t.epoch == Epoch(3)));
+    *head.lock() = tipset(4, 0, (3, 0));
+    assert!(matches!(changes.next().await, Some(HeadChange::Apply(t)) if t.epoch == Epoch(4)));
+}
+
+#[tokio::test]
 async fn a_node_with_less_history_than_was_seen_is_followed_on() {
     let home = Home::new();
     let head = Arc::new(Mutex::new(tipset(3, 0, (2, 0))));
@@ -355,7 +395,8 @@ async fn a_receipt_of_a_call_that_is_not_ours_is_not_taken() {
     }
     cancel.cancel();
     running.await.unwrap();
-    assert_eq!(client.message(&id, 0).await.unwrap(), MessageState::Pending);
+    let state = client.message(&id, 0).await.unwrap();
+    assert!(matches!(state, MessageState::Pending { .. }), "{state:?}");
     assert!(server.was_called("ChainGetMessage"));
 }
 
@@ -372,6 +413,14 @@ async fn a_sender_without_key_is_an_error_at_start() {
         assert_eq!(error.kind(), ChainErrorKind::NoSender);
         assert!(error.to_string().contains(stranger.as_str()) && error.hint().is_some());
     }
+    // A key that is there and cannot be used is no better.
+    let file = std::fs::read_dir(home.keys.dir()).unwrap().map(|entry| entry.unwrap().path());
+    let file = file.max_by_key(|path| std::fs::read_to_string(path).unwrap().contains("bls")).unwrap();
+    std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o644)).unwrap();
+    let error = home.client_of("http://127.0.0.1:1", Senders::all(home.worker.clone())).await.unwrap_err();
+    assert_eq!(error.kind(), ChainErrorKind::NoSender);
+    assert!(error.hint().unwrap().contains("chmod 600"), "{}", error.chain());
+    std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o600)).unwrap();
     let client = home.client("http://127.0.0.1:1").await;
     let create = CreateMiner::new(stranger, home.worker.clone(), SectorSize::KiB2);
     let error = client.submit(&SubmitKey("m".to_owned()), &Call::CreateMiner(create)).await.unwrap_err();

@@ -62,6 +62,9 @@ impl FromStr for Endpoint {
             // Addresses are logged, so nothing secret may stand in one.
             return Err(bad("must not contain a user or password"));
         }
+        if url.query().is_some() || url.fragment().is_some() {
+            return Err(bad("must not contain a query or fragment: a token stands before the address, or in a file"));
+        }
         if !url.has_host() {
             return Err(bad("names no host"));
         }
@@ -154,6 +157,8 @@ mod tests {
             "hunter2:127.0.0.1:1234",
             "hun\u{e4}hunter2:/ip4/1.2.3.4/tcp/1",
             "https://host:x/?key=hunter2",
+            "https://host/rpc/v1?token=hunter2",
+            "https://host/rpc/v1#hunter2",
         ] {
             let error = bad.parse::<Endpoint>().unwrap_err();
             assert!(!format!("{error} {error:?}").contains("hunter2"), "{error}");

@@ -31,6 +31,9 @@ pub struct ManagerConfig {
     /// Where finished sectors lie.
     #[serde(default)]
     pub persist_stores: Vec<StoreSection>,
+    /// Where pieces lie.
+    #[serde(default)]
+    pub pieces: PiecesSection,
     /// When and how sectors are proven.
     #[serde(default)]
     pub proving: ProvingSection,
@@ -105,6 +108,22 @@ impl MinerSection {
     pub fn new(actor: ActorId) -> Self {
         Self { actor, enabled: true, min_number: 0, max_sectors: None, lifetime_days: lifetime_days() }
     }
+
+    /// The section as it stands in a file, without what is the default.
+    pub fn to_toml(&self) -> String {
+        let mut text = format!("[[miners]]\nactor = {}\n", self.actor);
+        let mut add = |line: String, differs: bool| {
+            if differs {
+                text.push_str(&line);
+            }
+        };
+        let plain = Self::new(self.actor);
+        add("enabled = false\n".to_owned(), !self.enabled);
+        add(format!("min_number = {}\n", self.min_number), self.min_number != plain.min_number);
+        add(format!("max_sectors = {}\n", self.max_sectors.unwrap_or_default()), self.max_sectors.is_some());
+        add(format!("lifetime_days = {}\n", self.lifetime_days), self.lifetime_days != plain.lifetime_days);
+        text
+    }
 }
 
 fn yes() -> bool {
@@ -140,12 +159,43 @@ pub struct ProvingSection {
     pub submit_confidence: u32,
     /// Epochs after which a landed proof counts as final.
     pub confidence: u32,
+    /// The most partitions in one proof. Fewer are taken where they hold more sectors than a prover is given at a time.
+    pub partitions_per_proof: u64,
+}
+
+impl ProvingSection {
+    /// A challenge is drawn 20 epochs before its deadline opens, which is open for 60: most of these are left for the proof.
+    const MOST_CHALLENGE_CONFIDENCE: u32 = 40;
+
+    fn check(self, source: &Source) -> Result<(), ConfigError> {
+        if self.challenge_confidence > Self::MOST_CHALLENGE_CONFIDENCE {
+            let error = source.error_at("proving.challenge_confidence", "leaves no time for a proof");
+            return Err(error.hint_with(format!("write at most {}", Self::MOST_CHALLENGE_CONFIDENCE)));
+        }
+        let most = damocles_post::Options::MAX_PARTITIONS_PER_PROOF;
+        if !(1..=most).contains(&self.partitions_per_proof) {
+            let error =
+                source.error_at("proving.partitions_per_proof", "is no number of partitions that a proof can have");
+            return Err(error.hint_with(format!("write 1 to {most}, or remove it")));
+        }
+        Ok(())
+    }
 }
 
 impl Default for ProvingSection {
     fn default() -> Self {
-        Self { enabled: true, challenge_confidence: 10, submit_confidence: 4, confidence: 10 }
+        let partitions_per_proof = damocles_post::Options::MAX_PARTITIONS_PER_PROOF;
+        Self { enabled: true, challenge_confidence: 10, submit_confidence: 4, confidence: 10, partitions_per_proof }
     }
+}
+
+/// `[pieces]`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct PiecesSection {
+    /// Files below these directories can be queued and are served to workers; those below `pieces` of the home always,
+    /// and nothing else of the home ever.
+    pub dirs: Vec<PathBuf>,
 }
 
 /// `[commitment]`.
@@ -204,6 +254,7 @@ impl ManagerConfig {
             senders: SendersSection::default(),
             miners: Vec::new(),
             persist_stores: Vec::new(),
+            pieces: PiecesSection::default(),
             proving: ProvingSection::default(),
             commitment: CommitmentSection::default(),
             processors: Processors::default(),
@@ -229,6 +280,17 @@ impl ManagerConfig {
         let config: Self = source.parse(&retired)?;
         config.check(source)?;
         Ok(config)
+    }
+
+    /// The text of a file with one more miner at its end. Everything that stands there stays: comments, children, tokens.
+    ///
+    /// # Errors
+    ///
+    /// With that miner, or already without it, the file cannot be used.
+    pub fn with_miner(source: &Source, miner: &MinerSection) -> Result<String, ConfigError> {
+        let text = format!("{}\n\n{}", source.text().trim_end(), miner.to_toml());
+        Self::parse(&Source::of(source.file(), text.clone()))?;
+        Ok(text)
     }
 
     /// The node's token: from the file that holds it if one is named, else as it stands in `[chain]`.
@@ -280,7 +342,11 @@ impl ManagerConfig {
                 return Err(error.hint_with("write the same for all miners, or run one manager for each lifetime"));
             }
         }
+        if let Some(i) = self.pieces.dirs.iter().position(|dir| !dir.is_absolute()) {
+            return Err(source.error_at(&format!("pieces.dirs[{i}]"), "is no absolute path"));
+        }
         check_stores(source, &self.persist_stores)?;
+        self.proving.check(source)?;
         self.processors.check(source, &ProcessorKind::PROVING)
     }
 
@@ -312,11 +378,20 @@ impl ManagerConfig {
             }
         }
         self.write_lists(out)?;
+        writeln!(
+            out,
+            "\n# Where pieces may lie, besides the `pieces` of this directory: files below are served to workers."
+        )?;
+        let dirs = self.pieces.dirs.iter().map(|dir| toml::Value::String(dir.display().to_string()));
+        writeln!(out, "[pieces]\ndirs = {}", toml::Value::Array(dirs.collect()))?;
         let proving = self.proving;
         writeln!(out, "\n# Epochs: from a challenge to its proof, from the opening to the message, to finality.")?;
         writeln!(out, "[proving]\nenabled = {}", proving.enabled)?;
         writeln!(out, "challenge_confidence = {}", proving.challenge_confidence)?;
         writeln!(out, "submit_confidence = {}\nconfidence = {}", proving.submit_confidence, proving.confidence)?;
+        if proving.partitions_per_proof != ProvingSection::default().partitions_per_proof {
+            writeln!(out, "partitions_per_proof = {}", proving.partitions_per_proof)?;
+        }
         writeln!(out, "\n# Epochs: after which a message is final, and a seed is used.\n[commitment]")?;
         writeln!(out, "confidence = {}", self.commitment.confidence)?;
         writeln!(out, "seed_confidence = {}", self.commitment.seed_confidence)?;
@@ -395,8 +470,51 @@ mod tests {
         config.senders.post = Some("f3abc".parse().unwrap());
         config.miners.push(MinerSection { max_sectors: Some(2), ..MinerSection::new(ActorId(1000)) });
         config.persist_stores.push(StoreSection { name: "s".into(), path: "/s".into(), read_only: true });
+        config.pieces.dirs = vec!["/pieces".into(), "/odd \"path\"".into()];
         config.proving.enabled = false;
+        config.proving.partitions_per_proof = 1;
         assert_eq!(read(&config.to_toml()).unwrap(), config);
+    }
+
+    #[test]
+    fn a_further_miner_takes_nothing_from_the_file() {
+        let old = "# mine\n[chain]\nendpoint = \"http://h\"\ntoken = \"hunter2\" # secret\n\n[[miners]]\nactor = 1000\n\
+                   lifetime_days = 300\n[processors.limitation.timeout]\nwindow_post = \"1h\"\n\
+                   [processors.ext_locks]\ngpu = 1\n[[processors.window_post]]\nlocks = [\"gpu\"]";
+        let source = Source::of("manager.toml", old);
+        let mut miner = MinerSection { max_sectors: Some(3), ..MinerSection::new(ActorId(1001)) };
+        let error = ManagerConfig::with_miner(&source, &miner).unwrap_err();
+        assert!(error.to_string().contains("lifetime_days"), "{error}");
+        miner.lifetime_days = 300;
+        let new = ManagerConfig::with_miner(&source, &miner).unwrap();
+        assert!(new.starts_with(old));
+        let (before, mut after) = (read(old).unwrap(), read(&new).unwrap());
+        assert_eq!(after.miners.pop().as_ref(), Some(&miner));
+        assert_eq!(before, after);
+        assert!(ManagerConfig::with_miner(&Source::of("manager.toml", new), &miner).is_err(), "not twice");
+        let inline = Source::of("manager.toml", "miners = []\n[chain]\nendpoint = \"http://h\"\n");
+        assert!(ManagerConfig::with_miner(&inline, &miner).is_err(), "the file stays one that can be read");
+    }
+
+    #[test]
+    fn what_would_let_no_proof_be_made_is_refused() {
+        for (line, refused) in [
+            ("challenge_confidence = 0", false),
+            ("challenge_confidence = 40", false),
+            ("challenge_confidence = 41", true),
+            ("challenge_confidence = 79", true),
+            ("partitions_per_proof = 0", true),
+            ("partitions_per_proof = 1", false),
+            ("partitions_per_proof = 3", false),
+            ("partitions_per_proof = 4", true),
+        ] {
+            let read = read(&format!("[chain]\nendpoint = \"http://h\"\n[proving]\n{line}\n"));
+            assert_eq!(read.is_err(), refused, "{line}");
+            if let Err(error) = read {
+                assert!(error.to_string().contains(line.split(' ').next().unwrap()), "{error}");
+                assert!(error.hint().is_some_and(|hint| hint.contains("write")), "{error}");
+            }
+        }
     }
 
     #[test]

@@ -48,8 +48,8 @@ pub struct Limitation {
     pub concurrent: BTreeMap<ProcessorKind, u32>,
     /// The least time between two starts of a kind.
     pub staggered: BTreeMap<ProcessorKind, HumanDuration>,
-    /// How long one task of a kind may take, waiting for a slot included, instead of
-    /// [`ProcessorKind::default_timeout`]. A child that takes longer is killed and its task tried again.
+    /// How long one task of a kind may have its slot, instead of [`ProcessorKind::default_timeout`]. A child that takes
+    /// longer is killed and its task tried again.
     pub timeout: BTreeMap<ProcessorKind, HumanDuration>,
 }
 
@@ -258,13 +258,15 @@ impl Processors {
         }
     }
 
-    /// The slots of `kinds` with every default filled in. A kind without an entry has one slot of this program.
+    /// The slots of `kinds` with every default filled in. A kind without an entry has one slot of this program; reading
+    /// challenges has two, because a reader may hang in a disk that is gone, where not even a kill ends it.
     pub fn slots(&self, kinds: &[ProcessorKind]) -> Vec<SlotSpec> {
-        let own = [SlotConfig::default()];
+        let own = [SlotConfig::default(), SlotConfig::default()];
         let mut slots = Vec::new();
         for &kind in kinds {
+            let count = if kind == ProcessorKind::WdpostRead { 2 } else { 1 };
             let entries = self.entries(kind);
-            let entries = if entries.is_empty() { own.as_slice() } else { entries };
+            let entries = if entries.is_empty() { own.get(..count).unwrap_or_default() } else { entries };
             slots.extend(entries.iter().enumerate().map(|(i, entry)| entry.resolve(kind, i)));
         }
         slots

@@ -19,7 +19,8 @@ pub(super) const PROCESSORS: &[Retired] = &[
 /// Keys of the manager's file outside `[processors]`.
 pub(super) const MANAGER: &[Retired] = &[Retired {
     path: "piece_stores",
-    instead: "remove it: `damocles-manager piece add` queues a file, and the manager serves it from where it lies",
+    instead: "remove it: `damocles-manager piece add` queues a file, and the manager serves it from where it lies, below \
+              one of `pieces.dirs`",
 }];
 
 /// Keys of the worker's file outside `[processors]`.

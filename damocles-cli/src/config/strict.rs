@@ -51,6 +51,11 @@ impl Source {
         Self { file: file.into(), text: text.into() }
     }
 
+    /// The text.
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+
     /// The file.
     pub fn file(&self) -> &Path {
         &self.file

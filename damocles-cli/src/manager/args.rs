@@ -80,7 +80,7 @@ pub enum PieceCommand {
 /// Which piece.
 #[derive(Clone, Debug, Args)]
 pub struct AddPieceArgs {
-    /// The file; it stays where it is and must stay there until its sector is sealed
+    /// The file, below the `pieces` of the home or one of `pieces.dirs`; it must stay there until its sector is sealed
     pub file: PathBuf,
 }
 
@@ -178,7 +178,9 @@ pub enum SectorsCommand {
     List,
     /// One sector with its whole history
     Show(SectorArgs),
-    /// Take a sector from the store that holds its lease, which loses what that store sealed
+    /// Give a sector up: its data goes to another one, its number is burnt. Refused once its proof may be on chain
+    Abort(SectorArgs),
+    /// End the lease of a store that is lost. A sector without a stored replica is given up by that
     Release(SectorArgs),
 }
 
@@ -200,7 +202,13 @@ mod tests {
         command.clone().debug_assert();
         command.build();
         insta::assert_snapshot!("manager_help", command.render_long_help());
-        for path in [&["daemon", "init"][..], &["devnet", "run"], &["quickstart"], &["sectors", "release"]] {
+        for path in [
+            &["daemon", "init"][..],
+            &["devnet", "run"],
+            &["quickstart"],
+            &["sectors", "release"],
+            &["sectors", "abort"],
+        ] {
             let found = path.iter().try_fold(&mut command, |c, name| c.find_subcommand_mut(name));
             insta::assert_snapshot!(format!("manager_{}_help", path.join("_")), found.unwrap().render_long_help());
         }

@@ -45,7 +45,7 @@ pub fn init(args: &InitArgs, home: &Home) -> Result<Initialised, Failure> {
         let hint = "give the address alone, put the token into a file and name it as `chain.token_file`";
         return Err(Failure::new(Exit::Usage, error).hint(hint));
     }
-    fs_err::create_dir_all(home.path())?;
+    fs_err::create_dir_all(home.path().join("pieces"))?;
     let keystore = Keystore::open(home.keystore())?;
     let key = |kind| match chain::key_of_kind(&keystore, kind)? {
         Some(address) => Ok::<_, Failure>(address),
@@ -66,8 +66,12 @@ pub fn init(args: &InitArgs, home: &Home) -> Result<Initialised, Failure> {
 ///
 /// The directory cannot be written.
 pub fn write_config(home: &Home, config: &ManagerConfig) -> Result<(), Failure> {
+    write_text(home, &config.to_toml())
+}
+
+pub(super) fn write_text(home: &Home, text: &str) -> Result<(), Failure> {
     let temporary = home.path().join(".manager.toml.new");
-    fs_err::write(&temporary, config.to_toml())?;
+    fs_err::write(&temporary, text)?;
     fs_err::File::open(&temporary)?.sync_all()?;
     fs_err::rename(&temporary, home.config())?;
     Ok(())

@@ -3,11 +3,11 @@
 use super::{
     args::CreateMinerArgs,
     chain::{self, key_of_kind},
-    init::write_config,
+    init::write_text,
 };
 use crate::{
     config::{
-        ManagerConfig,
+        ManagerConfig, Source,
         manager::{Home, MinerSection},
     },
     database::Database,
@@ -47,13 +47,15 @@ impl Render for Created {
 ///
 /// The message cannot be sent, or the actor refuses it.
 pub async fn create(args: &CreateMinerArgs, home: &Home, cx: &Context) -> Result<Created, Failure> {
-    let mut config = ManagerConfig::load(home.config())?;
+    let config = ManagerConfig::load(home.config())?;
     let keystore = Keystore::open(home.keystore())?;
     let missing = || anyhow!("`{}` lacks an owner or a worker key", keystore.dir().display());
     let owner = key_of_kind(&keystore, KeyKind::Secp256k1)?.with_context(missing)?;
     let worker = key_of_kind(&keystore, KeyKind::Bls)?.with_context(missing)?;
     let database = Database::open(&home.database()).await?;
     let client = chain::connect(&config, home, database.pool.clone(), Arc::new(NullSink)).await?;
+    let head = client.head().await?;
+    Keystore::refuse_on(&client.network(&head).await?.name)?;
     let call = Call::CreateMiner(CreateMiner::new(owner.clone(), worker, args.sector_size));
     let key = next_key(&owner, &client, &config).await?;
     let sending = client.run(cx.cancel.clone());
@@ -70,8 +72,14 @@ pub async fn create(args: &CreateMinerArgs, home: &Home, cx: &Context) -> Result
     let miner = receipt.created.filter(|_| receipt.is_success()).with_context(refused)?;
     let mut section = MinerSection::new(miner);
     section.max_sectors = args.max_sectors;
-    config.miners.push(section);
-    write_config(home, &config)?;
+    section.lifetime_days = config.miners.first().map_or(section.lifetime_days, |first| first.lifetime_days);
+    // The file as it is now: whatever an operator wrote there stays.
+    let source = Source::read(home.config())?;
+    let by_hand = |error| {
+        let hint = format!("the miner is made; add it to the file by hand: {}", section.to_toml().replace('\n', " "));
+        Failure::from(error).hint(hint)
+    };
+    write_text(home, &ManagerConfig::with_miner(&source, &section).map_err(by_hand)?)?;
     Ok(Created { miner, message: receipt.message.clone() })
 }
 

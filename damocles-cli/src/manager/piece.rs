@@ -54,16 +54,16 @@ async fn queue(file: &Path, manager: SocketAddr) -> Result<Queued, Failure> {
 ///
 /// The directory cannot be written or the manager does not take it.
 pub async fn add_sample(dir: &Path, manager: SocketAddr, size: SectorSize) -> Result<(), Failure> {
-    let file = dir.join("sample.txt");
-    if file.exists() {
+    let (file, queued) = (dir.join("sample.txt"), dir.join("sample.queued"));
+    if queued.exists() {
         return Ok(());
     }
     let length = usize::try_from(size.unpadded_bytes()).unwrap_or(usize::MAX);
     let text = "Damocles keeps what it is given. ".bytes().cycle().take(length).collect::<Vec<_>>();
-    // Queued before it gets its name: after a crash in between, it is made and queued again rather than forgotten.
     let unnamed = dir.join("sample.new");
     fs_err::write(&unnamed, text)?;
-    fs_err::hard_link(&unnamed, &file)?;
-    fs_err::remove_file(&unnamed)?;
-    queue(&file, manager).await.map(drop)
+    fs_err::rename(&unnamed, &file)?;
+    queue(&file, manager).await?;
+    // Marked after it was queued: after a crash in between, it is queued again rather than forgotten.
+    Ok(fs_err::write(&queued, "")?)
 }

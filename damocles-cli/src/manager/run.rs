@@ -25,7 +25,7 @@ use anyhow::{Context as _, anyhow};
 use damocles_chain::{LotusClient, signer::Keystore};
 use damocles_core::{
     Context, SealProofType,
-    chain::{ChainClient, MinerInfo},
+    chain::{ChainClient, ChainError, ChainErrorKind, MinerInfo},
     pool::ProcessorPool,
     verify::ProofVerifier,
 };
@@ -33,7 +33,7 @@ use damocles_post::{Deps, Options, PoStLoop, WindowScheduler};
 use damocles_seal::{
     allocator::{MinerPolicy, SqlAllocator},
     sector_state::SealDb,
-    service::{ManagerConfig as ServiceConfig, ManagerParts, ManagerService},
+    service::{ManagerConfig as ServiceConfig, ManagerParts, ManagerService, PieceDirs},
 };
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
@@ -51,7 +51,10 @@ async fn serve(args: RunArgs, config: ManagerConfig, home: &Home, printer: Print
     let shutdown = signals::install().context("listen for signals")?;
     let database = Database::open(&home.database()).await?;
     let server = Server::bind(config.listen.address).await?;
-    let client = chain::connect(&config, home, database.pool.clone(), Arc::new(LogSink)).await?;
+    let Some(client) = shutdown.drain.run_until_cancelled(reach_node(&config, home, &database)).await.transpose()?
+    else {
+        return Ok(());
+    };
     let Some((network, miners)) = shutdown.drain.run_until_cancelled(ask_node(&client, &config)).await else {
         return Ok(());
     };
@@ -64,8 +67,8 @@ async fn serve(args: RunArgs, config: ManagerConfig, home: &Home, printer: Print
         }
     }
     let stores = Arc::new(Stores::open(&config)?);
-    let service = service(&config, &database, &client, &miners, &stores, &verifier).await?;
-    let posts = posts(&config, &database, &client, &service, &stores, &verifier, &miners).await?;
+    let service = service(&config, home, &database, &client, &miners, &stores, &verifier).await?;
+    let posts = posts(&config, &database, &client, &service, &stores, &verifier).await?;
 
     let rpc = Arc::new(ManagerRpc::new(Arc::clone(&service)));
     let address = server.address();
@@ -73,6 +76,22 @@ async fn serve(args: RunArgs, config: ManagerConfig, home: &Home, printer: Print
     printer.note(format_args!("manager of {} on network `{network}`: http://{address}/rpc/v0", names(&miners)));
     args.supervision.ready(Some(address), &shutdown)?;
     work(&client, &service, posts, server, &shutdown).await
+}
+
+/// How long until a node that does not answer is asked again.
+const NODE_AWAY: Duration = Duration::from_secs(5);
+
+/// The client. A sender that is named by its ID needs the node; one that does not answer is waited for.
+async fn reach_node(config: &ManagerConfig, home: &Home, database: &Database) -> Result<Arc<LotusClient>, Failure> {
+    loop {
+        match chain::connect(config, home, database.pool.clone(), Arc::new(LogSink)).await {
+            Err(failure) if failure.exit == Exit::Retryable => {
+                tracing::warn!(error = %format_args!("{:#}", failure.error), "the chain client cannot start yet");
+                tokio::time::sleep(NODE_AWAY).await;
+            }
+            other => return other,
+        }
+    }
 }
 
 /// The network's name and the miners. A node that does not answer is waited for: it may just be starting.
@@ -88,21 +107,35 @@ async fn ask_node(client: &Arc<LotusClient>, config: &ManagerConfig) -> (String,
     }
 }
 
-async fn describe(
-    client: &LotusClient,
-    config: &ManagerConfig,
-) -> Result<(String, Vec<MinerInfo>), damocles_core::chain::ChainError> {
+async fn describe(client: &LotusClient, config: &ManagerConfig) -> Result<(String, Vec<MinerInfo>), ChainError> {
     let head = client.head().await?;
     let network = client.network(&head).await?.name;
-    let mut miners = Vec::new();
-    for miner in &config.miners {
-        miners.push(client.miner(&head, miner.actor).await?);
+    let (mut miners, mut missing) = (Vec::new(), None);
+    for section in &config.miners {
+        match client.miner(&head, section.actor).await {
+            Ok(info) => miners.push(info),
+            Err(error) if is_no_miner(&error) => {
+                tracing::error!(miner = %section.actor, error = %error.chain(), "the chain has no such miner; the others go on");
+                missing = Some(error);
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    // A node that knows none of them is not there yet.
+    if let (true, Some(error)) = (miners.is_empty(), missing) {
+        return Err(error);
     }
     Ok((network, miners))
 }
 
+/// Whether the node answered, and said that there is no such miner.
+fn is_no_miner(error: &ChainError) -> bool {
+    matches!(error.kind(), ChainErrorKind::NotFound | ChainErrorKind::Rejected)
+}
+
 async fn service(
     config: &ManagerConfig,
+    home: &Home,
     database: &Database,
     client: &Arc<LotusClient>,
     miners: &[MinerInfo],
@@ -112,12 +145,13 @@ async fn service(
     let chain: Arc<dyn ChainClient> = client.clone();
     let clock = Arc::new(SystemClock);
     let db = SealDb::open(database.pool.clone()).await.context("open the tables of sectors")?;
-    let policies = config.miners.iter().zip(miners).map(|(section, info)| {
+    let policies = miners.iter().filter_map(|info| {
+        let section = config.miners.iter().find(|section| section.actor == info.miner)?;
         let mut policy = MinerPolicy::new(section.actor, SealProofType::of(info.sector_size));
         policy.min_number = policy.min_number.max(section.min_number);
         policy.enabled = section.enabled;
         policy.max_sectors = section.max_sectors;
-        policy
+        Some(policy)
     });
     let allocator = SqlAllocator::new(db.clone(), Arc::clone(&chain), policies.collect(), clock.clone());
     let parts = ManagerParts {
@@ -131,6 +165,7 @@ async fn service(
     let service = ServiceConfig {
         confidence: i64::from(config.commitment.confidence),
         seed_confidence: i64::from(config.commitment.seed_confidence),
+        piece_dirs: PieceDirs::new(config.pieces.dirs.iter().cloned()).of_home(home.path()),
         ..ServiceConfig::default()
     };
     // The configuration has one lifetime for all miners.
@@ -151,9 +186,8 @@ async fn posts(
     service: &Arc<ManagerService>,
     stores: &Arc<Stores>,
     verifier: &Arc<dyn ProofVerifier>,
-    miners: &[MinerInfo],
 ) -> Result<Option<Posts>, Failure> {
-    if !config.proving.enabled || miners.is_empty() {
+    if !config.proving.enabled || config.miners.is_empty() {
         return Ok(None);
     }
     let pool = children::pool(&config.slots(), &config.processors)?;
@@ -168,8 +202,10 @@ async fn posts(
     options.confidence = i64::from(config.proving.confidence);
     options.challenge_confidence = i64::from(config.proving.challenge_confidence);
     options.submit_confidence = i64::from(config.proving.submit_confidence);
+    options.partitions_per_proof = config.proving.partitions_per_proof;
     let scheduler = WindowScheduler::open(deps, options).await.context("open the tables of proofs")?;
-    let run = PoStLoop::new(Arc::new(scheduler), client.clone(), miners.iter().map(|m| m.miner));
+    // One that the chain did not have at the start is proven as soon as it has it.
+    let run = PoStLoop::new(Arc::new(scheduler), client.clone(), config.miners.iter().map(|m| m.actor));
     Ok(Some(Posts { run, pool }))
 }
 

@@ -1,4 +1,4 @@
-//! `sectors list|show|release`.
+//! `sectors list|show|abort|release`.
 
 use super::{
     args::{SectorArgs, SectorsCommand},
@@ -10,8 +10,9 @@ use crate::{
     output::{Printer, Render, table},
 };
 use anyhow::anyhow;
+use damocles_core::allocator::Outcome;
 use damocles_seal::{
-    rpc::damocles::{ListSectors, ReleaseSector, ShowSector},
+    rpc::damocles::{AbortSector, ListSectors, ReleaseSector, ShowSector},
     sector_state::{SectorDetail, SectorSummary},
 };
 use serde::Serialize;
@@ -21,7 +22,7 @@ use std::fmt::Write as _;
 ///
 /// # Errors
 ///
-/// It does not answer, or does not know the sector.
+/// It does not answer, does not know the sector, or refuses.
 pub(super) async fn run(command: SectorsCommand, home: &Home, printer: Printer) -> Result<(), Failure> {
     let client = remote::client(remote::address(home)?)?;
     match command {
@@ -32,8 +33,19 @@ pub(super) async fn run(command: SectorsCommand, home: &Home, printer: Printer) 
             printer.data(&Shown(detail.ok_or_else(unknown)?))
         }
         SectorsCommand::Release(SectorArgs { sector }) => {
-            client.ask::<ReleaseSector>(&(sector,)).await?;
-            printer.note(format_args!("{sector} may be taken up by any store now"));
+            match client.ask::<ReleaseSector>(&(sector,)).await? {
+                Outcome::Handed => printer.note(format_args!(
+                    "the lease of {sector} ended; its replica and its messages stand. `sectors abort` gives it up"
+                )),
+                _ => printer.note(format_args!("the lease of {sector} ended and the sector is given up")),
+            }
+            Ok(())
+        }
+        SectorsCommand::Abort(SectorArgs { sector }) => {
+            client.ask::<AbortSector>(&(sector,)).await?;
+            printer.note(format_args!(
+                "{sector} is given up; its worker removes what it sealed, a parked one once it is resumed"
+            ));
             Ok(())
         }
     }

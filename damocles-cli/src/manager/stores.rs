@@ -6,7 +6,7 @@ use damocles_core::{BoxError, SealProofType, SectorId, post::ReplicaPaths};
 use damocles_post::ReplicaSource;
 use damocles_seal::{
     service::{ManagerService, ReplicaStores},
-    store::{PersistStore, PersistStores},
+    store::{PersistStore, PersistStores, StoreErrorKind},
 };
 use std::{io, path::PathBuf, sync::Arc};
 
@@ -40,10 +40,12 @@ impl ReplicaStores for Stores {
     fn has_all_files(&self, store: &str, sector: SectorId, proof_type: SealProofType) -> io::Result<bool> {
         match self.get(store)?.check(sector, proof_type.sector_size()) {
             Ok(()) => Ok(true),
-            Err(error) => {
+            Err(error) if error.kind() == StoreErrorKind::Damaged => {
                 tracing::warn!(%sector, store, error = %error.chain(), "the replica is not whole");
                 Ok(false)
             }
+            // The store is away or its disk fails: that says nothing about the replica.
+            Err(error) => Err(io::Error::other(error)),
         }
     }
 

@@ -3,7 +3,7 @@
 use super::daemon::Daemon;
 use crate::{
     config::{
-        ManagerConfig,
+        ManagerConfig, ProcessorKind,
         manager::{Home, ListenSection, StoreSection},
     },
     exit::Failure,
@@ -77,6 +77,27 @@ impl Lab {
         self.dir.join("persist")
     }
 
+    /// The file by which children that prove take turns: a proof fills the memory of a small machine.
+    fn turns(&self) -> PathBuf {
+        self.dir.join("proving.lock")
+    }
+
+    /// The slot of a kind that takes turns, for a configuration file.
+    fn taking_turns(&self, kind: ProcessorKind) -> String {
+        let (kind, lock) = (kind.name(), quoted(&self.turns()));
+        format!("\n[[processors.{kind}]]\nargs = [\"processor\", \"{kind}\", \"--turn-lock\", {lock}]\n")
+    }
+
+    /// Has the manager's child take turns, as the file that was written for it leaves out children.
+    fn write_turns(&self) -> Result<(), Failure> {
+        let file = self.home().config();
+        if ManagerConfig::load(file.clone())?.processors.window_post.is_empty() {
+            let text = fs_err::read_to_string(&file)?;
+            fs_err::write(&file, text + &self.taking_turns(ProcessorKind::WindowPost))?;
+        }
+        Ok(())
+    }
+
     fn log(&self, name: &str) -> PathBuf {
         self.dir.join("logs").join(format!("{name}.log"))
     }
@@ -117,6 +138,7 @@ impl Lab {
         config.listen.address = SocketAddr::from(([127, 0, 0, 1], 0));
         config.persist_stores =
             vec![StoreSection { name: "persist".to_owned(), path: self.persist_store(), read_only: false }];
+        config.pieces.dirs = vec![self.pieces()];
         config.commitment.confidence = CONFIDENCE;
         config.proving.confidence = CONFIDENCE;
         config.proving.challenge_confidence = 1;
@@ -138,6 +160,7 @@ impl Lab {
     ///
     /// It did not start.
     pub(super) async fn manager(&self) -> Result<(Daemon, SocketAddr), Failure> {
+        self.write_turns()?;
         let mut args = words(&["daemon", "run", "--child", "--home"]);
         args.push(self.home().path().into());
         let (daemon, ready) = Daemon::start::<Ready>("manager", args, self.log("manager"), PATIENCE).await?;
@@ -168,6 +191,7 @@ impl Lab {
         config.chain.endpoint = format!("http://{NODE}/rpc/v1").parse().context("our own endpoint")?;
         config.listen = ListenSection::default();
         init::write_config(&home, &config)?;
+        self.write_turns()?;
         self.write_worker_file(config.listen.address)
     }
 
@@ -176,10 +200,11 @@ impl Lab {
             "[worker]\nname = \"quickstart\"\nrun_dir = {run}\n\n[sector_manager]\nrpc_client.addr = \"http://{manager}\"\n\n\
              [sealing]\nenable_deals = true\nseal_interval = \"1s\"\nrecover_interval = \"2s\"\n\n\
              [[sealing_thread]]\nlocation = {sealing}\n\n\
-             [[attached]]\nname = \"persist\"\nlocation = {persist}\n",
+             [[attached]]\nname = \"persist\"\nlocation = {persist}\n{c2}",
             run = quoted(&self.dir.join("run")),
             sealing = quoted(&self.sealing_store()),
             persist = quoted(&self.persist_store()),
+            c2 = self.taking_turns(ProcessorKind::C2),
         );
         Ok(fs_err::write(self.worker_file(), text)?)
     }
@@ -205,4 +230,34 @@ fn words(words: &[&str]) -> Vec<OsString> {
 /// A path as a TOML string.
 fn quoted(path: &Path) -> String {
     toml::Value::String(path.display().to_string()).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Processors, WorkerConfig};
+
+    #[test]
+    fn real_proofs_of_both_daemons_take_turns_by_one_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let lab = Lab::at(dir.path()).unwrap();
+        lab.keys().unwrap();
+        let slot = |processors: &Processors, kind| {
+            let slots = processors.slots(&[kind]);
+            assert_eq!(slots.len(), 1);
+            slots[0].args.clone()
+        };
+        let lock = lab.turns().display().to_string();
+        let args = |kind: &str| ["processor", kind, "--turn-lock", &lock].map(ToOwned::to_owned);
+        for _ in 0..2 {
+            lab.write_turns().unwrap();
+            let manager = ManagerConfig::load(lab.home().config()).unwrap();
+            assert_eq!(slot(&manager.processors, ProcessorKind::WindowPost), args("window_post"));
+        }
+        lab.settle().unwrap();
+        let manager = ManagerConfig::load(lab.home().config()).unwrap();
+        assert_eq!(slot(&manager.processors, ProcessorKind::WindowPost), args("window_post"));
+        let worker = WorkerConfig::load(lab.worker_file()).unwrap();
+        assert_eq!(slot(&worker.processors, ProcessorKind::C2), args("c2"));
+    }
 }

@@ -102,9 +102,10 @@ pub struct Seconds {
 }
 
 impl Report {
-    /// Whether every one of `wanted` sectors is active and proven.
+    /// Whether every one of `wanted` sectors is active and proven. One of several holds data.
     pub fn is_complete(&self, wanted: usize) -> bool {
-        self.sectors.len() >= wanted && self.sectors.iter().all(SectorReport::is_proven)
+        let data = self.sectors.iter().any(|s| s.kind == SectorKind::Data);
+        self.sectors.len() >= wanted && (wanted < 2 || data) && self.sectors.iter().all(SectorReport::is_proven)
     }
 
     /// The header and rows of the table.

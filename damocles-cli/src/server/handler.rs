@@ -3,6 +3,7 @@
 use async_trait::async_trait;
 use axum::http::{HeaderMap, header};
 use damocles_core::CancellationToken;
+use damocles_seal::rpc::{Caller, CallerError};
 use futures::{Sink, Stream};
 use std::{fmt, path::PathBuf, pin::Pin, sync::Arc};
 
@@ -20,18 +21,15 @@ pub struct RequestHeaders {
 }
 
 impl RequestHeaders {
-    /// Takes what is there and well-formed. A fence that is no number is refused, because acting without it would not
-    /// be fenced.
-    pub(super) fn of(headers: &HeaderMap) -> Result<Self, &'static str> {
+    /// Takes what is there. A fence or a key that cannot be read is refused: acting without it would not be fenced, or
+    /// would be done again.
+    pub(super) fn of(headers: &HeaderMap) -> Result<Self, CallerError> {
         let text = |name: &str| headers.get(name).and_then(|v| v.to_str().ok()).map(str::to_owned);
-        let fence = match headers.get("x-damocles-fence") {
-            Some(value) => {
-                Some(value.to_str().ok().and_then(|v| v.parse().ok()).ok_or("X-Damocles-Fence is no number")?)
-            }
-            None => None,
-        };
+        // Neither may be empty, so that what is no text is refused with them.
+        let caller = Caller::from_headers(|name| headers.get(name).map(|v| v.to_str().unwrap_or_default()))?;
         let bearer = text(header::AUTHORIZATION.as_str()).and_then(|v| v.strip_prefix("Bearer ").map(str::to_owned));
-        Ok(Self { fence, idempotency_key: text("idempotency-key"), bearer, store: text("x-damocles-store") })
+        let fence = caller.fence.map(|fence| fence.0);
+        Ok(Self { fence, idempotency_key: caller.idempotency_key, bearer, store: text("x-damocles-store") })
     }
 }
 

@@ -13,8 +13,8 @@ use damocles_core::CancellationToken;
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 use tokio::net::TcpListener;
 
-/// The longest request body: a batch of seal proofs with room to spare.
-pub const BODY_LIMIT: usize = 256 << 20;
+/// The longest request body: our longest request is a proof of a few KiB.
+pub const BODY_LIMIT: usize = 8 << 20;
 pub(super) const READ_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long answers under way may take when the server ends.
 const GRACE: Duration = Duration::from_secs(5);

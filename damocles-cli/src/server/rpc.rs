@@ -15,7 +15,7 @@ pub(super) async fn answer(handler: Arc<dyn RpcHandler>, request: axum::extract:
     let (parts, body) = request.into_parts();
     let headers = match RequestHeaders::of(&parts.headers) {
         Ok(headers) => headers,
-        Err(why) => return (StatusCode::BAD_REQUEST, why).into_response(),
+        Err(why) => return (StatusCode::BAD_REQUEST, why.to_string()).into_response(),
     };
     let text = match read(body).await {
         Ok(text) => text,

@@ -79,6 +79,9 @@ async fn rpc_and_files_are_served_until_the_end() {
     assert!(answer.starts_with("HTTP/1.1 200") && answer.ends_with("Some(7) Some(\"tok\") hello"), "{answer}");
     assert!(exchange(address, &post("", "notify")).await.starts_with("HTTP/1.1 204"));
     assert!(exchange(address, &post("X-Damocles-Fence: x\r\n", "hello")).await.starts_with("HTTP/1.1 400"));
+    assert!(exchange(address, &post("Idempotency-Key: \r\n", "hello")).await.starts_with("HTTP/1.1 400"));
+    let long = format!("Idempotency-Key: {}\r\n", "k".repeat(201));
+    assert!(exchange(address, &post(&long, "hello")).await.starts_with("HTTP/1.1 400"), "it is never dropped");
     assert!(exchange(address, &post("Origin: https://evil.example\r\n", "hello")).await.starts_with("HTTP/1.1 403"));
     assert!(exchange(address, &post("Origin: http://127.0.0.1:1789\r\n", "hello")).await.starts_with("HTTP/1.1 200"));
 

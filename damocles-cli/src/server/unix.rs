@@ -22,6 +22,7 @@ const LONGEST_PATH: usize = 107;
 
 /// Where the sockets of a user's daemons lie: `/run/damocles` for root, else `$XDG_RUNTIME_DIR/damocles`. `None` when
 /// the session has no such directory.
+#[expect(clippy::disallowed_methods, reason = "the program reads its environment")]
 pub fn default_run_dir() -> Option<PathBuf> {
     if nix::unistd::geteuid().is_root() {
         return Some(PathBuf::from("/run/damocles"));

@@ -18,19 +18,19 @@ pub trait WorkerControl: fmt::Debug + Send + Sync + 'static {
     ///
     /// # Errors
     ///
-    /// There is no such thread.
+    /// There is no such thread, or it is not at work yet.
     fn pause(&self, index: usize) -> Result<bool, NoSuchThread>;
     /// Goes on in a thread. False if it was not paused.
     ///
     /// # Errors
     ///
-    /// There is no such thread.
+    /// There is no such thread, or it is not at work yet.
     fn resume(&self, index: usize) -> Result<bool, NoSuchThread>;
 }
 
-/// An index beyond the last thread.
+/// An index beyond the last thread that is at work.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("no sealing thread has the number {0}")]
+#[error("no sealing thread at work has the number {0}")]
 pub struct NoSuchThread(pub usize);
 
 /// The version of the document that `list --json` prints.
@@ -70,6 +70,8 @@ pub struct ThreadStatus {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ThreadState {
+    /// Not at work yet: the worker waits for its manager, or for parameters.
+    Starting,
     /// Without a sector.
     Idle,
     /// Doing a step.
@@ -87,6 +89,7 @@ pub enum ThreadState {
 impl ThreadState {
     const fn name(self) -> &'static str {
         match self {
+            Self::Starting => "starting",
             Self::Idle => "idle",
             Self::Running => "running",
             Self::Waiting => "waiting",
@@ -190,7 +193,7 @@ mod tests {
     async fn the_three_methods_answer() {
         insta::assert_snapshot!(ask(r#"{"jsonrpc":"2.0","id":1,"method":"Worker.List","params":[]}"#).await, @r#"{"jsonrpc":"2.0","result":{"threads":[{"index":0,"last_error":null,"location":"/mnt/a","plan":"sealer","sector":{"miner":1000,"number":7},"stage":"seed","state":"waiting"}],"version":1,"worker":"w"},"id":1}"#);
         insta::assert_snapshot!(ask(r#"{"jsonrpc":"2.0","id":1,"method":"Worker.Pause","params":[0]}"#).await, @r#"{"jsonrpc":"2.0","result":true,"id":1}"#);
-        insta::assert_snapshot!(ask(r#"{"jsonrpc":"2.0","id":1,"method":"Worker.Resume","params":[5]}"#).await, @r#"{"jsonrpc":"2.0","error":{"code":-32602,"message":"no sealing thread has the number 5"},"id":1}"#);
+        insta::assert_snapshot!(ask(r#"{"jsonrpc":"2.0","id":1,"method":"Worker.Resume","params":[5]}"#).await, @r#"{"jsonrpc":"2.0","error":{"code":-32602,"message":"no sealing thread at work has the number 5"},"id":1}"#);
         insta::assert_snapshot!(ask("rubbish").await, @r#"{"jsonrpc":"2.0","error":{"code":-32700,"message":"Parse error"},"id":null}"#);
     }
 

@@ -12,7 +12,7 @@ use crate::{
         Secret, WorkerConfig,
         worker::{Attached, SealingSettings},
     },
-    exit::Failure,
+    exit::{Exit, Failure},
     frame,
     logging::LogSink,
     output::Printer,
@@ -24,21 +24,23 @@ use crate::{
 };
 use anyhow::{Context as _, anyhow};
 use damocles_core::{
-    Context, SealProofType, SectorSize,
-    pool::ProcessorPool,
-    verify::{ProofVerifier, VerifyingKeys},
+    CancellationToken, Context, SealProofType, SectorSize, pool::ProcessorPool, verify::ProofVerifier,
 };
 use damocles_seal::{
     Plan, StagedPipeline,
     allocator::RemoteAllocator,
     journal::{Journal, SqliteJournal},
     rpc::{RpcClient, RpcOptions, RpcService, WorkerIdentity},
-    service::SealingService,
+    service::{KeyTable, SealingService},
     stage::{FirstOf, HttpPieces, LocalPieces, PieceSource, StageDeps},
     store::{PersistStore, PersistStores, SealingStore},
     worker::{SealingThread, ThreadConfig, ThreadControl, ThreadParts},
 };
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    path::Path,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 use tokio::task::JoinSet;
 
 /// How long one call to the manager may take.
@@ -88,36 +90,58 @@ async fn serve(args: DaemonArgs, config: WorkerConfig, printer: Printer) -> Resu
     refuse(&config)?;
     let shutdown = signals::install().context("listen for signals")?;
     let socket = control_socket(&config)?;
-    if let Some(dir) = socket.parent() {
-        fs_err::create_dir_all(dir)?;
-    }
     let control = UnixServer::bind(&socket).await?;
-    let client = client(&config)?;
-    let Some(keys) = own_keys(&client, &config, &shutdown, printer).await? else { return Ok(()) };
+    let board = Arc::new(Board::new(&config));
+    let control = control.route_rpc(CONTROL_PATH, Arc::new(ControlRpc::new(board.clone())));
+    // Its own token: at the second signal it answers until the threads have stopped.
+    let served = CancellationToken::new();
+    let working = async {
+        let worked = work(&args, &config, &socket, &board, &shutdown, printer).await;
+        served.cancel();
+        worked
+    };
+    let serving = async {
+        let served = control.serve(served.clone()).await;
+        // A worker that nobody reaches is to end.
+        shutdown.drain.cancel();
+        served
+    };
+    let (worked, served) = tokio::join!(working, serving);
+    worked?;
+    if shutdown.stop.is_cancelled() {
+        return Err(Failure::new(Exit::Retryable, anyhow!("stopped before running work had ended")));
+    }
+    Ok(served?)
+}
+
+/// Waits for the manager, then seals until it is told to stop.
+async fn work(
+    args: &DaemonArgs,
+    config: &WorkerConfig,
+    socket: &Path,
+    board: &Board,
+    shutdown: &Shutdown,
+    printer: Printer,
+) -> Result<(), Failure> {
+    let client = client(config)?;
+    let Some(keys) = own_keys(&client, config, shutdown, printer).await? else { return Ok(()) };
     let pool = children::pool(&config.slots(), &config.processors)?;
     let shared = Shared {
         name: config.name(),
         client,
         pool: pool.clone(),
-        persist: persist_stores(&config)?,
-        pieces: pieces(&config)?,
+        persist: persist_stores(config)?,
+        pieces: pieces(config)?,
         keys,
     };
     let mut threads = Vec::new();
     for settings in config.threads() {
-        threads.push((settings.clone(), thread(&shared, &settings).await?));
+        threads.push(thread(&shared, &settings).await?);
     }
-    let board =
-        Board { worker: shared.name.clone(), threads: threads.iter().map(|(s, t)| (s.clone(), t.control())).collect() };
-    let rpc = Arc::new(ControlRpc::new(Arc::new(board)));
+    board.begin(threads.iter().map(SealingThread::control).collect());
     printer.note(format_args!("worker `{}`: control socket `{}`", shared.name, socket.display()));
-    args.supervision.ready(None, &shutdown)?;
-    let serving = control.route_rpc(CONTROL_PATH, rpc).serve(shutdown.stop.clone());
-    let sealing = seal(threads.into_iter().map(|(_, thread)| thread).collect(), &shutdown);
-    let ended = tokio::select! {
-        ended = sealing => ended,
-        served = serving => served.map_err(Failure::from),
-    };
+    args.supervision.ready(None, shutdown)?;
+    let ended = seal(threads, shutdown).await;
     // Idle children end; running ones were asked to by their jobs' cancellation.
     let _ = shutdown.stop.run_until_cancelled(pool.drain()).await;
     ended
@@ -130,7 +154,7 @@ struct Shared {
     pool: Arc<dyn ProcessorPool>,
     persist: PersistStores,
     pieces: Arc<dyn PieceSource>,
-    keys: Option<VerifyingKeys>,
+    keys: KeyTable,
 }
 
 fn client(config: &WorkerConfig) -> Result<RpcClient, Failure> {
@@ -140,14 +164,14 @@ fn client(config: &WorkerConfig) -> Result<RpcClient, Failure> {
     Ok(RpcClient::http(&options)?)
 }
 
-/// The digests of the verifying keys that this worker's proofs are made for; none when the manager does not tell
-/// its own. A manager that does not answer is waited for. None at all when the worker is told to end meanwhile.
+/// The digests of the verifying keys that this worker's proofs are made for, by the proof types whose keys the manager
+/// tells. A manager that does not answer is waited for. None at all when the worker is told to end meanwhile.
 async fn own_keys(
     client: &RpcClient,
     config: &WorkerConfig,
     shutdown: &Shutdown,
     printer: Printer,
-) -> Result<Option<Option<VerifyingKeys>>, Failure> {
+) -> Result<Option<KeyTable>, Failure> {
     let greeting = async {
         let mut wait = Duration::from_millis(200);
         loop {
@@ -162,18 +186,28 @@ async fn own_keys(
     let Some(hello) = shutdown.drain.run_until_cancelled(greeting).await else { return Ok(None) };
     let fake = hello.network.as_deref().is_some_and(verifier::is_fake);
     if fake {
-        return Ok(Some(None));
+        return Ok(Some(KeyTable::new()));
     }
-    let size = size_of(config);
-    parameters::ensure(size, &Progress::new(printer.is_quiet()), shutdown.drain.clone()).await?;
-    let keys = damocles_seal::verifier::Groth16Verifier::new().keys(SealProofType::of(size))?;
-    Ok(Some(hello.keys.is_some().then_some(keys)))
+    let told: Vec<SectorSize> = hello.keys.keys().map(|proof_type| proof_type.sector_size()).collect();
+    let (verifier, mut keys) = (damocles_seal::verifier::Groth16Verifier::new(), KeyTable::new());
+    for size in sizes_of(config, &told) {
+        parameters::ensure(size, &Progress::new(printer.is_quiet()), shutdown.drain.clone()).await?;
+        if told.contains(&size) {
+            let proof_type = SealProofType::of(size);
+            keys.insert(proof_type, verifier.keys(proof_type)?);
+        }
+    }
+    Ok(Some(keys))
 }
 
-/// The sector size that the threads are for: the first that one allows, else that of a devnet.
-fn size_of(config: &WorkerConfig) -> SectorSize {
-    let sizes = config.threads().into_iter().flat_map(|t| t.allowed_sizes);
-    sizes.min().unwrap_or(SectorSize::KiB2)
+/// The sector sizes that the threads are for: those of the manager that one allows. If it tells none of them, the first
+/// that one allows, else that of a devnet.
+fn sizes_of(config: &WorkerConfig, told: &[SectorSize]) -> Vec<SectorSize> {
+    let threads = config.threads();
+    let any = threads.iter().any(|t| t.allowed_sizes.is_empty());
+    let allowed: Vec<_> = threads.into_iter().flat_map(|t| t.allowed_sizes).collect();
+    let wanted: Vec<_> = told.iter().copied().filter(|size| any || allowed.contains(size)).collect();
+    if wanted.is_empty() { vec![allowed.into_iter().min().unwrap_or(SectorSize::KiB2)] } else { wanted }
 }
 
 /// The attached stores, and those that the patterns of `scan_persist_stores` find by their `sectorstore.json`.
@@ -275,27 +309,43 @@ async fn seal(threads: Vec<SealingThread>, shutdown: &Shutdown) -> Result<(), Fa
 #[derive(Debug)]
 struct Board {
     worker: String,
-    threads: Vec<(SealingSettings, ThreadControl)>,
+    threads: Vec<SealingSettings>,
+    /// None until the manager answered and the parameters are there.
+    controls: OnceLock<Vec<ThreadControl>>,
 }
 
 impl Board {
+    fn new(config: &WorkerConfig) -> Self {
+        Self { worker: config.name(), threads: config.threads(), controls: OnceLock::new() }
+    }
+
+    fn begin(&self, controls: Vec<ThreadControl>) {
+        // It begins once.
+        let _ = self.controls.set(controls);
+    }
+
+    fn control(&self, index: usize) -> Option<&ThreadControl> {
+        self.controls.get().and_then(|controls| controls.get(index))
+    }
+
     fn thread(&self, index: usize) -> Result<&ThreadControl, NoSuchThread> {
-        self.threads.get(index).map(|(_, control)| control).ok_or(NoSuchThread(index))
+        self.control(index).ok_or(NoSuchThread(index))
     }
 }
 
 impl WorkerControl for Board {
     fn status(&self) -> WorkerStatus {
-        let threads = self.threads.iter().enumerate().map(|(index, (settings, control))| {
-            let status = control.status();
+        let threads = self.threads.iter().enumerate().map(|(index, settings)| {
+            let status = self.control(index).map(ThreadControl::status);
+            let last_error = status.as_ref().and_then(|status| status.last_error.clone());
             ThreadStatus {
                 index,
-                location: PathBuf::from(&status.location),
+                location: settings.location.clone(),
                 plan: settings.plan.name().to_owned(),
-                state: state_of(status.state),
-                sector: status.sector,
-                stage: status.stage.map(|s| s.to_string()),
-                last_error: status.last_error.map(|e| match e.hint {
+                state: status.as_ref().map_or(ThreadState::Starting, |status| state_of(status.state)),
+                sector: status.as_ref().and_then(|status| status.sector),
+                stage: status.and_then(|status| status.stage).map(|stage| stage.to_string()),
+                last_error: last_error.map(|e| match e.hint {
                     Some(hint) => format!("{} (hint: {hint})", e.error),
                     None => e.error,
                 }),
@@ -335,12 +385,32 @@ fn state_of(state: damocles_seal::worker::ThreadState) -> ThreadState {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{config::Source, exit::Exit};
+    use crate::config::Source;
 
     fn config(rest: &str) -> WorkerConfig {
         let least = "[sector_manager]\nrpc_client.addr = \"http://m:1\"\n";
         let text = format!("{least}{rest}\n[[sealing_thread]]\nlocation = \"/mnt/a\"\n");
         WorkerConfig::parse(&Source::of("worker.toml", text)).unwrap()
+    }
+
+    #[test]
+    fn keys_are_compared_for_the_sizes_of_both_sides() {
+        let (small, large) = (SectorSize::KiB2, SectorSize::GiB32);
+        let any = config("");
+        assert_eq!(sizes_of(&any, &[small, large]), [small, large]);
+        assert_eq!(sizes_of(&any, &[]), [small], "an incumbent does not tell");
+        let one = config("[sealing]\nallowed_sizes = [\"32GiB\"]");
+        assert_eq!(sizes_of(&one, &[small, large]), [large]);
+        assert_eq!(sizes_of(&one, &[small]), [large]);
+    }
+
+    #[test]
+    fn a_worker_that_waits_for_its_manager_says_so() {
+        let board = Board::new(&config(""));
+        let status = board.status();
+        assert_eq!((status.threads.len(), status.threads[0].state), (1, ThreadState::Starting));
+        assert_eq!(status.threads[0].location, Path::new("/mnt/a"));
+        assert!(board.pause(0).is_err() && board.resume(0).is_err());
     }
 
     #[test]

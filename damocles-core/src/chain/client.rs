@@ -22,9 +22,12 @@ pub type BoxStream<T> = Pin<Box<dyn Stream<Item = T> + Send + 'static>>;
 ///   it did shows in reads at every head from then on, until it is reverted.
 /// - `head_changes` yields the current head first, as [`HeadChange::Apply`], as soon as the node tells it. The stream
 ///   never ends: after a lost connection the client connects again by itself and replays what was missed, each
-///   change once.
+///   change once. Where more than 900 tipsets were missed, or the node has lost the way to the new head, that is one
+///   revert of the old head and one apply of the new.
 /// - `submit` records the call durably under its key before anything is sent. With a key that was seen before it
 ///   returns the first message and sends nothing new, whatever the call says.
+/// - A message is named by its key, so that whoever lost the answer can ask for it; `message` fails with
+///   [`ChainErrorKind::NotFound`] for a key that was never recorded.
 /// - The sender, the value, the nonce, gas and signature are the client's.
 /// - A receipt with a non-zero exit code is a value, not an error.
 /// - A client never calls a message dropped while it may still land.

@@ -12,14 +12,22 @@ use futures::StreamExt;
 
 /// Runs the whole contract against a client of a chain that moves by itself, or that `tick` moves, and that has
 /// `miner`, for which sector number 999,999 was never used. The client must be able to sign for the miner.
+/// `landed` counts the messages that ever landed at it.
 ///
 /// # Panics
 ///
 /// A clause of the contract is broken.
-pub async fn all(chain: &dyn ChainClient, miner: ActorId, tick: impl Fn() + Send + Sync) {
+pub async fn all(
+    chain: &dyn ChainClient,
+    miner: ActorId,
+    tick: impl Fn() + Send + Sync,
+    landed: impl AsyncFn() -> usize,
+) {
     reads(chain, miner).await;
     heads(chain, &tick).await;
+    let before = landed().await;
     submissions(chain, miner, &tick).await;
+    assert_eq!(landed().await - before, 1, "one key lands one message, however often it is submitted");
 }
 
 async fn reads(chain: &dyn ChainClient, miner: ActorId) {
@@ -91,7 +99,11 @@ async fn submissions(chain: &dyn ChainClient, miner: ActorId, tick: &(impl Fn() 
     };
     let call = Call::DeclareFaultsRecovered(DeclareFaultsRecovered { miner, recoveries: vec![part.clone()] });
     let key = SubmitKey(format!("conformance/{miner}/1"));
+    let named = MessageId::new(key.0.clone());
+    let unknown = chain.message(&named, 0).await.expect_err("a message that was never recorded");
+    assert_eq!(unknown.kind(), ChainErrorKind::NotFound);
     let id = chain.submit(&key, &call).await.expect("submit");
+    assert_eq!(id, named, "a message is named by its key");
     assert_eq!(chain.submit(&key, &call).await.expect("submit again"), id, "a key names one message");
     let other = Call::DeclareFaultsRecovered(DeclareFaultsRecovered { miner, recoveries: vec![part.clone(), part] });
     assert_eq!(chain.submit(&key, &other).await.expect("another call"), id, "whatever the call says");

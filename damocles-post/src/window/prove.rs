@@ -1,6 +1,10 @@
 //! From a duty to a verified proof.
 
-use super::{WindowScheduler, read::Candidates};
+use super::{
+    WindowScheduler,
+    read::Candidates,
+    work::{Share, is_late},
+};
 use crate::{
     plan::to_prove,
     record::{Attempt, AttemptEnd, Intent, ProofIntent},
@@ -15,6 +19,13 @@ use std::sync::Arc;
 
 /// Exit codes below this are the chain's own, e.g. for gas and funds, and say nothing about the proof.
 const FIRST_ACTOR_EXIT_CODE: i64 = 16;
+
+/// What one try of a proof may take. A prover that is slow and well must not be taken for one that hangs, so that the
+/// second try has less.
+const PROOF: Share = Share::new(2, 3);
+
+/// How often a proof is tried that takes too long.
+const PROOF_TRIES: u32 = 4;
 
 impl WindowScheduler {
     /// Makes the proof that a duty calls for now, or says that there is nothing to send.
@@ -58,7 +69,7 @@ impl WindowScheduler {
             sectors: vanilla.sectors,
             vanilla: vanilla.proofs,
         };
-        let proof = self.work(duty, &task, PoStErrorKind::Prove, cx).await?.proof;
+        let proof = self.prove(duty, &task, cx).await?;
         self.verify(duty, &statement, &proof).await?;
         let good: SectorSet = statement.sectors.iter().map(|s| s.number).collect();
         let skipped = Candidates::partition_sectors(duty, &wanted, &union(&wanted).minus(&good));
@@ -67,6 +78,20 @@ impl WindowScheduler {
             partitions.map(|(index, sectors)| PoStPartition { index: *index, skipped: sectors.minus(&good) });
         let intent = ProofIntent { statement, partitions: partitions.collect(), skipped, proof: hex::encode(proof) };
         Ok(Ok(Intent::Proof(intent)))
+    }
+
+    /// Lets another prover try where one hangs, as long as there is time.
+    async fn prove(&self, duty: &Duty, task: &ProveWindowPoSt, cx: &Context) -> Result<Vec<u8>, PoStError> {
+        let mut tries = 1;
+        loop {
+            match self.work(duty, task, PoStErrorKind::Prove, PROOF, cx).await {
+                Err(e) if tries < PROOF_TRIES && is_late(&e) => {
+                    tries += 1;
+                    self.note(cx, format!("miner {}, deadline {}: {}", duty.miner, duty.deadline.index, e.chain()));
+                }
+                made => return made.map(|made| made.proof),
+            }
+        }
     }
 
     /// The challenge of a duty's deadline, as the chain up to `at` has it.

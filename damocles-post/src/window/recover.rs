@@ -1,13 +1,22 @@
 //! Declaring faulty sectors recovered.
 
-use super::{WindowScheduler, read::Candidates};
+use super::{
+    WindowScheduler,
+    hunt::{PROBES, StoreDirs, store_of},
+    read::Candidates,
+    work::is_late,
+};
 use crate::{plan::to_recover, record::Intent};
 use damocles_core::{
     Context, PartitionIndex, SectorNumber, SectorSet,
     chain::{DeadlineState, DeclareFaultsRecovered, PartitionSectors, PartitionState, RandomnessKind},
-    post::{Duty, Fulfilled, PoStError, PoStErrorKind},
+    post::{Duty, Fulfilled, PoStError, PoStErrorKind, Replica},
 };
 use futures::{StreamExt, stream};
+use std::{
+    collections::BTreeMap,
+    sync::atomic::{AtomicUsize, Ordering::Relaxed},
+};
 
 /// What reading a sector alone said about it, if anything.
 type Checked = Result<Result<(), String>, PoStError>;
@@ -37,12 +46,29 @@ impl WindowScheduler {
         let randomness = self.ask("draw randomness", cx, draw).await?;
         let candidates = self.candidates(duty, &faulty, &head, cx).await?;
 
-        let checks = stream::iter(candidates.replicas).map(|replica| async move {
-            let number = replica.sector.number;
-            (number, self.read_one(duty, miner.window_post_proof, randomness, replica, cx).await)
+        // How many reads of a store in a row did not end.
+        let silent: BTreeMap<StoreDirs, AtomicUsize> =
+            candidates.replicas.iter().map(|r| (store_of(r), AtomicUsize::new(0))).collect();
+        let checks = stream::iter(candidates.replicas).map(|replica: Replica| {
+            let (number, store) = (replica.sector.number, store_of(&replica));
+            let silent = silent.get(&store);
+            async move {
+                if self.is_silent(&store) || silent.is_some_and(|n| n.load(Relaxed) >= PROBES) {
+                    let error = self.failed(PoStErrorKind::Read, "read sector", duty).with("sector", number);
+                    return (number, Err(error.because("its store does not answer")));
+                }
+                let read = self.read_one(duty, miner.window_post_proof, randomness, replica, cx).await;
+                if let Some(silent) = silent {
+                    let count = if read.is_ok() { 0 } else { silent.load(Relaxed) + 1 };
+                    silent.store(count, Relaxed);
+                }
+                if read.as_ref().is_err_and(is_late) && self.is_stuck() {
+                    self.silent.lock().insert(store);
+                }
+                (number, read)
+            }
         });
-        let checked: Vec<(SectorNumber, Checked)> =
-            checks.buffer_unordered(self.options.parallel_checks.max(1)).collect().await;
+        let checked: Vec<(SectorNumber, Checked)> = checks.buffer_unordered(self.parallel()).collect().await;
 
         let (mut good, mut answered, mut failure) = (SectorSet::new(), !candidates.lost.is_empty(), None);
         for (number, result) in checked {

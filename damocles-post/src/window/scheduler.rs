@@ -1,6 +1,6 @@
 //! [`WindowScheduler`].
 
-use super::names;
+use super::{hunt::StoreDirs, names};
 use crate::{
     Options, ProofRecords, RecordError, ReplicaSource, plan,
     record::{Attempt, AttemptEvent, Intent},
@@ -15,7 +15,8 @@ use damocles_core::{
     post::{Duty, DutyKind, Fulfilled, PoStError, PoStErrorKind, PoStScheduler, ProvingView},
     verify::ProofVerifier,
 };
-use std::{future::Future, sync::Arc};
+use parking_lot::Mutex;
+use std::{collections::BTreeSet, future::Future, sync::Arc};
 
 /// The [`PoStScheduler`] for WindowPoSt. What it proves, records and sends is told in the crate's documentation.
 #[derive(Debug)]
@@ -23,6 +24,8 @@ pub struct WindowScheduler {
     pub(super) deps: Deps,
     pub(super) options: Options,
     pub(super) records: ProofRecords,
+    /// Stores that did not answer, as long as a reader is stuck.
+    pub(super) silent: Mutex<BTreeSet<StoreDirs>>,
 }
 
 /// What a [`WindowScheduler`] works with.
@@ -56,7 +59,7 @@ impl WindowScheduler {
     /// The tables cannot be made or brought up to date.
     pub async fn open(deps: Deps, options: Options) -> Result<Self, RecordError> {
         let records = ProofRecords::open(deps.records.clone()).await?;
-        Ok(Self { deps, options, records })
+        Ok(Self { deps, options, records, silent: Mutex::default() })
     }
 
     /// The record of all attempts.

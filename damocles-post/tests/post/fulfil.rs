@@ -7,8 +7,11 @@ use damocles_core::{
     post::{Duty, Fulfilled, PoStError, PoStErrorKind, PoStScheduler},
 };
 use damocles_post::{Attempt, AttemptEnd, WindowScheduler};
-use std::sync::{Arc, atomic::Ordering::SeqCst};
-use tokio::task::JoinHandle;
+use std::{
+    sync::{Arc, atomic::Ordering::SeqCst},
+    time::Duration,
+};
+use tokio::{sync::Semaphore, task::JoinHandle};
 
 fn begin(scheduler: &Arc<WindowScheduler>, duty: &Duty, cx: &Context) -> JoinHandle<Result<Fulfilled, PoStError>> {
     let (scheduler, duty, cx) = (scheduler.clone(), duty.clone(), cx.clone());
@@ -69,22 +72,14 @@ async fn a_sector_that_kills_its_reader_is_skipped() {
 #[tokio::test]
 async fn a_sector_that_hangs_its_reader_is_skipped() {
     let mut world = World::new().await;
-    world.options.least_read_time = std::time::Duration::ZERO;
+    world.options.least_read_time = Duration::ZERO;
     world.hold(16, &[&[1, 2, 3]]);
     world.bench.sleepy.lock().insert(2);
     let scheduler = world.scheduler().await;
     let duty = world.duty(&*scheduler, true).await;
     let task = begin(&scheduler, &duty, &Context::detached());
-    // An epoch passes only when the reader hangs: nothing else waits for one.
     for hung in 1..=2 {
-        until("the reader hangs", async || world.bench.hung.load(SeqCst) == hung).await;
-        until("it is stopped", async || {
-            world.chain.tick(1);
-            // Stopping takes some real time, in which epochs must not run away: the duty would be overdue.
-            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
-            world.bench.stopped.load(SeqCst) == hung
-        })
-        .await;
+        world.outlast(hung).await;
     }
     until("the rest is sent", async || world.chain.pending() == 1).await;
     assert!(world.epoch().await < duty.due.0);
@@ -92,6 +87,138 @@ async fn a_sector_that_hangs_its_reader_is_skipped() {
     let done = task.await.unwrap().unwrap();
     assert_eq!(done.skipped[0].sectors, sectors(&[2]));
     world.check(&world.accepted()[0], &[1, 3]).await;
+}
+
+#[tokio::test]
+async fn a_store_that_does_not_answer_costs_three_small_reads_and_its_own_sectors() {
+    let mut world = World::new().await;
+    world.options.least_read_time = Duration::ZERO;
+    let stored: Vec<u64> = (10..50).collect();
+    world.hold(16, &[&[1, 2, 3], &stored]);
+    world.bench.elsewhere.lock().extend(&stored);
+    world.bench.sleepy.lock().extend(&stored);
+    let scheduler = world.scheduler().await;
+    let duty = world.duty(&*scheduler, true).await;
+    let begun = world.epoch().await;
+    let task = begin(&scheduler, &duty, &Context::detached());
+    for hung in 1..=3 {
+        world.outlast(hung).await;
+    }
+    until("the rest is sent", async || world.chain.pending() == 1).await;
+    assert!(world.epoch().await - begun < (duty.due.0 - begun) / 3, "{} of {}", world.epoch().await, duty.due);
+    world.chain.tick(1 + world.options.confidence);
+    let done = task.await.unwrap().unwrap();
+    assert_eq!(done.skipped[0].sectors, sectors(&stored));
+    assert_eq!(world.bench.hung.load(SeqCst), 3);
+    assert_eq!(*world.bench.reads.lock(), [vec![1], vec![1, 2, 3]]);
+    world.check(&world.accepted()[0], &[1, 2, 3]).await;
+}
+
+#[tokio::test]
+async fn a_disk_that_is_gone_costs_one_slot() {
+    let mut world = World::new().await;
+    (world.options.least_read_time, world.options.stop_time) = (Duration::ZERO, Duration::from_millis(1));
+    world.hold(16, &[&[1, 2, 3], &[11, 12, 13, 14]]);
+    world.bench.elsewhere.lock().extend([11, 12, 13, 14]);
+    world.bench.frozen.lock().extend([11, 12, 13, 14]);
+    world.options.partitions_per_proof = 3;
+    let scheduler = world.scheduler().await;
+    let duty = world.duty(&*scheduler, true).await;
+    let task = begin(&scheduler, &duty, &Context::detached());
+    world.outlast(1).await;
+    until("the rest is sent", async || world.chain.pending() == 1).await;
+    world.chain.tick(1 + world.options.confidence);
+    assert_eq!(task.await.unwrap().unwrap().skipped[0].sectors, sectors(&[11, 12, 13, 14]));
+    // The next deadline leaves the store alone as long as the process is stuck, and no longer.
+    world.tick_to(1021).await;
+    world.hold(17, &[&[4, 15]]);
+    world.bench.elsewhere.lock().insert(15);
+    let next = world.duty(&*scheduler, true).await;
+    let task = begin(&scheduler, &next, &Context::detached());
+    until("it is proven", async || world.bench.proofs() == 2).await;
+    assert_eq!((world.bench.hung.load(SeqCst), world.bench.reads.lock().last()), (1, Some(&vec![4])));
+    task.abort();
+    world.bench.stuck.store(0, SeqCst);
+    world.bench.frozen.lock().clear();
+    world.hold(17, &[&[], &[5, 16]]);
+    world.bench.elsewhere.lock().insert(16);
+    let last = world.duty(&*scheduler, true).await;
+    let task = begin(&scheduler, &last, &Context::detached());
+    until("it is proven", async || world.bench.proofs() == 3).await;
+    assert_eq!(world.bench.reads.lock().last(), Some(&vec![5, 16]));
+    task.abort();
+}
+
+#[tokio::test]
+async fn a_sector_that_hangs_costs_no_other_sector_of_its_store() {
+    let mut world = World::new().await;
+    world.options.least_read_time = Duration::ZERO;
+    world.hold(16, &[&[1, 2], &[3, 4, 5]]);
+    world.bench.elsewhere.lock().extend([3, 4, 5]);
+    world.bench.sleepy.lock().insert(3);
+    let scheduler = world.scheduler().await;
+    let duty = world.duty(&*scheduler, true).await;
+    let task = begin(&scheduler, &duty, &Context::detached());
+    // As the first probe of its store, in the list, as a probe of the store again, alone.
+    for hung in 1..=4 {
+        world.outlast(hung).await;
+    }
+    until("the rest is sent", async || world.chain.pending() == 1).await;
+    world.chain.tick(1 + world.options.confidence);
+    let done = task.await.unwrap().unwrap();
+    assert_eq!(done.skipped[0].sectors, sectors(&[3]));
+    world.check(&world.accepted()[0], &[1, 2, 4, 5]).await;
+}
+
+#[tokio::test]
+async fn waiting_for_a_slot_counts_against_no_sector() {
+    let mut world = World::new().await;
+    world.options.least_read_time = Duration::ZERO;
+    world.hold(16, &[&[1, 2, 3]]);
+    let slots = Arc::new(Semaphore::new(0));
+    *world.bench.queue.lock() = Some(slots.clone());
+    let scheduler = world.scheduler().await;
+    let duty = world.duty(&*scheduler, true).await;
+    let task = begin(&scheduler, &duty, &Context::detached());
+    until("the reader queues", async || world.bench.started.load(SeqCst) == 1).await;
+    for _ in world.epoch().await..duty.due.0 - 4 {
+        world.chain.tick(1);
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+    assert_eq!(world.bench.stopped.load(SeqCst), 0);
+    slots.add_permits(1);
+    until("the proof is sent", async || world.chain.pending() == 1).await;
+    world.chain.tick(1 + world.options.confidence);
+    assert_eq!(task.await.unwrap().unwrap().skipped, []);
+    world.check(&world.accepted()[0], &[1, 2, 3]).await;
+}
+
+#[tokio::test]
+async fn a_reader_that_cannot_be_killed_is_not_waited_for() {
+    let mut world = World::new().await;
+    (world.options.least_read_time, world.options.stop_time) = (Duration::ZERO, Duration::from_millis(1));
+    world.hold(16, &[&[1, 2, 3]]);
+    world.bench.frozen.lock().insert(2);
+    let scheduler = world.scheduler().await;
+    let duty = world.duty(&*scheduler, true).await;
+    let task = begin(&scheduler, &duty, &Context::detached());
+    for hung in 1..=2 {
+        world.outlast(hung).await;
+    }
+    until("the rest is sent", async || world.chain.pending() == 1).await;
+    world.chain.tick(1 + world.options.confidence);
+    assert_eq!(task.await.unwrap().unwrap().skipped[0].sectors, sectors(&[2]));
+    // When the duty is due neither.
+    let mut late = World::new().await;
+    late.options.stop_time = Duration::from_millis(1);
+    late.hold(16, &[&[2]]);
+    late.bench.frozen.lock().insert(2);
+    let scheduler = late.scheduler().await;
+    let duty = late.duty(&*scheduler, true).await;
+    let task = begin(&scheduler, &duty, &Context::detached());
+    until("the reader hangs", async || late.bench.hung.load(SeqCst) == 1).await;
+    late.tick_to(duty.due.0).await;
+    assert_eq!(task.await.unwrap().unwrap_err().kind(), PoStErrorKind::Overdue);
 }
 
 #[tokio::test]
@@ -278,14 +405,34 @@ async fn a_message_that_does_not_land_in_time_is_overdue() {
 }
 
 #[tokio::test]
-async fn a_prover_that_hangs_is_stopped_when_the_duty_is_due() {
-    let world = World::new().await;
+async fn a_prover_that_hangs_costs_a_part_of_the_time() {
+    let mut world = World::new().await;
+    world.options.least_read_time = Duration::ZERO;
     world.hold(16, &[&[1, 2]]);
-    world.bench.hanging.store(true, SeqCst);
+    world.bench.hanging_proofs.store(2, SeqCst);
     let scheduler = world.scheduler().await;
     let duty = world.duty(&*scheduler, true).await;
     let task = begin(&scheduler, &duty, &Context::detached());
-    until("the pool has it", async || world.bench.started.load(SeqCst) == 1).await;
+    for hung in 1..=2 {
+        world.outlast(hung).await;
+    }
+    until("the proof is sent", async || world.chain.pending() == 1).await;
+    assert!(world.epoch().await < duty.due.0);
+    world.chain.tick(1 + world.options.confidence);
+    assert_eq!(task.await.unwrap().unwrap().skipped, []);
+    assert_eq!(world.bench.reads.lock().len(), 1, "what was read is proven again");
+    world.check(&world.accepted()[0], &[1, 2]).await;
+}
+
+#[tokio::test]
+async fn a_prover_that_hangs_is_stopped_when_the_duty_is_due() {
+    let world = World::new().await;
+    world.hold(16, &[&[1, 2]]);
+    world.bench.hanging_proofs.store(1, SeqCst);
+    let scheduler = world.scheduler().await;
+    let duty = world.duty(&*scheduler, true).await;
+    let task = begin(&scheduler, &duty, &Context::detached());
+    until("the prover hangs", async || world.bench.hung.load(SeqCst) == 1).await;
     world.tick_to(1019).await;
     assert_eq!(task.await.unwrap().unwrap_err().kind(), PoStErrorKind::Overdue);
     assert_eq!(world.bench.stopped.load(SeqCst), 1);

@@ -4,14 +4,14 @@
 use async_trait::async_trait;
 use bytes::Bytes;
 use damocles_core::{
-    ActorId, BoxError, CommR, Context, DeadlineIndex, Epoch, Event, EventSink, PartitionIndex, SealProofType, SectorId,
-    SectorNumber, SectorSet, SectorSize, TokenAmount,
+    ActorId, BoxError, CommR, Context, DeadlineIndex, Epoch, Event, EventSink, JobEvent, PartitionIndex, SealProofType,
+    SectorId, SectorNumber, SectorSet, SectorSize, TokenAmount,
     chain::{
         BoxStream, Call, ChainClient, ChainError, DeadlineInfo, DeadlineState, HeadChange, MessageId, MessageState,
         MinerInfo, NetworkInfo, OnChain, PartitionState, RandomnessKind, SectorInfo, SubmitKey, SubmitWindowedPoSt,
         TipsetRef,
     },
-    pool::{Capacity, Job, PoolError, PoolErrorKind, ProcessorPool, SlotReport, TaskKind},
+    pool::{Capacity, Job, PoolError, PoolErrorKind, ProcessorPool, SlotReport, Task as _, TaskKind},
     post::{
         ChallengeRead, Duty, DutyKind, PoStScheduler, ProveWindowPoSt, ReadChallenges, ReplicaPaths, WindowPoStProof,
     },
@@ -28,7 +28,7 @@ use std::{
         atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering::SeqCst},
     },
 };
-use tokio::sync::Notify;
+use tokio::sync::{Notify, Semaphore};
 
 pub(crate) const MINER: ActorId = ActorId(1000);
 
@@ -125,6 +125,18 @@ impl World {
             self.chain.tick(1);
             tokio::task::yield_now().await;
         }
+    }
+
+    /// Lets epochs pass until the `nth` job that hangs is stopped. None passes before it hangs.
+    pub(crate) async fn outlast(&self, nth: usize) {
+        until("a job hangs", async || self.bench.hung.load(SeqCst) >= nth).await;
+        until("it is stopped", async || {
+            self.chain.tick(1);
+            // Stopping takes some real time, in which epochs must not run away: the duty would be overdue.
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+            self.bench.stopped.load(SeqCst) >= nth
+        })
+        .await;
     }
 
     /// The only duty of a kind that is planned at the head.
@@ -332,8 +344,18 @@ pub(crate) struct Bench {
     pub(crate) deadly: Mutex<BTreeSet<u64>>,
     /// Sectors that a reader never ends with.
     pub(crate) sleepy: Mutex<BTreeSet<u64>>,
+    /// Sectors that a reader never ends with, not even when it is killed.
+    pub(crate) frozen: Mutex<BTreeSet<u64>>,
     /// Jobs that met one of them.
     pub(crate) hung: AtomicUsize,
+    /// Sectors that are in another store.
+    pub(crate) elsewhere: Mutex<BTreeSet<u64>>,
+    /// Slots whose process does not die.
+    pub(crate) stuck: AtomicUsize,
+    /// Where jobs queue, if they do.
+    pub(crate) queue: Mutex<Option<Arc<Semaphore>>>,
+    /// This many next proofs hang.
+    pub(crate) hanging_proofs: AtomicUsize,
     /// The prover makes proofs that prove nothing.
     pub(crate) lying: AtomicBool,
     /// The reader forgets the last sector.
@@ -379,10 +401,10 @@ impl Bench {
         Ok(answers)
     }
 
-    fn sleeps(&self, job: &Job) -> bool {
+    fn meets(job: &Job, sectors: &Mutex<BTreeSet<u64>>) -> bool {
         let replicas = serde_json::from_slice(&job.payload).map(|task: ReadChallenges| task.replicas);
-        let sleepy = self.sleepy.lock();
-        replicas.is_ok_and(|list| list.iter().any(|r| sleepy.contains(&r.sector.number.0)))
+        let sectors = sectors.lock();
+        replicas.is_ok_and(|list| list.iter().any(|r| sectors.contains(&r.sector.number.0)))
     }
 
     fn prove(&self, task: ProveWindowPoSt) -> Result<WindowPoStProof, PoolErrorKind> {
@@ -416,7 +438,8 @@ impl ReplicaSource for Bench {
     async fn locate(&self, sector: SectorId) -> Result<Option<ReplicaPaths>, BoxError> {
         self.cut.step().await;
         let lost = self.lost.lock().contains(&sector.number.0);
-        let root = PathBuf::from("/stores/a");
+        let elsewhere = self.elsewhere.lock().contains(&sector.number.0);
+        let root = PathBuf::from(if elsewhere { "/stores/b" } else { "/stores/a" });
         let (sealed, cache) = (root.join("sealed"), root.join("cache"));
         let name = sector.to_string();
         Ok((!lost).then(|| ReplicaPaths { sealed: sealed.join(&name), cache: cache.join(&name) }))
@@ -441,11 +464,30 @@ impl ProcessorPool for BenchPool {
     async fn run(&self, job: Job, cx: &Context) -> Result<Bytes, PoolError> {
         self.bench.cut.step().await;
         self.bench.started.fetch_add(1, SeqCst);
-        let sleeps = self.bench.sleeps(&job);
-        self.bench.hung.fetch_add(usize::from(sleeps), SeqCst);
-        if sleeps || self.bench.hanging.load(SeqCst) {
+        let queue = self.bench.queue.lock().clone();
+        let _turn = match queue {
+            Some(queue) => match cx.cancel.run_until_cancelled(queue.acquire_owned()).await {
+                Some(turn) => Some(turn.unwrap()),
+                None => {
+                    self.bench.stopped.fetch_add(1, SeqCst);
+                    return self.inner.run(job, cx).await;
+                }
+            },
+            None => None,
+        };
+        let what = JobEvent::Started { slot: "bench".to_owned() };
+        cx.emit(Event::Job { job: job.id, kind: job.kind.clone(), sector: job.sector, what });
+        let frozen = Bench::meets(&job, &self.bench.frozen);
+        let hangs = job.kind == ProveWindowPoSt::KIND && Bench::fails(&self.bench.hanging_proofs);
+        let hangs = hangs || frozen || Bench::meets(&job, &self.bench.sleepy);
+        self.bench.hung.fetch_add(usize::from(hangs), SeqCst);
+        if hangs || self.bench.hanging.load(SeqCst) {
             cx.cancel.cancelled().await;
             self.bench.stopped.fetch_add(1, SeqCst);
+        }
+        if frozen {
+            self.bench.stuck.fetch_add(1, SeqCst);
+            std::future::pending::<()>().await;
         }
         let output = self.inner.run(job, cx).await;
         self.bench.cut.step().await;
@@ -453,7 +495,8 @@ impl ProcessorPool for BenchPool {
     }
 
     fn capacity(&self, kind: &TaskKind) -> Capacity {
-        self.inner.capacity(kind)
+        let Capacity { total, free } = self.inner.capacity(kind);
+        Capacity { total, free: free.saturating_sub(self.bench.stuck.load(SeqCst)) }
     }
 
     fn slots(&self) -> Vec<SlotReport> {

@@ -6,7 +6,7 @@ use damocles_core::{
     chain::{Call, PartitionSectors},
     post::{PoStErrorKind, PoStScheduler},
 };
-use std::sync::atomic::Ordering::SeqCst;
+use std::{sync::atomic::Ordering::SeqCst, time::Duration};
 
 /// Deadline 19 opens at 1140; its cut-off is 1070.
 async fn faulty() -> World {
@@ -65,6 +65,43 @@ async fn a_reader_that_dies_says_nothing_about_a_sector() {
     scheduler.fulfil(&rest, &cx).await.unwrap();
     assert_eq!(world.state(19).await.partitions[0].recovering, sectors(&[2, 3, 4]));
     assert_eq!(world.accepted().len(), 2);
+}
+
+#[tokio::test]
+async fn a_faulty_sector_that_hangs_its_reader_keeps_no_other_from_recovery() {
+    let mut world = faulty().await;
+    world.options.least_read_time = Duration::ZERO;
+    world.bench.sleepy.lock().insert(3);
+    let scheduler = world.scheduler().await;
+    let duty = world.duty(&*scheduler, false).await;
+    let (begun, work) = (world.epoch().await, duty.clone());
+    let task = tokio::spawn(async move { scheduler.fulfil(&work, &Context::detached()).await });
+    world.outlast(1).await;
+    let done = task.await.unwrap().unwrap();
+    assert_eq!(done.skipped[0].sectors, sectors(&[3]));
+    assert_eq!(world.state(19).await.partitions[0].recovering, sectors(&[2, 4]));
+    assert!(world.epoch().await - begun < 20, "a hang does not keep the reader from proofs for long");
+}
+
+#[tokio::test]
+async fn a_store_that_does_not_answer_does_not_keep_the_reader_busy() {
+    let mut world = World::new().await.landing_at_once();
+    world.options.least_read_time = Duration::ZERO;
+    let stored: Vec<u64> = (10..40).collect();
+    let all: Vec<u64> = [1, 2].into_iter().chain(stored.iter().copied()).collect();
+    world.hold(19, &[&all]);
+    world.fault(19, &all).await;
+    world.bench.elsewhere.lock().extend(&stored);
+    world.bench.sleepy.lock().extend(&stored);
+    let scheduler = world.scheduler().await;
+    let duty = world.duty(&*scheduler, false).await;
+    let task = tokio::spawn(async move { scheduler.fulfil(&duty, &Context::detached()).await });
+    for hung in 1..=3 {
+        world.outlast(hung).await;
+    }
+    assert_eq!(task.await.unwrap().unwrap().skipped[0].sectors, sectors(&stored));
+    assert_eq!(world.bench.hung.load(SeqCst), 3);
+    assert_eq!(world.state(19).await.partitions[0].recovering, sectors(&[1, 2]));
 }
 
 #[tokio::test]

@@ -8,4 +8,4 @@ pub use policy::MinerPolicy;
 pub use remote::RemoteAllocator;
 pub use sql::{LeaseRecord, SqlAllocator};
 
-pub(crate) use sql::{INCUMBENT_STORE, lease_of};
+pub(crate) use sql::{INCUMBENT_STORE, end_lease, lease_of};

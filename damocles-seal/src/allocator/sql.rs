@@ -14,8 +14,12 @@ use std::{sync::Arc, time::Duration};
 /// The store of a sector whose worker is an incumbent's and has not reported yet.
 pub(crate) const INCUMBENT_STORE: &str = "incumbent:";
 
-/// Numbers that are in use on chain and can be skipped in one call.
-const MAX_SKIPS: usize = 1000;
+/// Numbers that are in use on chain and can be skipped in one call, and the time that it may take: workers wait longer.
+const MAX_SKIPS: usize = 200;
+const LONGEST_CALL: Duration = Duration::from_secs(20);
+
+const SKIPPING: &str =
+    "numbers in use on chain are skipped one by one; to be faster, raise the miner's `min_number` above them";
 
 /// Leases sectors out of the manager's database.
 ///
@@ -38,6 +42,18 @@ pub struct LeaseRecord {
     pub ended: Option<Outcome>,
     /// Whether an incumbent's worker holds it, without knowing it.
     pub implicit: bool,
+    /// Whether the sector is done with.
+    pub finalized: bool,
+    /// Why the sector was given up, if that is recorded.
+    pub abort_reason: Option<String>,
+}
+
+impl LeaseRecord {
+    /// Why its holder is to give the sector up, if it is.
+    pub(crate) fn given_up(&self) -> Option<&str> {
+        let released = (self.ended == Some(Outcome::Abandoned)).then_some("its lease ended so");
+        self.abort_reason.as_deref().or(released)
+    }
 }
 
 enum Taken {
@@ -71,6 +87,8 @@ impl SqlAllocator {
     }
 
     /// Ends the lease of a sector, whoever holds it, so that any store may take it up. Returns what was recorded before.
+    /// [`ManagerService::release_by_operator`](crate::service::ManagerService::release_by_operator) looks first whether
+    /// another store could do anything with it.
     ///
     /// # Errors
     ///
@@ -147,13 +165,20 @@ impl SqlAllocator {
         if wanted.is_empty() {
             return Ok(None);
         }
-        let head = self.chain.head().await.map_err(|e| of_chain(OP, e))?;
-        for policy in wanted {
-            if let Some(lease) = self.allocate_of(policy, want, &head, implicit).await? {
-                return Ok(Some(lease));
+        // Numbers that were skipped stay so, and a number that was taken is its request's: nothing is lost with the call.
+        let found = async {
+            let head = self.chain.head().await.map_err(|e| of_chain(OP, e))?;
+            for policy in wanted {
+                if let Some(lease) = self.allocate_of(policy, want, &head, implicit).await? {
+                    return Ok(Some(lease));
+                }
             }
+            Ok(None)
+        };
+        match tokio::time::timeout(LONGEST_CALL, found).await {
+            Ok(found) => found,
+            Err(e) => Err(Error::new(AllocErrorKind::Unavailable, OP).hint_with(SKIPPING).because(e)),
         }
-        Ok(None)
     }
 
     async fn allocate_of(
@@ -165,16 +190,15 @@ impl SqlAllocator {
     ) -> Result<Option<SectorLease>, AllocError> {
         const OP: &str = "allocate sector";
         let at = |e: DbError| of_db(OP, e).with("miner", policy.miner);
-        let mut from = policy.min_number;
         for _ in 0..MAX_SKIPS {
             if self.is_full(policy).await.map_err(at)? {
                 return Ok(None);
             }
-            let number = self.peek(policy).await.map_err(at)?.max(from);
+            let number = self.peek(policy).await.map_err(at)?.max(policy.min_number);
             let sector = SectorId::new(policy.miner, SectorNumber(number));
             let on_chain = self.chain.sector(head, sector).await.map_err(|e| of_chain(OP, e).with("sector", sector))?;
             if on_chain != OnChain::Absent {
-                from = number.saturating_add(1);
+                self.skip(policy.miner, number).await.map_err(at)?;
                 continue;
             }
             match self.take(policy, number, want, implicit).await.map_err(at)? {
@@ -184,10 +208,20 @@ impl SqlAllocator {
                 Err(kind) => return Err(Error::new(kind, OP).with("request", &want.request)),
             }
         }
-        Err(Error::new(AllocErrorKind::Refused, OP)
+        Err(Error::new(AllocErrorKind::Unavailable, OP)
             .with("miner", policy.miner)
-            .with("numbers in use on chain up to", from)
-            .hint_with("raise the miner's `min_number` above the numbers that are used already"))
+            .with("numbers in use on chain, below", self.peek(policy).await.map_err(at)?)
+            .hint_with(SKIPPING))
+    }
+
+    /// Never looks at this number again: what is in use on chain stays so.
+    async fn skip(&self, miner: ActorId, number: u64) -> Result<(), DbError> {
+        let mut tx = self.db.write().await?;
+        if next_number(&mut tx, miner).await? <= number {
+            set_next(&mut tx, miner, number.saturating_add(1)).await?;
+            tx.commit().await?;
+        }
+        Ok(())
     }
 
     async fn is_full(&self, policy: &MinerPolicy) -> Result<bool, DbError> {
@@ -227,13 +261,7 @@ impl SqlAllocator {
             fence: if implicit { Fence(0) } else { Fence(1) },
             heard_until: now.plus(want.ttl),
         };
-        sqlx::query(
-            "INSERT INTO seal_numbers (miner, next) VALUES ($1, $2) ON CONFLICT (miner) DO UPDATE SET next = $2",
-        )
-        .bind(to_db("miner", policy.miner.0)?)
-        .bind(to_db("sector number", number.saturating_add(1))?)
-        .execute(&mut *tx)
-        .await?;
+        set_next(&mut tx, policy.miner, number.saturating_add(1)).await?;
         insert(&mut tx, &lease, want, implicit, now).await?;
         let event =
             SectorEvent::Leased { store: want.store.clone(), worker: want.worker.clone(), fence: lease.fence.0 };
@@ -264,18 +292,18 @@ impl SqlAllocator {
         let run = async {
             let mut tx = self.db.write().await?;
             let Some(before) = record(&mut tx, sector).await? else {
-                return Ok(Err(AllocErrorKind::Unknown));
+                return Ok(Err((AllocErrorKind::Unknown, false)));
             };
             if let Some(request) = request
                 && let Some(fence) = served(&mut tx, sector, request).await?
             {
                 let lease = before.lease.clone();
                 let stands = before.ended.is_none() && lease.fence == fence;
-                return Ok(if stands { Ok((before, lease)) } else { Err(AllocErrorKind::Fenced) });
+                return Ok(if stands { Ok((before, lease)) } else { Err((AllocErrorKind::Fenced, false)) });
             }
             let change = match decide(before.clone(), now) {
                 Ok(change) => change,
-                Err(kind) => return Ok(Err(kind)),
+                Err(kind) => return Ok(Err((kind, before.given_up().is_some()))),
             };
             let after = SectorLease {
                 store: change.store.clone(),
@@ -307,7 +335,11 @@ impl SqlAllocator {
         };
         match run.await {
             Ok(Ok(done)) => Ok(done),
-            Ok(Err(kind)) => Err(Error::new(kind, op).with("sector", sector)),
+            Ok(Err((AllocErrorKind::Refused, true))) => Err(Error::new(AllocErrorKind::Refused, op)
+                .with("sector", sector)
+                .with("reason", "the sector was given up")
+                .recover_by(Recovery::Abandon)),
+            Ok(Err((kind, _))) => Err(Error::new(kind, op).with("sector", sector)),
             Err(e) => Err(of_db(op, e).with("sector", sector)),
         }
     }
@@ -338,6 +370,8 @@ impl Change {
 fn taken_up(found: &LeaseRecord, store: &StoreId, ttl: Duration, now: Timestamp) -> Result<Change, AllocErrorKind> {
     match found.ended {
         None if found.lease.store != *store => return Err(AllocErrorKind::HeldElsewhere),
+        // Its holder is to clean up under the lease that it has.
+        _ if found.given_up().is_some() => return Err(AllocErrorKind::Refused),
         None | Some(Outcome::Handed) => {}
         Some(_) => return Err(AllocErrorKind::Refused),
     }
@@ -400,6 +434,17 @@ impl SectorAllocator for SqlAllocator {
     }
 }
 
+/// Ends the lease of a sector inside the caller's transaction.
+pub(crate) async fn end_lease(db: &mut AnyConnection, sector: SectorId, outcome: Outcome) -> Result<(), DbError> {
+    sqlx::query("UPDATE seal_sectors SET ended = $3 WHERE miner = $1 AND number = $2")
+        .bind(to_db("miner", sector.miner.0)?)
+        .bind(to_db("sector number", sector.number.0)?)
+        .bind(outcome_text(outcome))
+        .execute(db)
+        .await?;
+    Ok(())
+}
+
 async fn by_request(
     db: &mut AnyConnection,
     want: &AllocateRequest,
@@ -458,12 +503,22 @@ async fn next_number(db: &mut AnyConnection, miner: ActorId) -> Result<u64, DbEr
     row.map_or(Ok(0), |row| from_db("sector number", row.try_get("next")?))
 }
 
+async fn set_next(db: &mut AnyConnection, miner: ActorId, next: u64) -> Result<(), DbError> {
+    sqlx::query("INSERT INTO seal_numbers (miner, next) VALUES ($1, $2) ON CONFLICT (miner) DO UPDATE SET next = $2")
+        .bind(to_db("miner", miner.0)?)
+        .bind(to_db("sector number", next)?)
+        .execute(db)
+        .await?;
+    Ok(())
+}
+
 async fn full(db: &mut AnyConnection, policy: &MinerPolicy) -> Result<bool, DbError> {
     let Some(limit) = policy.max_sectors else {
         return Ok(false);
     };
     let row = sqlx::query(
-        "SELECT COUNT(*) AS sectors FROM seal_sectors WHERE miner = $1 AND (ended IS NULL OR ended <> 'abandoned')",
+        "SELECT COUNT(*) AS sectors FROM seal_sectors
+         WHERE miner = $1 AND abort_reason IS NULL AND (ended IS NULL OR ended <> 'abandoned')",
     )
     .bind(to_db("miner", policy.miner.0)?)
     .fetch_one(db)
@@ -515,6 +570,8 @@ fn read_lease(sector: SectorId, row: &AnyRow) -> Result<LeaseRecord, DbError> {
         },
         ended: ended.map(|text| outcome_of(&text)).transpose()?,
         implicit: row.try_get::<i64, _>("implicit")? != 0,
+        finalized: row.try_get::<i64, _>("finalized")? != 0,
+        abort_reason: row.try_get("abort_reason")?,
     })
 }
 

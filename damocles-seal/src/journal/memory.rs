@@ -84,9 +84,17 @@ impl Journal for InMemoryJournal {
         if state.sectors.get(&lease.sector).is_some_and(|s| s.lease.fence > lease.fence) {
             return Err(fenced("open sector", lease.sector));
         }
+        let known = state.sectors.contains_key(&lease.sector);
         let fresh = || Sector { lease: lease.clone(), entries: Vec::new() };
-        state.sectors.entry(lease.sector).or_insert_with(fresh).lease = lease.clone();
-        self.push(&mut state, lease.sector, lease.fence, NewEntry::opened(lease))?;
+        state.sectors.entry(lease.sector).or_insert_with(fresh);
+        let pushed = self.push(&mut state, lease.sector, lease.fence, NewEntry::opened(lease));
+        if pushed.is_err() && !known {
+            state.sectors.remove(&lease.sector);
+        }
+        pushed?;
+        if let Some(sector) = state.sectors.get_mut(&lease.sector) {
+            sector.lease = lease.clone();
+        }
         state.request = None;
         Ok(())
     }
@@ -106,7 +114,10 @@ impl Journal for InMemoryJournal {
 
     async fn active(&self) -> Result<Vec<JournalSector>, SealError> {
         let state = self.state.lock();
-        let lives = |s: &&Sector| s.entries.iter().all(|e| e.kind != EntryKind::Ended);
+        let lives = |s: &&Sector| {
+            let turn = |e: &&Entry| matches!(e.kind, EntryKind::Opened | EntryKind::Ended);
+            s.entries.iter().rev().find(turn).is_some_and(|e| e.kind == EntryKind::Opened)
+        };
         let tells = |e: &&Entry| {
             matches!(e.kind, EntryKind::Parked | EntryKind::Resumed | EntryKind::Ending | EntryKind::Ended)
         };

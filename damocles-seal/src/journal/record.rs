@@ -201,8 +201,10 @@ pub(crate) fn phase_of(sector: SectorId, last: Option<&Entry>) -> Phase {
             _ => Phase::Active,
         })
     };
-    told().unwrap_or_else(|fault| {
-        let error = corrupt(sector, entry.seq, fault);
-        Phase::Parked { stage: None, error: error.chain(), hint: error.hint().map(ToOwned::to_owned) }
-    })
+    told().unwrap_or_else(|fault| parked(&corrupt(sector, entry.seq, fault)))
+}
+
+/// A sector that waits for an operator because of what the journal holds of it.
+pub(crate) fn parked(error: &SealError) -> Phase {
+    Phase::Parked { stage: None, error: error.chain(), hint: error.hint().map(ToOwned::to_owned) }
 }

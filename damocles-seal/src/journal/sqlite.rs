@@ -3,7 +3,7 @@
 use super::{
     Entry, EntryKind, Journal, JournalObserver, JournalSector, NewEntry,
     entry::EntryFault,
-    record::{corrupt, phase_of},
+    record::{corrupt, parked, phase_of},
     schema::MIGRATIONS,
 };
 use async_trait::async_trait;
@@ -169,6 +169,20 @@ impl SqliteJournal {
         Ok(seq_written)
     }
 
+    /// The lease that the last whole entry of its kind tells.
+    async fn opened_under(&self, sector: SectorId) -> Result<Option<SectorLease>, SealError> {
+        let (miner, number) = key(sector)?;
+        let rows =
+            sqlx::query("SELECT * FROM entry WHERE miner = ? AND number = ? AND kind = 'opened' ORDER BY seq DESC")
+                .bind(miner)
+                .bind(number)
+                .fetch_all(&self.pool)
+                .await
+                .map_err(|e| failed("read journal", &self.path, e))?;
+        let lease = |row| serde_json::from_value(entry_of(row).ok()?.verified(sector).ok()?).ok();
+        Ok(rows.iter().find_map(lease))
+    }
+
     async fn check_fence(
         &self,
         tx: &mut Transaction<'static, Sqlite>,
@@ -259,10 +273,19 @@ impl Journal for SqliteJournal {
             .map_err(sql)?;
         let mut sectors = Vec::with_capacity(rows.len());
         for row in &rows {
-            let lease = lease_of(row).map_err(|fault| {
-                Error::new(SealErrorKind::CorruptJournal, op).with("path", self.path.display()).because(fault)
-            })?;
-            let (miner, number) = key(lease.sector)?;
+            let here =
+                |fault| Error::new(SealErrorKind::CorruptJournal, op).with("path", self.path.display()).because(fault);
+            let sector = sector_of(row).map_err(here)?;
+            let lease = match lease_of(row) {
+                Ok(lease) => lease,
+                Err(fault) => {
+                    let error = here(fault).with("sector", sector);
+                    let Some(lease) = self.opened_under(sector).await? else { return Err(error) };
+                    sectors.push(JournalSector { lease, phase: parked(&error) });
+                    continue;
+                }
+            };
+            let (miner, number) = key(sector)?;
             let last = sqlx::query(
                 "SELECT * FROM entry WHERE miner = ? AND number = ? AND kind IN ('parked', 'resumed', 'ending', 'ended') \
                  ORDER BY seq DESC LIMIT 1",
@@ -272,9 +295,10 @@ impl Journal for SqliteJournal {
             .fetch_optional(&self.pool)
             .await
             .map_err(sql)?;
-            let last = last.as_ref().map(entry_of).transpose();
-            let last = last.map_err(|fault| corrupt(lease.sector, 0, fault).with("path", self.path.display()))?;
-            let phase = phase_of(lease.sector, last.as_ref());
+            let phase = match last.as_ref().map(entry_of).transpose() {
+                Ok(last) => phase_of(sector, last.as_ref()),
+                Err(fault) => parked(&corrupt(sector, 0, fault).with("path", self.path.display())),
+            };
             sectors.push(JournalSector { lease, phase });
         }
         Ok(sectors)
@@ -332,10 +356,14 @@ fn entry_of(row: &SqliteRow) -> Result<Entry, EntryFault> {
     })
 }
 
+fn sector_of(row: &SqliteRow) -> Result<SectorId, EntryFault> {
+    Ok(SectorId::new(ActorId(natural(row, "miner")?), SectorNumber(natural(row, "number")?)))
+}
+
 fn lease_of(row: &SqliteRow) -> Result<SectorLease, EntryFault> {
     let proof_type: i64 = column(row, "proof_type")?;
     Ok(SectorLease {
-        sector: SectorId::new(ActorId(natural(row, "miner")?), SectorNumber(natural(row, "number")?)),
+        sector: sector_of(row)?,
         proof_type: SealProofType::try_from(proof_type).map_err(|_| EntryFault::Range { what: "proof type" })?,
         store: StoreId::new(column::<String>(row, "store")?),
         fence: Fence(natural(row, "fence")?),

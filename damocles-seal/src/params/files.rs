@@ -1,5 +1,6 @@
 //! The three files of a set, as the proofs library names and lays them out.
 
+use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::{self, BufReader, BufWriter, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
@@ -154,11 +155,19 @@ pub(crate) fn remove_temporaries(dir: &Path) -> Result<(), ParamsError> {
     let entries = fs::read_dir(dir).map_err(|e| ParamsError::file("list", dir, e))?;
     for entry in entries {
         let path = entry.map_err(|e| ParamsError::file("list", dir, e))?.path();
-        if path.extension().is_some_and(|extension| extension == TEMPORARY) {
+        if is_temporary(&path) {
             fs::remove_file(&path).map_err(|e| ParamsError::file("remove", &path, e))?;
         }
     }
     Ok(())
+}
+
+/// Whether a file is a half of ours: the library and others keep more in the same directory.
+fn is_temporary(path: &Path) -> bool {
+    let of_a_set = |stem: &OsStr| {
+        Path::new(stem).extension().is_some_and(|kind| ["params", "vk", "meta"].iter().any(|known| kind == *known))
+    };
+    path.extension().is_some_and(|extension| extension == TEMPORARY) && path.file_stem().is_some_and(of_a_set)
 }
 
 fn open(path: &Path) -> Result<Option<File>, ParamsError> {
@@ -205,4 +214,17 @@ fn read_params(mut reader: impl Read + Seek, len: u64) -> io::Result<Vec<u8>> {
         reader.seek(SeekFrom::Start(position))?;
     }
     if position == len { Ok(key) } else { Err(io::ErrorKind::InvalidData.into()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_halves_of_sets_are_temporary() {
+        let ours = ["v28-x.params.damocles-tmp", "v28-x.vk.damocles-tmp", "v28-x.meta.damocles-tmp"];
+        let others = [".file.1-00ff.damocles-tmp", "x.cache.damocles-tmp", "v28-x.params", "vk.damocles-tmp"];
+        assert!(ours.iter().all(|name| is_temporary(Path::new(name))));
+        assert!(!others.iter().any(|name| is_temporary(Path::new(name))));
+    }
 }

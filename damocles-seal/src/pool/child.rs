@@ -12,17 +12,18 @@ use damocles_core::{
     pool::{Job, PoolError, PoolErrorKind},
 };
 use nix::sys::signal::Signal;
-use std::{io, time::Duration};
+use std::{fmt, io, time::Duration};
 use tokio::{
     io::AsyncWriteExt,
     process::{ChildStdin, ChildStdout},
-    time::timeout,
+    time::{sleep, timeout},
 };
 
 /// A child that said that it is ready. Its group is killed when this is dropped.
 #[derive(Debug)]
 pub(super) struct Child {
     slot: String,
+    last_wait: Duration,
     process: Process,
     requests: ChildStdin,
     answers: FrameReader<ChildStdout>,
@@ -39,11 +40,13 @@ pub(super) enum Ended {
 }
 
 impl Child {
-    /// Starts the slot's command and waits until it is ready. When this fails, nothing of it is left.
+    /// Starts the slot's command and waits until it is ready. When this fails, it was killed.
     ///
-    /// `begun` is told the process id; `gone` is called when nothing of the process is left.
+    /// `begun` is told the process id; `gone` is called when nothing of the process is left. Nobody waits longer than
+    /// `last_wait` for that.
     pub(super) async fn start(
         slot: &SlotSpec,
+        last_wait: Duration,
         cx: &Context,
         begun: impl FnOnce(u32) + Send,
         gone: impl FnOnce() + Send + 'static,
@@ -54,23 +57,31 @@ impl Child {
                 .with("program", slot.command.program.display())
                 .because(cause)
         };
+        let cancelled = || Error::new(PoolErrorKind::Cancelled, "start processor").with("slot", &slot.name);
         let placement = Placement { cpus: slot.cpus.clone() };
-        let spawned = sys::spawn(slot.command.to_command(), &slot.name, placement, gone).await;
+        let spawn = sys::spawn(slot.command.to_command(), &slot.name, placement, gone);
+        let spawned = tokio::select! {
+            biased;
+            spawned = spawn => spawned,
+            // A program on a disk that is gone does not even start.
+            () = async { cx.cancel.cancelled().await; sleep(last_wait).await } => return Err(cancelled()),
+        };
         let mut process = spawned.map_err(|e| failed(PoolErrorKind::Start, e.into()))?;
         begun(process.pid());
         let mut child = match Self::connect(slot, &mut process) {
-            Ok((requests, answers, stderr)) => Self { slot: slot.name.clone(), process, requests, answers, stderr },
+            Ok((requests, answers, stderr)) => {
+                Self { slot: slot.name.clone(), last_wait, process, requests, answers, stderr }
+            }
             Err(error) => {
-                process.signal(Signal::SIGKILL);
-                process.exited().await;
-                return Err(failed(PoolErrorKind::Start, error.into()));
+                let end = kill(&mut process, last_wait).await;
+                return Err(failed(PoolErrorKind::Start, error.into()).with("exit", end));
             }
         };
         let said = tokio::select! {
             said = timeout(slot.stable_wait, child.handshake(slot)) => said,
             () = cx.cancel.cancelled() => {
                 child.kill().await;
-                return Err(Error::new(PoolErrorKind::Cancelled, "start processor").with("slot", &slot.name));
+                return Err(cancelled());
             }
         };
         let problem: BoxError = match said {
@@ -78,8 +89,8 @@ impl Child {
             Ok(Err(problem)) => problem,
             Err(_) => format!("it was not ready within {:?}", slot.stable_wait).into(),
         };
-        let status = child.kill().await;
-        let error = failed(PoolErrorKind::Start, problem).with("exit", Exit(status));
+        let end = child.kill().await;
+        let error = failed(PoolErrorKind::Start, problem).with("exit", end);
         Err(child.with_last_lines(error).await)
     }
 
@@ -206,13 +217,14 @@ impl Child {
             };
             let _ = timeout(grace, ask).await;
         }
-        self.kill().await;
-        Ended::Broken(self.error(PoolErrorKind::Cancelled, job))
+        let end = self.kill().await;
+        let error = self.error(PoolErrorKind::Cancelled, job);
+        Ended::Broken(if matches!(end, End::Stuck { .. }) { error.with("exit", end) } else { error })
     }
 
     async fn broken(&mut self, kind: PoolErrorKind, job: &Job, cause: impl Into<BoxError>) -> Ended {
-        let status = self.kill().await;
-        let error = self.error(kind, job).with("exit", Exit(status)).because(cause);
+        let end = self.kill().await;
+        let error = self.error(kind, job).with("exit", end).because(cause);
         Ended::Broken(self.with_last_lines(error).await)
     }
 
@@ -238,21 +250,71 @@ impl Child {
         }
     }
 
-    /// Kills the whole group and waits until nothing of it is left.
-    async fn kill(&mut self) -> Exited {
-        self.process.signal(Signal::SIGKILL);
-        self.process.exited().await
+    async fn kill(&mut self) -> End {
+        kill(&mut self.process, self.last_wait).await
     }
 }
 
-/// An exit status, for people.
-struct Exit(Exited);
+/// Kills the whole group and waits until nothing of it is left, unless the kernel does not let it die.
+async fn kill(process: &mut Process, last_wait: Duration) -> End {
+    process.signal(Signal::SIGKILL);
+    match timeout(last_wait, process.exited()).await {
+        Ok(exited) => End::Gone(exited),
+        Err(_) => End::Stuck { pid: process.pid(), last_wait },
+    }
+}
 
-impl std::fmt::Display for Exit {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self.0 {
-            Some(status) => status.fmt(f),
-            None => f.write_str("unknown"),
+/// What came of a kill.
+#[derive(Debug)]
+enum End {
+    Gone(Exited),
+    Stuck { pid: u32, last_wait: Duration },
+}
+
+impl fmt::Display for End {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Gone(Some(status)) => status.fmt(f),
+            Self::Gone(None) => f.write_str("unknown"),
+            Self::Stuck { pid, last_wait } => {
+                write!(f, "process {pid} is still there {last_wait:?} after it was killed")
+            }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pool::CommandSpec;
+    use damocles_core::{JobId, pool::TaskKind};
+
+    /// A child that gets ready and never answers.
+    fn silent() -> SlotSpec {
+        let ready = r#"{"frame":"ready","magic":"damocles-processor","version":2,"kinds":["echo"],"pid":1}"#;
+        let script = format!("printf '\\0\\0\\0\\{:03o}%s' '{ready}'; exec sleep 1000", ready.len());
+        SlotSpec::new("sh", vec![TaskKind::new("echo")], CommandSpec::new("sh", ["-c", &script]))
+    }
+
+    #[tokio::test]
+    async fn a_process_that_does_not_die_is_waited_for_in_vain_only_for_a_while() {
+        // Its end is held up where a disk that is gone would hold it up.
+        let (die, held) = std::sync::mpsc::channel::<()>();
+        let (gone, is_gone) = tokio::sync::oneshot::channel();
+        let hold = move || {
+            let _ = held.recv();
+            let _ = gone.send(());
+        };
+        let cx = Context::detached();
+        let last_wait = Duration::from_millis(20);
+        let mut child = Child::start(&silent(), last_wait, &cx, |_| (), hold).await.unwrap();
+        let job = Job { id: JobId(1), kind: TaskKind::new("echo"), sector: None, payload: Bytes::from_static(b"1") };
+        cx.cancel.cancel();
+        let Ended::Broken(error) = child.work(&job, &cx, last_wait).await else { panic!("it never answers") };
+        assert_eq!(error.kind(), PoolErrorKind::Cancelled);
+        assert!(error.to_string().contains("still there 20ms after it was killed"), "{error}");
+        child.shut_down(last_wait).await;
+        drop(die);
+        is_gone.await.unwrap();
     }
 }

@@ -13,14 +13,14 @@ use damocles_core::{
 };
 use parking_lot::Mutex;
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     future::pending,
     sync::{Arc, Weak},
     time::Duration,
 };
 use tokio::{
     sync::{Notify, oneshot},
-    time::{Instant, sleep_until},
+    time::{Instant, sleep, sleep_until, timeout},
 };
 
 /// A pool of long-lived child processes, one in each slot.
@@ -49,6 +49,9 @@ pub struct WaitingJob {
 struct Shared {
     slots: Vec<SlotSpec>,
     grace: Duration,
+    last_wait: Duration,
+    /// How long jobs may have their slot.
+    time: BTreeMap<TaskKind, Duration>,
     state: Mutex<State>,
     /// Told whenever a slot, a limit or a time changes.
     changed: Notify,
@@ -71,6 +74,7 @@ impl LocalPool {
     /// The slots do not fit together.
     pub fn new(spec: PoolSpec) -> Result<Self, SpecError> {
         spec.check()?;
+        let time = spec.limits.time.clone();
         let state = State {
             queue: Queue::new(&spec.slots, spec.limits, spec.rest),
             children: spec.slots.iter().map(|_| None).collect(),
@@ -78,7 +82,8 @@ impl LocalPool {
             draining: false,
         };
         let changed = Notify::new();
-        Ok(Self(Arc::new(Shared { slots: spec.slots, grace: spec.grace, state: Mutex::new(state), changed })))
+        let PoolSpec { slots, grace, last_wait, .. } = spec;
+        Ok(Self(Arc::new(Shared { slots, grace, last_wait, time, state: Mutex::new(state), changed })))
     }
 
     /// Starts the child of every free slot now instead of with its first job, so that what is wrong with it shows.
@@ -141,7 +146,7 @@ impl ProcessorPool for LocalPool {
         }
         let mut lease = self.0.acquire(&job, cx).await?;
         report(&job, cx, JobEvent::Started { slot: lease.slot().name.clone() });
-        let result = lease.run(&job, cx).await;
+        let result = lease.run_in_time(&job, cx).await;
         drop(lease);
         report(&job, cx, JobEvent::Ended { ok: result.is_ok() });
         result
@@ -168,10 +173,19 @@ impl ProcessorPool for LocalPool {
             let changed = self.0.changed.notified();
             tokio::pin!(changed);
             changed.as_mut().enable();
-            if self.0.state.lock().queue.idle() {
+            let jobless = {
+                let state = self.0.state.lock();
+                if state.queue.idle() {
+                    break;
+                }
+                state.queue.jobless()
+            };
+            if !jobless {
+                changed.await;
+            } else if timeout(self.0.last_wait, changed).await.is_err() {
+                // What is left was killed, and the kernel does not let it die.
                 break;
             }
-            changed.await;
         }
         let children: Vec<Child> = self.0.state.lock().children.iter_mut().filter_map(Option::take).collect();
         futures::future::join_all(children.into_iter().map(|child| child.shut_down(self.0.grace))).await;
@@ -299,7 +313,7 @@ impl Lease {
                 shared.dispatch();
             }
         };
-        match Child::start(self.slot(), cx, begun, gone).await {
+        match Child::start(self.slot(), self.shared.last_wait, cx, begun, gone).await {
             Ok(child) => {
                 self.child = Some(child);
                 Ok(())
@@ -309,6 +323,25 @@ impl Lease {
                 Err(error)
             }
         }
+    }
+
+    /// Runs a job and stops it when its time is over.
+    async fn run_in_time(&mut self, job: &Job, cx: &Context) -> Result<Bytes, PoolError> {
+        let Some(limit) = self.shared.time.get(&job.kind).copied() else { return self.run(job, cx).await };
+        let inner = cx.child();
+        let run = self.run(job, &inner);
+        tokio::pin!(run);
+        tokio::select! {
+            done = &mut run => return done,
+            () = sleep(limit) => inner.cancel.cancel(),
+        }
+        // Not dropped: the processor has a grace period to stop, and work that it finished meanwhile is kept.
+        run.await.map_err(|cause| match cause.kind() {
+            PoolErrorKind::Cancelled if !cx.cancel.is_cancelled() => {
+                error(PoolErrorKind::TimedOut, job).with("time limit", format_args!("{limit:?}")).because(cause)
+            }
+            _ => cause,
+        })
     }
 
     async fn run(&mut self, job: &Job, cx: &Context) -> Result<Bytes, PoolError> {

@@ -1,7 +1,7 @@
 //! Running tasks in child processes.
 //!
 //! [`LocalPool`] keeps one supervised child in each slot and speaks [`wire`] with it; [`InlinePool`] runs the same
-//! registry in this process, for tests and small programs; [`TimeLimit`] goes around either.
+//! registry in this process, for tests and small programs.
 
 mod child;
 mod inline;
@@ -9,10 +9,8 @@ mod local;
 mod queue;
 mod spec;
 mod stderr;
-mod time_limit;
 pub mod wire;
 
 pub use inline::InlinePool;
 pub use local::{LocalPool, WaitingJob};
 pub use spec::{CommandSpec, Limits, PoolSpec, SlotSpec, SpecError};
-pub use time_limit::TimeLimit;

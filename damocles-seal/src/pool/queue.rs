@@ -235,6 +235,11 @@ impl Queue {
         }
     }
 
+    /// Whether no job runs.
+    pub(super) fn jobless(&self) -> bool {
+        self.holders().next().is_none()
+    }
+
     /// Whether no job runs and no process is being ended.
     pub(super) fn idle(&self) -> bool {
         self.places.iter().all(Place::free)
@@ -317,6 +322,7 @@ mod tests {
         let limits = Limits {
             concurrent: [(TaskKind::new("pc1"), 1)].into(),
             staggered: [(TaskKind::new("pc2"), second)].into(),
+            time: BTreeMap::new(),
             ext_locks: [("gpu".to_owned(), 1)].into(),
         };
         let slots = [
@@ -369,6 +375,7 @@ mod tests {
         q.push(&job(2, "pc1"));
         assert_eq!(q.grant(now), []);
         assert_eq!(q.capacity(&TaskKind::new("pc1")), Capacity { total: 1, free: 0 });
+        assert!(q.jobless() && !q.idle());
         q.ended(0);
         assert_eq!(q.grant(now).len(), 1);
     }

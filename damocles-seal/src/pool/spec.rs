@@ -17,6 +17,9 @@ pub struct PoolSpec {
     pub limits: Limits,
     /// How long a child that was asked to stop has for it.
     pub grace: Duration,
+    /// How long the end of a child that was killed is waited for. One that the kernel does not let die is left alone
+    /// then; its slot stays taken until it is gone.
+    pub last_wait: Duration,
     /// How long a slot rests after its child has failed; doubled with every failure in a row, up to 64 times this.
     pub rest: Duration,
 }
@@ -24,7 +27,13 @@ pub struct PoolSpec {
 impl PoolSpec {
     /// A pool of these slots without limits.
     pub fn new(slots: Vec<SlotSpec>) -> Self {
-        Self { slots, limits: Limits::default(), grace: Duration::from_secs(10), rest: Duration::from_secs(1) }
+        Self {
+            slots,
+            limits: Limits::default(),
+            grace: Duration::from_secs(10),
+            last_wait: Duration::from_secs(5),
+            rest: Duration::from_secs(1),
+        }
     }
 
     /// Checks what no single slot can know.
@@ -120,6 +129,9 @@ pub struct Limits {
     pub concurrent: BTreeMap<TaskKind, usize>,
     /// The least time between two starts of a kind.
     pub staggered: BTreeMap<TaskKind, Duration>,
+    /// How long a job of a kind may have its slot. One that takes longer is stopped and fails; waiting for a slot does
+    /// not count.
+    pub time: BTreeMap<TaskKind, Duration>,
     /// How many slots may hold a lock at a time, e.g. one GPU shared by two kinds.
     pub ext_locks: BTreeMap<String, usize>,
 }

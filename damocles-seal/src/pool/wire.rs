@@ -17,8 +17,9 @@ pub const VERSION: u32 = 2;
 /// What every [`FromChild::Ready`] carries, so that a program that says something else is told apart.
 pub const MAGIC: &str = "damocles-processor";
 
-/// The longest frame: whoever announces a longer one is not speaking this protocol.
-pub const MAX_FRAME: usize = 256 << 20;
+/// The longest frame: whoever announces a longer one is not speaking this protocol. The vanilla proofs of two full
+/// partitions of 32 GiB sectors take half of it, and every text in letters announces more.
+pub const MAX_FRAME: usize = 512 << 20;
 
 const HEADER: usize = 4;
 
@@ -248,6 +249,22 @@ mod tests {
             let error = FrameReader::new(&whole[..cut]).next::<FromChild>().await.unwrap_err();
             assert!(matches!(error, WireError::Truncated), "{cut}: {error}");
             assert!(matches!(read::<FromChild>(&mut &whole[..cut]), Err(WireError::Truncated)), "{cut}");
+        }
+    }
+
+    /// 4698 sectors of 32 GiB, or 4600 of 64 GiB: a vanilla proof has ten paths of ten levels, each with seven siblings of
+    /// 32 bytes, their lengths and their place, and goes over in hex.
+    #[test]
+    fn the_largest_window_post_fits_with_room_to_spare() {
+        let vanilla = hex::encode(vec![0xa5; 10 * (11 * (7 * 32 + 16) + 100)]);
+        let task = serde_json::json!({ "vanilla": vec![Value::String(vanilla); 2 * 2349] });
+        let bytes = encode(&ToChild::Task { id: JobId(1), kind: TaskKind::new("window_post"), payload: task }).unwrap();
+        assert!(bytes.len() > 240_000_000 && bytes.len() < MAX_FRAME / 10 * 6, "{}", bytes.len());
+        let Ok(Some(ToChild::Task { payload, .. })) = read(&mut bytes.as_ref()) else { panic!("a task") };
+        assert_eq!(payload["vanilla"].as_array().unwrap().len(), 2 * 2349);
+        for text in [" a space", "hello", "<html>", "{\"a\""] {
+            let header = *text.as_bytes().first_chunk().unwrap();
+            assert!(matches!(announced(header), Err(WireError::TooLong { .. })), "{text}");
         }
     }
 

@@ -44,11 +44,7 @@ impl Temporary {
                 opened => opened?,
             };
             let made = Self { file, placed: false };
-            match made.file.file().lock() {
-                // Some network file systems know no locks; the name is unique all the same.
-                Err(error) if error.kind() != io::ErrorKind::Unsupported => return Err(error),
-                _ => {}
-            }
+            hold(|| made.file.file().lock());
             // It may have been taken for one that was left behind, before it was locked.
             if made.file.metadata()?.nlink() > 0 {
                 return Ok(made);
@@ -63,6 +59,11 @@ impl Temporary {
         self.placed = true;
         sync_dir(parent(target))
     }
+}
+
+/// Takes a lock if it can be had: network file systems have none, or lose theirs, and the name is unique all the same.
+fn hold(mut lock: impl FnMut() -> io::Result<()>) {
+    while lock().is_err_and(|error| error.kind() == io::ErrorKind::Interrupted) {}
 }
 
 impl Drop for Temporary {
@@ -93,12 +94,10 @@ pub(crate) fn remove_left(target: &Path) -> io::Result<()> {
         if !ours {
             continue;
         }
-        let left = match fs::OpenOptions::new().write(true).open(&path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-            opened => opened?,
-        };
+        // One that cannot be opened or removed costs its space, and must not cost the copy.
+        let Ok(left) = fs::OpenOptions::new().write(true).open(&path) else { continue };
         if left.file().try_lock().is_ok() {
-            remove_if_there(&path)?;
+            let _ = remove_if_there(&path);
         }
     }
     Ok(())
@@ -113,7 +112,11 @@ fn make_parent(path: &Path) -> io::Result<()> {
     }
     match fs::create_dir(dir) {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
-        _ => Ok(()),
+        // Its name is to be as durable as those in it.
+        Ok(()) => sync_dir(parent(dir)),
+        // It may have been made just before a crash.
+        Err(_) if parent(dir).file_name().is_some_and(|name| name == "cache") => sync_dir(parent(dir)),
+        Err(_) => Ok(()),
     }
 }
 
@@ -243,6 +246,21 @@ mod tests {
         expected.extend(others);
         expected.sort_unstable();
         assert_eq!(sync_files_in(dir.path()).unwrap(), expected);
+    }
+
+    #[test]
+    fn a_file_system_without_locks_is_written_to() {
+        let path = tempfile::tempdir().unwrap().keep().join("file");
+        // What NFS says whose lock daemon is not there, and a signal in between.
+        let mut answers = vec![Err(nix::errno::Errno::ENOLCK), Err(nix::errno::Errno::EINTR)];
+        hold(|| answers.pop().unwrap_or(Ok(())).map_err(io::Error::from));
+        assert_eq!(answers.len(), 0, "it tries again after a signal, and not after a refusal");
+        let name = path.with_file_name(".file.1-00ff.damocles-tmp");
+        fs::create_dir_all(&name).unwrap();
+        remove_left(&path).unwrap();
+        replace(&path, |file| file.write_all(b"one")).unwrap();
+        assert!(name.is_dir(), "what cannot be opened is left alone");
+        fs::remove_dir_all(parent(&path)).unwrap();
     }
 
     #[test]

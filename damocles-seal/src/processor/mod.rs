@@ -49,7 +49,7 @@ pub use prove_window_post::ProveWindowPoStProcessor;
 #[cfg(feature = "proofs")]
 pub use read_challenges::ReadChallengesProcessor;
 #[cfg(feature = "proofs")]
-pub use registry::{all, post_registry, sealing_registry};
+pub use registry::{all, sealing_registry};
 pub use serve::{ServeError, ServeOptions, Served, serve};
 pub use transfer::TransferProcessor;
 #[cfg(feature = "proofs")]

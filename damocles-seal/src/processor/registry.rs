@@ -12,11 +12,6 @@ pub fn sealing_registry() -> Registry {
     sealing(Registry::new())
 }
 
-/// What keeps sectors proven.
-pub fn post_registry() -> Registry {
-    post(Registry::new())
-}
-
 /// Everything.
 pub fn all() -> Registry {
     post(sealing(Registry::new()))

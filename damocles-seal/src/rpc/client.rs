@@ -6,9 +6,9 @@ use super::{
     envelope::{self, RemoteError, Reply},
     transport::{HttpTransport, Outgoing, Transport},
 };
-use crate::service::{Hello, ServiceError, ServiceErrorKind};
+use crate::service::{Hello, KeyTable, ServiceError, ServiceErrorKind};
 use damocles_core::{
-    BoxError, Error,
+    BoxError, Error, Recovery,
     allocator::{AllocError, AllocErrorKind},
 };
 use serde::Deserialize;
@@ -130,9 +130,12 @@ impl RpcClient {
         }
         let hello = match self.call::<HelloMethod>(Caller::default(), &[]).await {
             Ok(hello) => hello,
-            Err(CallError::Remote(error, _)) if error.code == code::METHOD_NOT_FOUND => {
-                Hello { version: "damocles 0.13".to_owned(), capabilities: Vec::new(), network: None, keys: None }
-            }
+            Err(CallError::Remote(error, _)) if error.code == code::METHOD_NOT_FOUND => Hello {
+                version: "damocles 0.13".to_owned(),
+                capabilities: Vec::new(),
+                network: None,
+                keys: KeyTable::new(),
+            },
             Err(e) => return Err(e),
         };
         let hello = Arc::new(hello);
@@ -211,6 +214,8 @@ impl CallError {
 /// Passes the other side's advice on.
 fn dressed<K: damocles_core::Kind>(made: Error<K>, error: RemoteError) -> Error<K> {
     let made = match error.data.recovery {
+        // What another machine says is no proof that our own state is inconsistent.
+        Some(Recovery::Halt) => made.recover_by(Recovery::Park),
         Some(recovery) => made.recover_by(recovery),
         None => made,
     };

@@ -14,7 +14,6 @@ pub(super) const METHOD_NOT_FOUND: i64 = -32601;
 const FENCED: i64 = 11100;
 const REFUSED: i64 = 11101;
 const UNAVAILABLE: i64 = 11102;
-const INCOMPATIBLE: i64 = 11103;
 const MALFORMED: i64 = 11104;
 const HELD_ELSEWHERE: i64 = 11110;
 const UNKNOWN_LEASE: i64 = 11111;
@@ -37,7 +36,6 @@ pub(super) fn of_service(error: &ServiceError) -> RpcError {
         ServiceErrorKind::UnknownSector => UNKNOWN_SECTOR,
         ServiceErrorKind::Fenced => FENCED,
         ServiceErrorKind::Refused => REFUSED,
-        ServiceErrorKind::Incompatible => INCOMPATIBLE,
     };
     rpc_error(code, error)
 }
@@ -62,7 +60,6 @@ pub(super) fn service_kind(code: i64) -> ServiceErrorKind {
     match code {
         UNKNOWN_SECTOR => ServiceErrorKind::UnknownSector,
         FENCED | HELD_ELSEWHERE | UNKNOWN_LEASE => ServiceErrorKind::Fenced,
-        INCOMPATIBLE => ServiceErrorKind::Incompatible,
         MALFORMED => ServiceErrorKind::Malformed,
         REFUSED | METHOD_NOT_FOUND | -32602 | -32600 => ServiceErrorKind::Refused,
         // The incumbent has one code for everything else, and most of it passes.
@@ -75,7 +72,7 @@ pub(super) fn alloc_kind(code: i64) -> AllocErrorKind {
         FENCED => AllocErrorKind::Fenced,
         HELD_ELSEWHERE => AllocErrorKind::HeldElsewhere,
         UNKNOWN_LEASE | UNKNOWN_SECTOR => AllocErrorKind::Unknown,
-        REFUSED | INCOMPATIBLE | METHOD_NOT_FOUND | -32602 | -32600 => AllocErrorKind::Refused,
+        REFUSED | METHOD_NOT_FOUND | -32602 | -32600 => AllocErrorKind::Refused,
         _ => AllocErrorKind::Unavailable,
     }
 }

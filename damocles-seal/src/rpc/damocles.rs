@@ -50,5 +50,7 @@ method!(/// All sectors.
     ListSectors, "Damocles.ListSectors", [(); 0] => Vec<SectorSummary>);
 method!(/// One sector.
     ShowSector, "Damocles.ShowSector", (SectorId,) => Option<SectorDetail>);
-method!(/// Takes a sector from its holder, so that any store may take it up.
-    ReleaseSector, "Damocles.ReleaseSector", (SectorId,) => ());
+method!(/// Ends the lease of a sector. One without a stored replica is given up. Answers how the lease ended.
+    ReleaseSector, "Damocles.ReleaseSector", (SectorId,) => Outcome);
+method!(/// Gives a sector up.
+    AbortSector, "Damocles.AbortSector", (SectorId,) => ());

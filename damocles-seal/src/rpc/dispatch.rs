@@ -138,7 +138,10 @@ fn add_sectors(server: &mut Server) {
     server
         .on::<damocles::ShowSector, _, _>(|api, (sector,), _| async move { answer(api.service.sector(sector).await) });
     server.on::<damocles::ReleaseSector, _, _>(|api, (sector,), _| async move {
-        api.allocator().release_by_operator(sector).await.map(|_| ()).map_err(|e| code::of_alloc(&e))
+        answer(api.service.release_by_operator(sector).await)
+    });
+    server.on::<damocles::AbortSector, _, _>(|api, (sector,), _| async move {
+        answer(api.service.abort_by_operator(sector).await)
     });
 }
 

@@ -87,6 +87,11 @@ pub enum SectorEvent {
         /// What.
         report: Report,
     },
+    /// An operator gave it up.
+    Aborted {
+        /// Why.
+        reason: String,
+    },
     /// The incumbent's worker that holds it introduced itself.
     Bound {
         /// Instance and location.

@@ -5,7 +5,7 @@ use super::{
 };
 use async_trait::async_trait;
 use damocles_core::{
-    CommD, CommR, Fence, PieceInfo, allocator::SectorLease, pipeline::StageId, testing::fake_proof,
+    CommD, CommR, Fence, PieceInfo, Recovery, allocator::SectorLease, pipeline::StageId, testing::fake_proof,
     verify::SealStatement,
 };
 use std::{fmt, time::Duration};
@@ -27,6 +27,9 @@ pub trait World: fmt::Debug + Send + Sync {
 
     /// From now on replicas are found in that store, or not.
     fn show_replicas(&self, shown: bool);
+
+    /// The actor refuses the pre-commit of this sector, which was submitted last and has not landed.
+    fn refuse_pre_commit(&self, lease: &SectorLease);
 }
 
 /// More ticks than anything needs to land.
@@ -43,6 +46,8 @@ pub async fn all(service: &dyn SealingService, world: &dyn World) {
     pieces_stay(service, world).await;
     a_wrong_commitment_is_not_accepted(service, world).await;
     an_old_fence_changes_nothing(service, world).await;
+    what_was_refused_makes_room(service, world).await;
+    nothing_follows_an_abort(service, world).await;
     waiting_ends(service, world).await;
 }
 
@@ -187,6 +192,51 @@ async fn an_old_fence_changes_nothing(service: &dyn SealingService, world: &dyn 
     assert_eq!(service.pre_commit_state(&new).await.expect("state"), CommitState::NotFound);
     let moved = Report::Moved { done: None, next: None };
     assert_eq!(service.report(&new, &moved).await.expect("report").abort_reason, None, "the old report left no trace");
+}
+
+async fn what_was_refused_makes_room(service: &dyn SealingService, world: &dyn World) {
+    let lease = world.lease().await;
+    let refused = request(service, &lease).await;
+    assert_eq!(service.submit_pre_commit(&lease, &refused).await.expect("submit"), SubmitAnswer::Accepted);
+    world.refuse_pre_commit(&lease);
+    let mut state = CommitState::NotFound;
+    for _ in 0..PATIENCE {
+        state = service.pre_commit_state(&lease).await.expect("state");
+        if !matches!(state, CommitState::Pending { .. }) {
+            break;
+        }
+        world.tick().await;
+    }
+    assert!(matches!(state, CommitState::Refused { .. }), "the actor refused it: {state:?}");
+    let answer = service.submit_pre_commit(&lease, &refused).await.expect("submit");
+    assert!(matches!(answer, SubmitAnswer::Rejected { .. }), "the same is refused again: {answer:?}");
+    let other = PreCommitRequest { comm_r: CommR([0xee; 32]), ..request(service, &lease).await };
+    assert_eq!(service.submit_pre_commit(&lease, &other).await.expect("submit"), SubmitAnswer::Accepted);
+}
+
+async fn nothing_follows_an_abort(service: &dyn SealingService, world: &dyn World) {
+    let lease = world.lease().await;
+    let request = request(service, &lease).await;
+    let aborted = Report::Aborted { reason: "given up".to_owned() };
+    for _ in 0..2 {
+        let answer = service.report(&lease, &aborted).await.expect("an abort may be repeated");
+        assert_eq!(answer.abort_reason.as_deref(), Some("given up"));
+    }
+    let errors = [
+        ("pieces", service.pieces(&lease).await.err()),
+        ("ticket", service.ticket(&lease).await.err()),
+        ("submit_pre_commit", service.submit_pre_commit(&lease, &request).await.err()),
+        ("pre_commit_state", service.pre_commit_state(&lease).await.err()),
+        ("reserve", service.reserve(&lease, 1, &[]).await.err()),
+        ("persisted", service.persisted(&lease, &world.store()).await.err()),
+        ("seed", service.seed(&lease).await.err()),
+        ("submit_proof", service.submit_proof(&lease, &[1; 192]).await.err()),
+        ("proof_state", service.proof_state(&lease).await.err()),
+    ];
+    for (call, error) in errors {
+        let error = error.expect(call);
+        assert_eq!((error.kind(), error.recovery()), (ServiceErrorKind::Refused, Recovery::Abandon), "{call}");
+    }
 }
 
 async fn waiting_ends(service: &dyn SealingService, world: &dyn World) {

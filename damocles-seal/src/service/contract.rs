@@ -14,14 +14,15 @@ use std::{fmt, time::Duration};
 ///
 /// - Every call names the lease: an implementation that leases refuses an older fence with
 ///   [`ServiceErrorKind::Fenced`] and changes nothing.
-/// - `ticket` returns the ticket of the pre-commit once one is recorded, unless that one failed or was dropped: a replica
-///   that is made again comes out the same.
-/// - An abort is refused with [`ServiceErrorKind::Refused`] while a proof may be on chain.
+/// - `ticket` returns the ticket of the pre-commit once one is recorded, unless that one failed, was refused or was
+///   dropped: a replica that is made again comes out the same.
+/// - An abort is refused with [`ServiceErrorKind::Refused`] while a proof may be on chain. After an abort nothing but
+///   reports is taken: the holder is told to give the sector up with [`Recovery::Abandon`].
 /// - Everything but `ticket` may be repeated and gives the same answer until the chain moves.
 /// - `pieces` returns the same pieces for the same sector for ever; none means committed capacity.
 /// - `submit_pre_commit` and `submit_proof` return after the submission is recorded durably; a repeat of the same
 ///   content is accepted and sends nothing new, a different content is [`SubmitAnswer::Mismatched`] unless the earlier
-///   one failed or was dropped.
+///   one failed, was refused or was dropped. What was refused is [`SubmitAnswer::Rejected`] if it is submitted again.
 /// - `submit_proof` is refused until `persisted` said that the replica is in a store that the PoSt side can read.
 /// - A landed state is only given with the confidence that the manager is configured for.
 /// - `changed` returns when something about the sector may have changed, after `at_most`, or earlier; it is a wait, never a promise.
@@ -91,8 +92,6 @@ pub enum ServiceErrorKind {
     Fenced,
     /// The manager refused, and will refuse again.
     Refused,
-    /// The two sides do not fit together, e.g. by their verifying keys.
-    Incompatible,
 }
 
 impl fmt::Display for ServiceErrorKind {
@@ -103,7 +102,6 @@ impl fmt::Display for ServiceErrorKind {
             Self::UnknownSector => "the manager does not know the sector",
             Self::Fenced => "the sector is leased under a newer fence",
             Self::Refused => "the manager refused",
-            Self::Incompatible => "worker and manager do not fit together",
         })
     }
 }
@@ -112,7 +110,7 @@ impl Kind for ServiceErrorKind {
     fn recovery(self) -> Recovery {
         match self {
             Self::Unavailable | Self::Malformed => Recovery::RETRY,
-            Self::UnknownSector | Self::Fenced | Self::Refused | Self::Incompatible => Recovery::Park,
+            Self::UnknownSector | Self::Fenced | Self::Refused => Recovery::Park,
         }
     }
 }

@@ -1,12 +1,12 @@
 //! A service without a manager, a chain or a database.
 
 use super::{
-    CommitState, DealPiece, Hello, PreCommitRequest, Report, ReportAnswer, SealingService, Seed, SeedAnswer,
+    CommitState, DealPiece, Hello, KeyTable, PreCommitRequest, Report, ReportAnswer, SealingService, Seed, SeedAnswer,
     ServiceError, ServiceErrorKind, StoreChoice, SubmitAnswer, Ticket, comm_d_of,
 };
 use async_trait::async_trait;
 use damocles_core::{
-    Epoch, Error, Fence, PieceInfo, SectorId,
+    Epoch, Error, Fence, PieceInfo, Recovery, SectorId,
     allocator::SectorLease,
     pipeline::Wake,
     testing::fake_proof::FakeVerifier,
@@ -79,6 +79,7 @@ struct Sector {
     store: Option<String>,
     persisted: bool,
     seed_polls: u32,
+    aborted: Option<String>,
     answer: ReportAnswer,
 }
 
@@ -208,6 +209,14 @@ impl InMemoryService {
             return Err(Error::new(ServiceErrorKind::Fenced, "ask in-memory service").with("sector", lease.sector));
         }
         sector.fence = lease.fence.0;
+        if let Some(reason) =
+            sector.aborted.as_ref().filter(|_| call != ServiceCall::Report && call != ServiceCall::Changed)
+        {
+            return Err(Error::new(ServiceErrorKind::Refused, "ask in-memory service")
+                .with("sector", lease.sector)
+                .with("the sector was given up", reason)
+                .recover_by(Recovery::Abandon));
+        }
         Ok(act(&mut state, lease.sector))
     }
 }
@@ -239,11 +248,11 @@ fn randomness(kind: u8, id: SectorId, epoch: Epoch) -> Randomness {
 
 fn stands<T: PartialEq>(before: Option<&(T, Commit)>, content: &T) -> Option<SubmitAnswer> {
     let (recorded, commit) = before?;
-    let open = matches!(commit.scripted, Some(CommitState::Failed { .. }));
-    match (open, recorded == content) {
-        (true, _) => None,
-        (false, true) => Some(SubmitAnswer::Accepted),
-        (false, false) => Some(SubmitAnswer::Mismatched { reason: "something else was submitted".to_owned() }),
+    match (&commit.scripted, recorded == content) {
+        (Some(CommitState::Failed { .. }), _) | (Some(CommitState::Refused { .. }), false) => None,
+        (Some(CommitState::Refused { reason }), true) => Some(SubmitAnswer::Rejected { reason: reason.clone() }),
+        (_, true) => Some(SubmitAnswer::Accepted),
+        (_, false) => Some(SubmitAnswer::Mismatched { reason: "something else was submitted".to_owned() }),
     }
 }
 
@@ -277,7 +286,7 @@ impl SealingService for InMemoryService {
             version: "in-memory".to_owned(),
             capabilities: vec!["leases".to_owned(), "events".to_owned()],
             network: Some("devnet-fake-memory".to_owned()),
-            keys: None,
+            keys: KeyTable::new(),
         })
     }
 
@@ -420,7 +429,11 @@ impl SealingService for InMemoryService {
                 Report::Aborted { reason } => answer.abort_reason = Some(reason.clone()),
                 _ => {}
             }
-            Ok(answer.clone())
+            let answer = answer.clone();
+            if let Report::Aborted { reason } = report {
+                state.sector(id).aborted = Some(reason.clone());
+            }
+            Ok(answer)
         })?
     }
 

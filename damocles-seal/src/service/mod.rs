@@ -12,10 +12,10 @@ mod memory;
 
 pub use comm_d::{CommDError, comm_d_of};
 pub use contract::{SealingService, ServiceError, ServiceErrorKind};
-pub use manager::{ManagerConfig, ManagerParts, ManagerService, QueuedPiece, ReplicaStores};
+pub use manager::{ManagerConfig, ManagerParts, ManagerService, PieceDirs, QueuedPiece, ReplicaStores};
 #[cfg(feature = "testing")]
 pub use memory::{InMemoryService, ServiceCall};
 pub use types::{
-    CommitState, DealPiece, Hello, PreCommitRequest, Report, ReportAnswer, Seed, SeedAnswer, StoreChoice, SubmitAnswer,
-    Ticket,
+    CommitState, DealPiece, Hello, KeyTable, PreCommitRequest, Report, ReportAnswer, Seed, SeedAnswer, StoreChoice,
+    SubmitAnswer, Ticket,
 };

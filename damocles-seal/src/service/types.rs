@@ -1,10 +1,14 @@
 //! What crosses between a worker and a manager.
 
 use damocles_core::{
-    CommD, CommR, Epoch, PieceInfo, Recovery, pipeline::StageId, pipeline::Wake, verify::Randomness,
+    CommD, CommR, Epoch, PieceInfo, Recovery, SealProofType, pipeline::StageId, pipeline::Wake, verify::Randomness,
     verify::VerifyingKeys,
 };
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// The verifying keys of each kind of sector.
+pub type KeyTable = BTreeMap<SealProofType, VerifyingKeys>;
 
 /// Who the manager is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -16,7 +20,8 @@ pub struct Hello {
     /// The name of its network, if it tells.
     pub network: Option<String>,
     /// The verifying keys that it checks proofs with, if it tells. A worker with others refuses to seal.
-    pub keys: Option<VerifyingKeys>,
+    #[serde(default)]
+    pub keys: KeyTable,
 }
 
 /// A piece that a sector must hold.

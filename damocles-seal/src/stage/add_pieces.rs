@@ -62,7 +62,7 @@ impl Stage for AddPiecesStage {
                 return Err(error);
             }
         };
-        let files = files::facts(deps, vec![staged]).await?;
+        let files = files::facts(deps, vec![staged], cx).await?;
         StageOutcome::done(&AddedOutput { pieces: added.pieces, comm_d: added.comm_d, files })
     }
 }
@@ -80,6 +80,6 @@ impl AddPiecesStage {
         let remove = move |store: &crate::store::SealingStore| {
             content.iter().filter(|path| path.starts_with(&fetched)).try_for_each(|path| store.remove(path))
         };
-        self.0.files("forget fetched pieces", remove).await
+        self.0.change_files("forget fetched pieces", remove).await
     }
 }

@@ -1,6 +1,6 @@
 //! Commit phase 1.
 
-use super::{AddedOutput, ReplicaOutput, Stage, StageDeps, StageOutcome, fault, files, id};
+use super::{AddedOutput, ReplicaOutput, Stage, StageDeps, StageOutcome, files, id};
 use crate::{
     journal::SectorRecord,
     service::Seed,
@@ -33,7 +33,7 @@ impl Stage for C1Stage {
 
     async fn run(&self, record: &SectorRecord, cx: &Context) -> Result<StageOutcome, SealError> {
         let deps = &self.0;
-        if let Some(damage) = files::replica_damage(deps, record).await? {
+        if let Some(damage) = files::replica_damage(deps, record, cx).await? {
             return Ok(damage);
         }
         let sector = record.sector();
@@ -41,7 +41,7 @@ impl Stage for C1Stage {
         let replica: ReplicaOutput = record.output(&id::PC2)?;
         let seed: Seed = record.output(&id::SEED)?;
         let work = deps.store.work(sector);
-        fs_err::tokio::create_dir_all(&work).await.map_err(|e| fault::of_io("make directory", &work, e))?;
+        files::make_dir(&work, cx).await?;
         let task = C1 {
             sector,
             proof_type: record.lease().proof_type,
@@ -55,7 +55,7 @@ impl Stage for C1Stage {
             output: work.join("c1"),
         };
         let c1 = deps.work(record, &id::C1, &task, cx).await?;
-        let files = files::facts(deps, vec![c1.file]).await?;
+        let files = files::facts(deps, vec![c1.file], cx).await?;
         if files.iter().any(|f| f.len != c1.len) {
             return Err(Error::new(SealErrorKind::Stage, "check output of c1")
                 .with("path", task.output.display())

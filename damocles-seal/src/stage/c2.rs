@@ -30,7 +30,7 @@ impl Stage for C2Stage {
 
     async fn run(&self, record: &SectorRecord, cx: &Context) -> Result<StageOutcome, SealError> {
         let deps = &self.0;
-        if let Some(damage) = files::damage(deps, record, &[id::C1]).await? {
+        if let Some(damage) = files::damage(deps, record, &[id::C1], cx).await? {
             return Ok(damage);
         }
         let ChallengesOutput { files } = record.output(&id::C1)?;

@@ -30,7 +30,7 @@ impl Stage for CleanUpStage {
             return Ok(damage);
         }
         let sector = record.sector();
-        deps.files("remove work files", move |store| store.wipe(sector)).await?;
+        deps.change_files("remove work files", move |store| store.wipe(sector)).await?;
         Ok(StageOutcome::Done(Value::Null))
     }
 }

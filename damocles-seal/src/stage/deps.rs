@@ -71,12 +71,27 @@ impl StageDeps {
         output.map_err(|e| fault::of_pool(e).with("sector", record.sector()).with("stage", stage))
     }
 
-    /// Does file work off the runtime's threads.
+    /// Looks at files off the runtime's threads, until cancelled: a disk that is gone may never answer. Work that is
+    /// under way then goes on without a listener, so that it must not change anything.
+    ///
+    /// # Errors
+    ///
+    /// The work failed, or was cancelled.
+    pub async fn files<T: Send + 'static>(
+        &self,
+        cx: &Context,
+        op: &'static str,
+        act: impl FnOnce(&SealingStore) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, SealError> {
+        unless_cancelled(cx, op, self.change_files(op, act)).await
+    }
+
+    /// Changes files off the runtime's threads, to the end whatever happens.
     ///
     /// # Errors
     ///
     /// The work failed.
-    pub async fn files<T: Send + 'static>(
+    pub async fn change_files<T: Send + 'static>(
         &self,
         op: &'static str,
         act: impl FnOnce(&SealingStore) -> Result<T, StoreError> + Send + 'static,
@@ -87,6 +102,16 @@ impl StageDeps {
             Err(e) => Err(Error::new(SealErrorKind::Stage, op).because(e)),
         }
     }
+}
+
+/// Waits for file work, until cancelled.
+pub(crate) async fn unless_cancelled<T>(
+    cx: &Context,
+    op: &'static str,
+    work: impl Future<Output = Result<T, SealError>>,
+) -> Result<T, SealError> {
+    let done = cx.cancel.run_until_cancelled(work).await;
+    done.unwrap_or_else(|| Err(Error::new(SealErrorKind::Cancelled, op)))
 }
 
 /// The same for every try of a stage, another after the stage was rewound: then its result counts no more.

@@ -41,9 +41,7 @@ pub(crate) fn of_service(op: &'static str, error: ServiceError) -> SealError {
     let kind = match error.kind() {
         ServiceErrorKind::Unavailable | ServiceErrorKind::Malformed => SealErrorKind::Service,
         ServiceErrorKind::Fenced => SealErrorKind::Fenced,
-        ServiceErrorKind::UnknownSector | ServiceErrorKind::Refused | ServiceErrorKind::Incompatible => {
-            SealErrorKind::Refused
-        }
+        ServiceErrorKind::UnknownSector | ServiceErrorKind::Refused => SealErrorKind::Refused,
     };
     wrap(kind, op, error).recover_by(recovery)
 }

@@ -1,10 +1,13 @@
 //! Whether what earlier stages left is still there.
 
-use super::{StageDeps, StageOutcome, fault, id};
+use super::{StageDeps, StageOutcome, deps::unless_cancelled, fault, id};
 use crate::{journal::SectorRecord, store::StoreErrorKind, task::FileFact};
-use damocles_core::pipeline::{SealError, StageId};
+use damocles_core::{
+    Context,
+    pipeline::{SealError, StageId},
+};
 use serde::Deserialize;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Every output that names files does so under `files`.
 #[derive(Deserialize)]
@@ -17,10 +20,11 @@ pub(crate) async fn damage(
     deps: &StageDeps,
     record: &SectorRecord,
     stages: &[StageId],
+    cx: &Context,
 ) -> Result<Option<StageOutcome>, SealError> {
     for stage in stages {
         let Files { files } = record.output(stage)?;
-        let checked = deps.files("check files", move |store| {
+        let checked = deps.files(cx, "check files", move |store| {
             let damaged = files.iter().map(|f| store.check(f)).find_map(Result::err);
             // A file system that fails is no reason to repeat hours of work.
             match damaged {
@@ -39,11 +43,22 @@ pub(crate) async fn damage(
 }
 
 /// The files of the replica and what C1 and PoSt need beside it.
-pub(crate) async fn replica_damage(deps: &StageDeps, record: &SectorRecord) -> Result<Option<StageOutcome>, SealError> {
-    damage(deps, record, &[id::PC1, id::PC2]).await
+pub(crate) async fn replica_damage(
+    deps: &StageDeps,
+    record: &SectorRecord,
+    cx: &Context,
+) -> Result<Option<StageOutcome>, SealError> {
+    damage(deps, record, &[id::PC1, id::PC2], cx).await
 }
 
 /// What is to be recorded of these files.
-pub(crate) async fn facts(deps: &StageDeps, paths: Vec<PathBuf>) -> Result<Vec<FileFact>, SealError> {
-    deps.files("look at files", move |store| paths.iter().map(|p| store.fact(p)).collect()).await
+pub(crate) async fn facts(deps: &StageDeps, paths: Vec<PathBuf>, cx: &Context) -> Result<Vec<FileFact>, SealError> {
+    deps.files(cx, "look at files", move |store| paths.iter().map(|p| store.fact(p)).collect()).await
+}
+
+/// Makes a directory and those above it.
+pub(crate) async fn make_dir(dir: &Path, cx: &Context) -> Result<(), SealError> {
+    let op = "make directory";
+    let make = async { fs_err::tokio::create_dir_all(dir).await.map_err(|e| fault::of_io(op, dir, e)) };
+    unless_cancelled(cx, op, make).await
 }

@@ -1,6 +1,6 @@
 //! Pre-commit phase 1.
 
-use super::{AddedOutput, Stage, StageDeps, StageOutcome, fault, files, id};
+use super::{AddedOutput, Stage, StageDeps, StageOutcome, deps::unless_cancelled, fault, files, id};
 use crate::{
     journal::SectorRecord,
     service::Ticket,
@@ -40,14 +40,14 @@ impl Stage for Pc1Stage {
 
     async fn run(&self, record: &SectorRecord, cx: &Context) -> Result<StageOutcome, SealError> {
         let deps = &self.0;
-        if let Some(damage) = files::damage(deps, record, &[id::ADD_PIECES, id::TREE_D]).await? {
+        if let Some(damage) = files::damage(deps, record, &[id::ADD_PIECES, id::TREE_D], cx).await? {
             return Ok(damage);
         }
         let sector = record.sector();
         let added: AddedOutput = record.output(&id::ADD_PIECES)?;
         let ticket: Ticket = record.output(&id::TICKET)?;
         let cache = deps.store.cache(sector);
-        let tree = self.lend_tree(&deps.store.prepared(sector)).await?;
+        let tree = self.lend_tree(&deps.store.prepared(sector), cx).await?;
         let task = Pc1 {
             sector,
             proof_type: record.lease().proof_type,
@@ -58,17 +58,17 @@ impl Stage for Pc1Stage {
             cache: cache.clone(),
             tree_d: Some(tree),
         };
-        fs_err::tokio::create_dir_all(&cache).await.map_err(|e| fault::of_io("make directory", &cache, e))?;
+        files::make_dir(&cache, cx).await?;
         let pc1 = deps.work(record, &id::PC1, &task, cx).await?;
         let left = pc1.files.iter().map(|name| cache.join(name)).collect();
-        let files = files::facts(deps, left).await?;
+        let files = files::facts(deps, left, cx).await?;
         StageOutcome::done(&LayersOutput { pc1, files })
     }
 }
 
 impl Pc1Stage {
     /// PC1 moves the tree away. It gets a second link, so that the recorded file stays for a repeat after a crash.
-    async fn lend_tree(&self, prepared: &Path) -> Result<PathBuf, SealError> {
+    async fn lend_tree(&self, prepared: &Path, cx: &Context) -> Result<PathBuf, SealError> {
         let dir = prepared.join("lent");
         let (tree, lent) = (prepared.join(TREE_D_FILE), dir.join(TREE_D_FILE));
         let link = async {
@@ -79,7 +79,8 @@ impl Pc1Stage {
             }
             fs_err::tokio::hard_link(&tree, &lent).await
         };
-        link.await.map_err(|e| fault::of_io("lend the tree to pc1", &tree, e))?;
+        let op = "lend the tree to pc1";
+        unless_cancelled(cx, op, async { link.await.map_err(|e| fault::of_io(op, &tree, e)) }).await?;
         Ok(lent)
     }
 }

@@ -1,6 +1,6 @@
 //! Pre-commit phase 2.
 
-use super::{AddedOutput, LayersOutput, Stage, StageDeps, StageOutcome, fault, files, id};
+use super::{AddedOutput, LayersOutput, Stage, StageDeps, StageOutcome, deps::unless_cancelled, fault, files, id};
 use crate::{
     journal::SectorRecord,
     service::Ticket,
@@ -40,7 +40,7 @@ impl Stage for Pc2Stage {
 
     async fn run(&self, record: &SectorRecord, cx: &Context) -> Result<StageOutcome, SealError> {
         let deps = &self.0;
-        if let Some(damage) = files::damage(deps, record, &[id::ADD_PIECES, id::PC1]).await? {
+        if let Some(damage) = files::damage(deps, record, &[id::ADD_PIECES, id::PC1], cx).await? {
             return Ok(damage);
         }
         let sector = record.sector();
@@ -63,7 +63,8 @@ impl Stage for Pc2Stage {
                 .with("replica holds", comm_d));
         }
         same_as_before(record, &ticket, comm_r)?;
-        let files = files::facts(deps, self.left_files(record, &layers.files).await?).await?;
+        let left = unless_cancelled(cx, "look at files", self.left_files(record, &layers.files)).await?;
+        let files = files::facts(deps, left, cx).await?;
         StageOutcome::done(&ReplicaOutput { comm_r, comm_d, ticket, files })
     }
 }

@@ -3,7 +3,7 @@
 use super::{Stage, StageDeps, StageOutcome, fault, files, id};
 use crate::{
     journal::SectorRecord,
-    store::{PersistStore, replica_cache_files},
+    store::{PersistStore, SealingStore, replica_cache_files},
     task::{CopiedFile, CopyFile, Transfer},
 };
 use async_trait::async_trait;
@@ -38,7 +38,7 @@ impl Stage for PersistStage {
 
     async fn run(&self, record: &SectorRecord, cx: &Context) -> Result<StageOutcome, SealError> {
         let deps = &self.0;
-        if let Some(damage) = files::replica_damage(deps, record).await? {
+        if let Some(damage) = files::replica_damage(deps, record, cx).await? {
             return Ok(damage);
         }
         let candidates = deps.persist.writable();
@@ -91,9 +91,9 @@ pub(super) async fn restore_copy(
     name: &str,
     cx: &Context,
 ) -> Result<Option<StageOutcome>, SealError> {
-    match check_copy(deps, record, name).await {
+    match check_copy(deps, record, name, cx).await {
         Err(e) if e.kind() == SealErrorKind::Damaged => {
-            if let Some(damage) = files::replica_damage(deps, record).await? {
+            if let Some(damage) = files::replica_damage(deps, record, cx).await? {
                 return Ok(Some(damage));
             }
             copy_files(deps, record, name, cx).await?;
@@ -116,7 +116,7 @@ pub(super) async fn confirm_copy(
         Err(e) if e.kind() == SealErrorKind::Damaged => {
             // The proof stands, so that the files are copied again and no stage is rewound for that: another proof of
             // the same sector would be refused.
-            if let Some(damage) = files::replica_damage(deps, record).await? {
+            if let Some(damage) = files::replica_damage(deps, record, cx).await? {
                 return Ok(Some(damage));
             }
             copy_files(deps, record, &persisted.store, cx).await?;
@@ -143,7 +143,7 @@ async fn verify_copy(
     let store = chosen(deps, record, &persisted.store)?.clone();
     let (sector, size) = (record.sector(), record.lease().proof_type.sector_size());
     let (copies, cancel) = (persisted.copies.clone(), cx.cancel.clone());
-    let whole = deps.files(op, move |_| store.verify(sector, size, &copies, &|| !cancel.is_cancelled())).await?;
+    let whole = deps.files(cx, op, move |_| store.verify(sector, size, &copies, &|| !cancel.is_cancelled())).await?;
     if whole { Ok(()) } else { Err(Error::new(SealErrorKind::Cancelled, op).with("sector", sector)) }
 }
 
@@ -157,16 +157,53 @@ async fn copy_files(
     let store = chosen(deps, record, name)?;
     // Without its disk, the path is a directory of another file system.
     let there = store.clone();
-    deps.files("find persist store", move |_| there.check_identity()).await?;
+    deps.files(cx, "find persist store", move |_| there.check_identity()).await?;
     let size = record.lease().proof_type.sector_size();
+    let writable: Vec<_> = deps.persist.iter().filter(|store| !store.is_read_only()).cloned().collect();
+    let sweep = move |_: &SealingStore| {
+        writable.iter().for_each(|store| store.sweep(sector, size));
+        Ok(())
+    };
+    deps.files(cx, "remove what is left of earlier copies", sweep).await?;
     let (from, to) = (deps.store.cache(sector), store.cache(sector));
     let beside = replica_cache_files(size).into_iter();
     let beside = beside.map(|file| CopyFile { from: from.join(&file), to: to.join(&file) });
     let sealed = CopyFile { from: deps.store.sealed(sector), to: store.sealed(sector) };
     let task = Transfer { files: std::iter::once(sealed).chain(beside).collect() };
     let copied = deps.work(record, &id::PERSIST, &task, cx).await?;
-    check_copy(deps, record, name).await?;
-    Ok(copied.files)
+    check_copy(deps, record, name, cx).await?;
+    let rubbish = |why: &str| {
+        Error::new(SealErrorKind::Stage, "copy the replica")
+            .with("sector", sector)
+            .with("store", name)
+            .with("rubbish from the processor", why)
+    };
+    are_copies(&task, &copied.files).map_err(|why| rubbish(&why))?;
+    let (copies, checked) = (copied.files.clone(), |copy: &CopiedFile| {
+        std::fs::metadata(&copy.path).is_ok_and(|found| found.len() == copy.len)
+    });
+    let wrong = move |_: &SealingStore| Ok(copies.into_iter().find(|copy| !checked(copy)));
+    match deps.files(cx, "check copy of the replica", wrong).await? {
+        Some(copy) => Err(rubbish(&format!("{} does not have {} bytes", copy.path.display(), copy.len))),
+        None => Ok(copied.files),
+    }
+}
+
+/// Whether a processor, which may be a third party's, says of every file that was to be copied what it has to, and of
+/// no other: what it says decides later whether the sealing store is emptied.
+fn are_copies(task: &Transfer, copied: &[CopiedFile]) -> Result<(), String> {
+    if copied.len() != task.files.len() {
+        return Err(format!("{} files are named, not {}", copied.len(), task.files.len()));
+    }
+    for CopyFile { to, .. } in &task.files {
+        let Some(copy) = copied.iter().find(|copy| copy.path == *to) else {
+            return Err(format!("{} is not named", to.display()));
+        };
+        if copy.sha256.len() != 64 || !copy.sha256.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')) {
+            return Err(format!("`{}` is no hash of {}", copy.sha256.escape_debug(), to.display()));
+        }
+    }
+    Ok(())
 }
 
 async fn tell_manager(deps: &StageDeps, record: &SectorRecord, name: &str, cx: &Context) -> Result<(), SealError> {
@@ -184,10 +221,10 @@ async fn tell_manager(deps: &StageDeps, record: &SectorRecord, name: &str, cx: &
 }
 
 /// Whether the files of the replica are in the store.
-async fn check_copy(deps: &StageDeps, record: &SectorRecord, name: &str) -> Result<(), SealError> {
+async fn check_copy(deps: &StageDeps, record: &SectorRecord, name: &str, cx: &Context) -> Result<(), SealError> {
     let store = chosen(deps, record, name)?.clone();
     let (sector, size) = (record.sector(), record.lease().proof_type.sector_size());
-    deps.files("check copy of the replica", move |_| store.check(sector, size)).await
+    deps.files(cx, "check copy of the replica", move |_| store.check(sector, size)).await
 }
 
 fn chosen<'a>(deps: &'a StageDeps, record: &SectorRecord, name: &str) -> Result<&'a PersistStore, SealError> {

@@ -1,6 +1,6 @@
 //! Where the bytes of pieces come from.
 
-use super::fault;
+use super::{deps::unless_cancelled, fault, files};
 use crate::service::DealPiece;
 use async_trait::async_trait;
 use damocles_core::{
@@ -43,7 +43,13 @@ impl LocalPieces {
 
 #[async_trait]
 impl PieceSource for LocalPieces {
-    async fn fetch(&self, piece: &DealPiece, _: &Path, _: &Context) -> Result<Option<PathBuf>, SealError> {
+    async fn fetch(&self, piece: &DealPiece, _: &Path, cx: &Context) -> Result<Option<PathBuf>, SealError> {
+        unless_cancelled(cx, "find piece", self.find(piece)).await
+    }
+}
+
+impl LocalPieces {
+    async fn find(&self, piece: &DealPiece) -> Result<Option<PathBuf>, SealError> {
         let name = piece.piece.comm_p.to_string();
         for dir in &self.dirs {
             for path in [dir.join(&name), dir.join(format!("{name}.car"))] {
@@ -163,10 +169,12 @@ impl PieceSource for HttpPieces {
     async fn fetch(&self, piece: &DealPiece, into: &Path, cx: &Context) -> Result<Option<PathBuf>, SealError> {
         let name = piece.piece.comm_p.to_string();
         let (target, temporary) = (into.join(&name), into.join(format!("{name}.tmp")));
-        if fs_err::tokio::try_exists(&target).await.map_err(|e| fault::of_io("find piece", &target, e))? {
+        let there =
+            async { fs_err::tokio::try_exists(&target).await.map_err(|e| fault::of_io("find piece", &target, e)) };
+        if unless_cancelled(cx, "find piece", there).await? {
             return Ok(Some(target));
         }
-        fs_err::tokio::create_dir_all(into).await.map_err(|e| fault::of_io("fetch piece", into, e))?;
+        files::make_dir(into, cx).await?;
         let url = format!("{}/{name}", self.base);
         let found = tokio::select! {
             biased;

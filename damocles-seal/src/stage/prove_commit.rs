@@ -1,7 +1,10 @@
 //! Submitting the proof.
 
 use super::{PersistedOutput, ProofOutput, Stage, StageDeps, StageOutcome, fault, id, persist, seed};
-use crate::{journal::SectorRecord, service::SubmitAnswer};
+use crate::{
+    journal::SectorRecord,
+    service::{CommitState, SubmitAnswer},
+};
 use async_trait::async_trait;
 use damocles_core::{
     Context,
@@ -36,14 +39,30 @@ impl Stage for ProveCommitStage {
         }
         match answer {
             SubmitAnswer::Accepted => Ok(StageOutcome::Done(Value::Null)),
-            SubmitAnswer::Mismatched { reason } => Err(fault::refused(op, &reason)
-                .with("sector", record.sector())
-                .hint_with("another proof of this sector is under way; it lands or fails by itself")),
+            SubmitAnswer::Mismatched { reason } => earlier_proof(deps, record, &reason, cx).await,
             SubmitAnswer::Rejected { reason } => seed::renew_if_changed(deps, record, &reason, cx).await,
             SubmitAnswer::FilesMissed { reason } => Err(fault::refused(op, &reason)
                 .with("sector", record.sector())
                 .with("store", persisted.store)
                 .hint_with("worker and manager must see the same directory under the name of this store")),
         }
+    }
+}
+
+/// Another proof of the sector was submitted before: a stage was repeated since, and no two proofs of one replica are
+/// the same. The sector needs one that lands, whichever it is.
+async fn earlier_proof(
+    deps: &StageDeps,
+    record: &SectorRecord,
+    reason: &str,
+    cx: &Context,
+) -> Result<StageOutcome, SealError> {
+    let op = "land the earlier proof";
+    match deps.ask(cx, op, deps.service.proof_state(record.lease())).await? {
+        CommitState::Landed { .. } => Ok(StageOutcome::Done(Value::Null)),
+        CommitState::Pending { until } => Ok(StageOutcome::Wait(until)),
+        _ => Err(fault::refused("submit proof", reason)
+            .with("sector", record.sector())
+            .hint_with("the manager holds on to another proof of this sector; see `damocles-manager sectors show`")),
     }
 }

@@ -34,7 +34,7 @@ impl Stage for TreeDStage {
 
     async fn run(&self, record: &SectorRecord, cx: &Context) -> Result<StageOutcome, SealError> {
         let deps = &self.0;
-        if let Some(damage) = files::damage(deps, record, &[id::ADD_PIECES]).await? {
+        if let Some(damage) = files::damage(deps, record, &[id::ADD_PIECES], cx).await? {
             return Ok(damage);
         }
         let sector = record.sector();
@@ -45,7 +45,7 @@ impl Stage for TreeDStage {
             dir: deps.store.prepared(sector),
         };
         let dir = task.dir.clone();
-        fs_err::tokio::create_dir_all(&dir).await.map_err(|e| super::fault::of_io("make directory", &dir, e))?;
+        files::make_dir(&dir, cx).await?;
         let tree = deps.work(record, &id::TREE_D, &task, cx).await?;
         if tree.comm_d != added.comm_d {
             let reason = Error::new(SealErrorKind::Damaged, "build the tree over the data")
@@ -54,7 +54,7 @@ impl Stage for TreeDStage {
                 .with("staged file gives", tree.comm_d);
             return Ok(StageOutcome::Rewind { to: id::ADD_PIECES, reason });
         }
-        let files = files::facts(deps, vec![tree.file]).await?;
+        let files = files::facts(deps, vec![tree.file], cx).await?;
         StageOutcome::done(&TreeOutput { comm_d: tree.comm_d, files })
     }
 }

@@ -5,6 +5,7 @@ use super::{
     file::{free_space, require_dir, write_new},
     replica::replica_cache_files,
 };
+use crate::processor::files::remove_left;
 use damocles_core::{ByteSize, Error, SectorId, SectorSize};
 use serde::Deserialize;
 use serde_json::json;
@@ -212,6 +213,18 @@ impl PersistStore {
             }
         }
         Ok(())
+    }
+
+    /// Removes what ended processes left of copies of a replica. What cannot be removed does no harm but for its space.
+    pub(crate) fn sweep(&self, sector: SectorId, size: SectorSize) {
+        if self.check_identity().is_err() {
+            return;
+        }
+        let cache = self.cache(sector);
+        let beside = replica_cache_files(size).into_iter().map(|name| cache.join(name));
+        for path in std::iter::once(self.sealed(sector)).chain(beside) {
+            let _ = remove_left(&path);
+        }
     }
 
     /// The space that is left.

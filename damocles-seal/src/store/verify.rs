@@ -8,7 +8,6 @@ use sha2::{Digest, Sha256};
 use std::{
     fs::File,
     io::{self, Read},
-    path::Path,
 };
 
 const BLOCK: usize = 1 << 20;
@@ -42,7 +41,9 @@ impl PersistStore {
             let Some(copied) = copies.iter().find(|c| c.path.file_name() == path.file_name()) else {
                 return Err(damaged().with("recorded sha256", "none"));
             };
-            match hash(&path, go_on).map_err(|e| io_error(op, &path, e))? {
+            let file = File::open(&path).map_err(|e| io_error(op, &path, e))?;
+            // A copy that cannot be read is as good as none: it is made again, from a source that is there.
+            match hash(file, go_on).map_err(|e| damaged().because(e))? {
                 None => return Ok(false),
                 Some((len, sha256)) if len == copied.len && sha256 == copied.sha256 => {}
                 Some((len, sha256)) => {
@@ -58,8 +59,7 @@ impl PersistStore {
     }
 }
 
-fn hash(path: &Path, go_on: &dyn Fn() -> bool) -> io::Result<Option<(u64, String)>> {
-    let mut file = File::open(path)?;
+fn hash(mut file: File, go_on: &dyn Fn() -> bool) -> io::Result<Option<(u64, String)>> {
     // The disk is to be read and not what the kernel remembers of the copy. One that cannot forget does no harm.
     let _ = posix_fadvise(&file, 0, 0, PosixFadviseAdvice::POSIX_FADV_DONTNEED);
     let mut hasher = Sha256::new();
@@ -76,4 +76,38 @@ fn hash(path: &Path, go_on: &dyn Fn() -> bool) -> io::Result<Option<(u64, String
         len = len.saturating_add(n as u64);
     }
     Ok(None)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use damocles_core::{ActorId, SectorNumber};
+
+    #[test]
+    fn a_copy_that_cannot_be_read_is_damaged() {
+        let (sector, size) = (SectorId::new(ActorId(1000), SectorNumber(7)), SectorSize::KiB2);
+        let dir = tempfile::tempdir().unwrap();
+        PersistStore::init(dir.path(), None).unwrap();
+        let store = PersistStore::open(dir.path(), None, false).unwrap();
+        std::fs::write(store.sealed(sector), [1; 2048]).unwrap();
+        std::fs::create_dir(store.cache(sector)).unwrap();
+        let mut files = vec![store.sealed(sector)];
+        for name in replica_cache_files(size) {
+            let path = store.cache(sector).join(name);
+            std::fs::write(&path, [1]).unwrap();
+            files.push(path);
+        }
+        let copy = |path: &std::path::PathBuf| {
+            let bytes = std::fs::read(path).unwrap();
+            CopiedFile { path: path.clone(), len: bytes.len() as u64, sha256: hex::encode(Sha256::digest(&bytes)) }
+        };
+        let copies: Vec<_> = files.iter().map(copy).collect();
+        let verify = |go_on: bool| store.verify(sector, size, &copies, &|| go_on).map_err(|e| e.kind());
+        assert_eq!(verify(true), Ok(true));
+        assert_eq!(verify(false), Ok(false));
+        // Opens, and fails to be read like a sector of a bad disk.
+        std::fs::remove_file(&files[1]).unwrap();
+        std::fs::create_dir_all(files[1].join("inside")).unwrap();
+        assert_eq!(verify(true), Err(StoreErrorKind::Damaged));
+    }
 }

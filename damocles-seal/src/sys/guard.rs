@@ -40,6 +40,42 @@ impl Drop for Guard {
     }
 }
 
+/// Closes every descriptor but one. The program's are not ours to keep open: ports, locks and the other end of the pipe,
+/// without whose end the guard guards nothing.
+///
+/// # Safety
+///
+/// Whoever owns the descriptors must not use them any more.
+unsafe fn close_others(kept: RawFd) {
+    let kept_ = kept.cast_unsigned();
+    // SAFETY: system calls on integers.
+    unsafe {
+        let below = if kept_ > 0 { libc::syscall(libc::SYS_close_range, 0, kept_ - 1, 0) } else { 0 };
+        let above = libc::syscall(libc::SYS_close_range, kept_ + 1, u32::MAX, 0);
+        if below != 0 || above != 0 {
+            close_one_by_one(kept);
+        }
+    }
+}
+
+/// For kernels before 5.9, and sandboxes that know no newer system calls.
+///
+/// # Safety
+///
+/// As for [`close_others`].
+unsafe fn close_one_by_one(kept: RawFd) {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: system calls on integers and on a value of our own stack.
+    unsafe {
+        // A descriptor may be older than a limit that was lowered since.
+        let known = libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) == 0;
+        let last = if known { RawFd::try_from(limit.rlim_max).unwrap_or(RawFd::MAX) } else { 1 << 20 };
+        for fd in (0..last).filter(|fd| *fd != kept) {
+            libc::close(fd);
+        }
+    }
+}
+
 /// The whole life of a guard. Async-signal-safe: it runs in a fork of a program with many threads.
 fn watch(end: RawFd, group: libc::pid_t) -> ! {
     // SAFETY: system calls on integers and on a buffer of our own stack; `_exit` runs nothing of the program.
@@ -47,12 +83,7 @@ fn watch(end: RawFd, group: libc::pid_t) -> ! {
         // Signals for the terminal's or the daemon's group must not reach it.
         libc::setsid();
         libc::prctl(libc::PR_SET_NAME, c"damocles-guard".as_ptr());
-        // The program's descriptors are not ours to keep open: ports, locks and the pipe's other end among them.
-        let end_ = end.cast_unsigned();
-        if end_ > 0 {
-            libc::syscall(libc::SYS_close_range, 0, end_ - 1, 0);
-        }
-        libc::syscall(libc::SYS_close_range, end_ + 1, u32::MAX, 0);
+        close_others(end);
         let mut byte = 0u8;
         loop {
             let n = libc::read(end, (&raw mut byte).cast(), 1);
@@ -65,5 +96,44 @@ fn watch(end: RawFd, group: libc::pid_t) -> ! {
             }
         }
         libc::_exit(0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use nix::sys::wait::{WaitStatus, waitpid};
+
+    /// Runs `act` in a fork and gives the number that it ends with.
+    fn in_a_fork(act: impl FnOnce() -> i32) -> i32 {
+        // SAFETY: the child makes system calls only, and never returns.
+        match unsafe { fork() }.unwrap() {
+            // SAFETY: `_exit` runs nothing of the program.
+            ForkResult::Child => unsafe { libc::_exit(act()) },
+            ForkResult::Parent { child } => match waitpid(child, None).unwrap() {
+                WaitStatus::Exited(_, code) => code,
+                other => panic!("{other:?}"),
+            },
+        }
+    }
+
+    #[test]
+    fn all_descriptors_but_one_are_closed_on_old_kernels_too() {
+        let (end, alive) = pipe().unwrap();
+        let (kept, closed) = (end.as_raw_fd(), alive.as_raw_fd());
+        for close in [close_others as unsafe fn(RawFd), close_one_by_one] {
+            let code = in_a_fork(|| {
+                // SAFETY: this process is about to end; fcntl with F_GETFD takes integers.
+                unsafe {
+                    // The largest limit would take long.
+                    let limit = libc::rlimit { rlim_cur: 1024, rlim_max: 1024 };
+                    libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit);
+                    close(kept);
+                    let open = |fd| libc::fcntl(fd, libc::F_GETFD) >= 0;
+                    i32::from(open(kept)) + 2 * i32::from(open(closed)) + 4 * i32::from(open(2))
+                }
+            });
+            assert_eq!(code, 1, "only the kept one is open");
+        }
     }
 }

@@ -10,7 +10,7 @@ use std::path::PathBuf;
 
 /// Computes the layers of a replica (SDR).
 ///
-/// The cache directory is emptied first, but for the tree named in `tree_d`, which is moved in: layers of an earlier
+/// The cache directory is emptied first, but for the tree named in `tree_d`, which is linked in, or copied from another disk: layers of an earlier
 /// run were renamed without being synced and cannot be told from whole ones. All files are synced before it ends.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Pc1 {

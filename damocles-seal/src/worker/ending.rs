@@ -7,7 +7,7 @@ use super::{
 };
 use crate::{journal::NewEntry, service::Report};
 use damocles_core::{
-    Error,
+    Error, Recovery,
     allocator::{Outcome, SectorLease},
     pipeline::{SealError, SealErrorKind},
 };
@@ -72,6 +72,11 @@ impl Run<'_> {
             }
             lease = match self.lease_again(lease.sector).await? {
                 Ok(lease) => lease,
+                // The manager knows already.
+                Err(error) if outcome == Outcome::Abandoned && error.recovery() == Recovery::Abandon => {
+                    let op = "end sector";
+                    return self.patiently(op, || Box::pin(async { self.forget(&lease, outcome).await })).await;
+                }
                 Err(error) => return Ok(Err(error)),
             };
             let opened = self.patiently("open sector", || Box::pin(async { journal.open(&lease).await })).await?;
@@ -92,6 +97,12 @@ impl Run<'_> {
         reported.map_err(|e| crate::stage::of_service(op, e).with("sector", lease.sector))?;
         let released = self.limited(op, parts.allocator.release(lease, outcome)).await?;
         released.map_err(|e| of_alloc(op, e).with("sector", lease.sector))?;
+        self.forget(lease, outcome).await
+    }
+
+    /// Removes what is left of a sector of whose end everybody knows.
+    async fn forget(&self, lease: &SectorLease, outcome: Outcome) -> Result<(), SealError> {
+        let (op, parts) = ("end sector", &self.thread.parts);
         if outcome == Outcome::Abandoned {
             let (store, sector) = (Arc::clone(&parts.store), lease.sector);
             let wiped = tokio::task::spawn_blocking(move || store.wipe(sector)).await;

@@ -3,6 +3,7 @@
 use super::{
     SealingThread, ThreadError, ThreadState,
     backoff::{Failures, decide, wait_before},
+    control::Wanted,
     exit::Exit,
     keeper::LeaseKeeper,
 };
@@ -14,6 +15,7 @@ use damocles_core::{
 };
 use futures::future::BoxFuture;
 use std::{future::Future, sync::Arc, time::Duration};
+use tokio::sync::watch;
 
 /// A manager that always says that something changed is not asked faster than this.
 const LEAST_WAIT: Duration = Duration::from_millis(20);
@@ -144,8 +146,18 @@ impl<'a> Run<'a> {
 
     /// Waits for `what`, for an operator's resume, or ends because it was asked to.
     async fn unless_asked(&self, what: impl Future<Output = ()>) -> Result<(), Exit> {
-        let mut wanted = self.thread.shared.wanted.subscribe();
-        let resumes = wanted.borrow_and_update().resumes;
+        let wanted = self.thread.shared.wanted.subscribe();
+        let resumes = wanted.borrow().resumes;
+        self.unless_resumed(wanted, resumes, what).await
+    }
+
+    /// As [`Self::unless_asked`], for a resume since there were so many.
+    async fn unless_resumed(
+        &self,
+        mut wanted: watch::Receiver<Wanted>,
+        resumes: u64,
+        what: impl Future<Output = ()>,
+    ) -> Result<(), Exit> {
         tokio::select! {
             biased;
             () = self.cx.cancel.cancelled() => Err(Exit::Asked),
@@ -157,8 +169,11 @@ impl<'a> Run<'a> {
 
     /// Waits for an operator's resume.
     pub(super) async fn await_operator(&self) -> Result<(), Exit> {
+        let wanted = self.thread.shared.wanted.subscribe();
+        // Whoever sees that it is parked may resume it at once.
+        let before = wanted.borrow().resumes;
         self.show(ThreadState::Parked);
-        self.unless_asked(std::future::pending()).await
+        self.unless_resumed(wanted, before, std::future::pending()).await
     }
 
     /// Lets nothing through while the thread is paused.

@@ -10,7 +10,7 @@ use crate::{
     service::Hello,
 };
 use damocles_core::{
-    Error, Fence, RequestId, SectorId,
+    Error, Fence, Recovery, RequestId, SealProofType, SectorId,
     allocator::{AllocateRequest, Outcome, SectorLease},
     pipeline::{SealError, SealErrorKind, StageId},
 };
@@ -63,11 +63,16 @@ impl Run<'_> {
     async fn take_up(&self, held: JournalSector) -> Result<Result<Option<SectorLease>, SealError>, Exit> {
         let sector = held.lease.sector;
         self.show_sector(Some(sector));
-        if let Err(error) = self.greet().await? {
+        if let Err(error) = self.greet(&[held.lease.proof_type]).await? {
             return Ok(Err(error));
         }
         let lease = match self.lease_again(sector).await? {
             Ok(lease) => lease,
+            // The manager gave it up behind our back.
+            Err(error) if error.recovery() == Recovery::Abandon => {
+                self.finish(&held.lease, Outcome::Abandoned, Some(&error.chain())).await?;
+                return Ok(Ok(None));
+            }
             Err(error) => return Ok(Err(error)),
         };
         if let Err(error) = self.open(&lease).await? {
@@ -110,8 +115,8 @@ impl Run<'_> {
                             .with("journal", parts.store.journal_path().display())
                             .hint_with(
                                 "the manager holds a lease of this store that the journal does not know: bring the \
-                                 journal back, or release the sector with `damocles-manager sectors release`, then \
-                                 resume",
+                                 journal back, or end the lease with `damocles-manager sectors release`, which gives a \
+                                 sector without a stored replica up, then resume",
                             ));
                     }
                     self.note(format!("{sector} is leased to this store and ended by its journal"));
@@ -125,7 +130,9 @@ impl Run<'_> {
     async fn allocate(&self) -> Result<Result<Option<SectorLease>, SealError>, Exit> {
         let (parts, config) = (&self.thread.parts, &self.thread.config);
         self.show_sector(None);
-        if let Err(error) = self.greet().await? {
+        let all: Vec<SealProofType> = parts.keys.keys().copied().collect();
+        let wanted = if config.proof_types.is_empty() { &all } else { &config.proof_types };
+        if let Err(error) = self.greet(wanted).await? {
             return Ok(Err(error));
         }
         let journal = &parts.journal;
@@ -208,8 +215,8 @@ impl Run<'_> {
         self.patiently("open sector", || Box::pin(async { pipeline.open(lease.clone()).await.map(drop) })).await
     }
 
-    /// Makes sure that the manager checks proofs with the keys that ours are made for.
-    async fn greet(&self) -> Result<Result<(), SealError>, Exit> {
+    /// Makes sure that the manager checks proofs of these types with the keys that ours are made for.
+    async fn greet(&self, proof_types: &[SealProofType]) -> Result<Result<(), SealError>, Exit> {
         let parts = &self.thread.parts;
         let hello = self
             .patiently("greet manager", || {
@@ -219,17 +226,19 @@ impl Run<'_> {
                 })
             })
             .await?;
-        Ok(hello.and_then(|Hello { keys, network, .. }| match (&parts.keys, keys) {
-            (Some(ours), Some(theirs)) if *ours != theirs => {
-                Err(Error::new(SealErrorKind::Refused, "compare verifying keys")
+        Ok(hello.and_then(|Hello { keys, network, .. }| {
+            let both = proof_types.iter().filter_map(|p| Some((p, parts.keys.get(p)?, keys.get(p)?)));
+            match both.into_iter().find(|(_, ours, theirs)| ours != theirs) {
+                Some((proof_type, ours, theirs)) => Err(Error::new(SealErrorKind::Refused, "compare verifying keys")
                     .with("network", network.as_deref().unwrap_or("unknown"))
+                    .with("proof type", proof_type)
                     .with("porep here", &ours.porep)
                     .with("porep at the manager", &theirs.porep)
                     .with("window post here", &ours.window_post)
                     .with("window post at the manager", &theirs.window_post)
-                    .hint_with("give both sides the same proof parameters, then resume the thread"))
+                    .hint_with("give both sides the same proof parameters, then resume the thread")),
+                None => Ok(()),
             }
-            _ => Ok(()),
         }))
     }
 

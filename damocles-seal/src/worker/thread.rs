@@ -7,12 +7,15 @@ use super::{
     run::Run,
     taking::Taken,
 };
-use crate::{journal::Journal, service::SealingService, store::SealingStore};
+use crate::{
+    journal::Journal,
+    service::{KeyTable, SealingService},
+    store::SealingStore,
+};
 use damocles_core::{
     CancellationToken, Clock, Context,
     allocator::SectorAllocator,
     pipeline::{SealError, SealingPipeline},
-    verify::VerifyingKeys,
 };
 use parking_lot::Mutex;
 use std::sync::Arc;
@@ -34,7 +37,7 @@ pub struct ThreadParts {
     /// The time, for records.
     pub clock: Arc<dyn Clock>,
     /// The digests of the verifying keys that fit this worker's proofs. A manager with others is not worked for.
-    pub keys: Option<VerifyingKeys>,
+    pub keys: KeyTable,
 }
 
 /// Carries one sector after the other through the plan, in one sealing store.

@@ -5,7 +5,7 @@ use async_trait::async_trait;
 use damocles_core::{
     Context,
     conformance::pipeline,
-    pipeline::{SealError, SealErrorKind, SealingPipeline, StageId},
+    pipeline::{SealError, SealErrorKind, SealingPipeline, StageId, Step},
     testing::FakeClock,
 };
 use damocles_seal::{
@@ -13,7 +13,10 @@ use damocles_seal::{
     journal::{InMemoryJournal, Journal, SectorRecord, SqliteJournal},
     stage::{Stage, StageOutcome},
 };
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicU32, Ordering::SeqCst},
+};
 
 #[derive(Debug)]
 struct Named(&'static str);
@@ -59,15 +62,55 @@ fn names_in_a_plan_are_unique() {
     assert_eq!(longer.stages()[1].id().as_str(), "new");
 }
 
+/// A stage that takes hours, during which the disk of the journal fills up.
+#[derive(Debug)]
+struct Long {
+    journal: Arc<InMemoryJournal>,
+    runs: AtomicU32,
+    failing: AtomicU32,
+}
+
+#[async_trait]
+impl Stage for Long {
+    fn id(&self) -> StageId {
+        StageId::new("long")
+    }
+
+    async fn run(&self, _: &SectorRecord, _: &Context) -> Result<StageOutcome, SealError> {
+        self.runs.fetch_add(1, SeqCst);
+        self.journal.fail_next(self.failing.load(SeqCst));
+        Ok(StageOutcome::Done("hours of work".into()))
+    }
+}
+
 #[tokio::test]
-async fn a_result_that_could_not_be_recorded_is_made_again() {
+async fn a_result_that_could_not_be_recorded_is_kept() {
     let journal = Arc::new(InMemoryJournal::new());
-    let pipeline = StagedPipeline::new(plan(), journal.clone());
+    let long = Arc::new(Long { journal: journal.clone(), runs: AtomicU32::new(0), failing: AtomicU32::new(3) });
+    let plan = plan().with_after(&StageId::new("one"), long.clone()).unwrap();
+    let pipeline = StagedPipeline::new(plan, journal.clone());
     let id = pipeline.open(lease_of(7, 1)).await.unwrap();
-    journal.fail_next(1);
-    let err = pipeline.step(id, &Context::detached()).await.unwrap_err();
-    assert_eq!(err.kind(), SealErrorKind::Journal);
-    assert!(journal.load(id).await.unwrap().facts().is_empty());
-    pipeline.step(id, &Context::detached()).await.unwrap();
-    assert_eq!(journal.load(id).await.unwrap().facts().len(), 1);
+    let cx = Context::detached();
+    pipeline.step(id, &cx).await.unwrap();
+    for _ in 0..2 {
+        assert_eq!(pipeline.step(id, &cx).await.unwrap_err().kind(), SealErrorKind::Journal);
+        assert_eq!(journal.load(id).await.unwrap().facts().len(), 1, "nothing is recorded");
+    }
+    // The same process under a new lease is still the one that did the work.
+    assert_eq!(pipeline.open(lease_of(7, 2)).await.unwrap_err().kind(), SealErrorKind::Journal);
+    pipeline.open(lease_of(7, 2)).await.unwrap();
+    long.failing.store(0, SeqCst);
+    let step = pipeline.step(id, &cx).await.unwrap();
+    assert!(matches!(step, Step::Advanced { ref stage } if stage.as_str() == "long"), "{step:?}");
+    assert_eq!(journal.load(id).await.unwrap().facts()[1].output, "hours of work");
+    assert_eq!(long.runs.load(SeqCst), 1);
+
+    // A result that was rewound counts no more.
+    pipeline.rewind(id, &StageId::new("long")).await.unwrap();
+    long.failing.store(1, SeqCst);
+    pipeline.step(id, &cx).await.unwrap_err();
+    pipeline.rewind(id, &StageId::new("long")).await.unwrap();
+    long.failing.store(0, SeqCst);
+    pipeline.step(id, &cx).await.unwrap();
+    assert_eq!(long.runs.load(SeqCst), 3);
 }

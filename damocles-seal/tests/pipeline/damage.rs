@@ -6,15 +6,17 @@ use crate::{
 };
 use damocles_core::{
     Context, Recovery,
-    pipeline::{SealErrorKind, SealingPipeline},
+    pipeline::{SealErrorKind, SealingPipeline, Step, Wake},
     pool::{PoolErrorKind, Task},
 };
 use damocles_seal::{
     journal::{EntryKind, Journal},
     service::{CommitState, ServiceCall, ServiceErrorKind},
-    stage::id,
-    task::{C1, Pc2, Transfer},
+    stage::{PersistStage, Stage, StageOutcome, id},
+    store::{PersistStore, PersistStores},
+    task::{C1, CopiedFile, Pc2, Transfer},
 };
+use std::{sync::Arc, time::Duration};
 
 async fn until(world: &World, stage: &damocles_core::pipeline::StageId) -> Process {
     let process = world.start().await;
@@ -290,4 +292,101 @@ async fn a_rewind_to_the_ticket_draws_a_new_one() {
     process.pipeline.rewind(SECTOR, &id::TICKET).await.unwrap();
     process.drive_to(SECTOR, Some(&id::TICKET)).await.unwrap();
     assert_eq!(world.service.inner.count(ServiceCall::Ticket), 3, "the ticket itself was named last");
+}
+
+#[tokio::test]
+async fn a_replica_that_is_made_again_after_its_proof_landed_needs_no_second_proof_to_land() {
+    let world = World::new();
+    let process = until(&world, &id::PROVE_COMMIT_LANDED).await;
+    let before = world.service.inner.proof_of(SECTOR).unwrap();
+    let good = std::fs::read(process.persist.sealed(SECTOR)).unwrap();
+    std::fs::write(process.persist.sealed(SECTOR), [0; 2048]).unwrap();
+    std::fs::remove_file(process.store.cache(SECTOR).join("sc-02-data-layer-1.dat")).unwrap();
+    // A prover makes another proof each time.
+    world.bench.lock().proof_noise = vec![1];
+    process.drive(SECTOR).await.unwrap();
+    assert_eq!(rewinds(&process).await, ["pc1"]);
+    assert_eq!(world.runs()["c2"], 2);
+    assert_eq!(world.service.inner.proof_of(SECTOR).unwrap(), before, "the one that landed stands");
+    assert_eq!(std::fs::read(process.persist.sealed(SECTOR)).unwrap(), good);
+    assert!(!process.store.sealed(SECTOR).exists());
+}
+
+#[tokio::test]
+async fn an_earlier_proof_is_waited_for_and_one_that_does_not_help_is_told() {
+    let world = World::new();
+    let process = until(&world, &id::PROVE_COMMIT).await;
+    let pending = CommitState::Pending { until: Wake::After(Duration::from_millis(1)) };
+    world.service.inner.set_proof_state(SECTOR, pending);
+    world.bench.lock().proof_noise = vec![1];
+    process.pipeline.rewind(SECTOR, &id::C2).await.unwrap();
+    process.drive_to(SECTOR, Some(&id::C2)).await.unwrap();
+    let step = process.pipeline.step(SECTOR, &Context::detached()).await.unwrap();
+    assert!(matches!(step, Step::Waiting { ref stage, .. } if *stage == id::PROVE_COMMIT), "{step:?}");
+    // One that the actor refused would make room for the next; this one stands and does not help.
+    let useless = CommitState::ShouldAbort { reason: "not active".to_owned() };
+    world.service.inner.set_proof_state(SECTOR, useless);
+    let err = process.drive(SECTOR).await.unwrap_err();
+    assert_eq!((err.kind(), err.recovery()), (SealErrorKind::Refused, Recovery::Park));
+    assert!(err.hint().is_some());
+}
+
+#[tokio::test]
+async fn what_a_processor_says_of_its_copies_is_checked_before_it_is_recorded() {
+    let lies: [fn(&mut Vec<CopiedFile>); 6] = [
+        |files| drop(files.pop()),
+        |files| files.push(files[0].clone()),
+        |files| files[1].path = files[0].path.clone(),
+        |files| files[0].len += 1,
+        |files| files[0].sha256.make_ascii_uppercase(),
+        |files| files[0].sha256.truncate(63),
+    ];
+    for (n, lie) in lies.into_iter().enumerate() {
+        let world = World::new();
+        let process = until(&world, &id::PRE_COMMIT_LANDED).await;
+        world.bench.lock().tells_of_copies = Some(lie);
+        let err = process.drive(SECTOR).await.unwrap_err();
+        assert_eq!((err.kind(), err.recovery()), (SealErrorKind::Stage, Recovery::RETRY), "{n}");
+        assert!(err.to_string().contains("rubbish"), "{n}: {err}");
+        let record = process.journal.load(SECTOR).await.unwrap();
+        assert!(record.fact(&id::PERSIST).is_none(), "{n}");
+        world.bench.lock().tells_of_copies = None;
+        process.drive(SECTOR).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn what_is_left_of_copies_is_removed_also_where_the_replica_does_not_go() {
+    let world = World::new();
+    let process = until(&world, &id::PRE_COMMIT_LANDED).await;
+    let other = world.dir.path().join("other");
+    PersistStore::init(&other, Some("other")).unwrap();
+    let other = PersistStore::open(&other, None, false).unwrap();
+    let left = other.sealed(SECTOR).with_file_name(".s-t01000-1.7-00ff.damocles-tmp");
+    let foreign = other.sealed(SECTOR).with_file_name(".s-t01000-2.7-00ff.damocles-tmp");
+    for path in [&left, &foreign] {
+        std::fs::write(path, "half a replica").unwrap();
+    }
+    let mut deps = world.deps(&process.store);
+    deps.persist = PersistStores::new(vec![world.persist(), other]).unwrap();
+    let record = process.journal.load(SECTOR).await.unwrap();
+    let outcome = PersistStage(Arc::new(deps)).run(&record, &Context::detached()).await.unwrap();
+    assert!(matches!(outcome, StageOutcome::Done(_)));
+    assert!(!left.exists() && foreign.exists());
+}
+
+#[tokio::test]
+async fn a_disk_that_does_not_answer_holds_up_no_cancellation() {
+    let world = World::new();
+    let process = until(&world, &id::PIECES).await;
+    let (cx, deps) = (Context::detached(), world.deps(&process.store));
+    let (answer, silent) = std::sync::mpsc::channel::<()>();
+    let cancel = cx.cancel.clone();
+    let look = deps.files(&cx, "look at files", move |_| {
+        cancel.cancel();
+        let _ = silent.recv();
+        Ok(())
+    });
+    assert_eq!(look.await.unwrap_err().kind(), SealErrorKind::Cancelled);
+    drop(answer);
 }

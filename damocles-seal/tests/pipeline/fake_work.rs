@@ -29,6 +29,10 @@ pub(crate) struct Bench {
     pub(crate) after: Vec<(TaskKind, PoolErrorKind)>,
     /// Mixed into every replica: a machine that computes wrongly.
     pub(crate) noise: u8,
+    /// Added to every proof: no two of a real prover are the same.
+    pub(crate) proof_noise: Vec<u8>,
+    /// What a third party's processor says of the copies that it made.
+    pub(crate) tells_of_copies: Option<fn(&mut Vec<CopiedFile>)>,
 }
 
 type Shared = Arc<Mutex<Bench>>;
@@ -65,8 +69,14 @@ pub(crate) fn pool(bench: &Shared) -> FakePool {
         .with(guarded(bench, pc1))
         .with(guarded(bench, pc2))
         .with(guarded(bench, c1))
-        .with(guarded(bench, c2))
-        .with(guarded(bench, transfer))
+        .with(guarded(bench, {
+            let bench = Arc::clone(bench);
+            move |task, _| c2(task, &bench.lock().proof_noise)
+        }))
+        .with(guarded(bench, {
+            let bench = Arc::clone(bench);
+            move |task, _| transfer(task, bench.lock().tells_of_copies)
+        }))
 }
 
 fn add_pieces(task: &AddPieces, _: u8) -> std::io::Result<AddedPieces> {
@@ -132,12 +142,12 @@ fn c1(task: &C1, _: u8) -> std::io::Result<C1Output> {
     Ok(C1Output { file: task.output.clone(), len: text.len().try_into().unwrap() })
 }
 
-fn c2(task: &C2, _: u8) -> std::io::Result<C2Output> {
+fn c2(task: &C2, noise: &[u8]) -> std::io::Result<C2Output> {
     let statement: SealStatement = serde_json::from_slice(&fs::read(&task.c1)?)?;
-    Ok(C2Output { proof: fake_proof::seal(&statement) })
+    Ok(C2Output { proof: [fake_proof::seal(&statement).as_slice(), noise].concat() })
 }
 
-fn transfer(task: &Transfer, _: u8) -> std::io::Result<Transferred> {
+fn transfer(task: &Transfer, tells: Option<fn(&mut Vec<CopiedFile>)>) -> std::io::Result<Transferred> {
     let copy = |file: &damocles_seal::task::CopyFile| {
         let parent = file.to.parent().unwrap();
         if !parent.is_dir() {
@@ -149,5 +159,9 @@ fn transfer(task: &Transfer, _: u8) -> std::io::Result<Transferred> {
         Ok(CopiedFile { path: file.to.clone(), len: bytes.len().try_into().unwrap(), sha256 })
     };
     let files: std::io::Result<_> = task.files.iter().map(copy).collect();
-    Ok(Transferred { files: files? })
+    let mut files = files?;
+    if let Some(tells) = tells {
+        tells(&mut files);
+    }
+    Ok(Transferred { files })
 }

@@ -11,15 +11,22 @@ use damocles_seal::journal::{Entry, EntryKind, InMemoryJournal, Journal, NewEntr
 use proptest::prelude::*;
 use serde_json::json;
 use sqlx::Connection;
-use std::{collections::BTreeMap, path::Path, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::Path,
+    sync::Arc,
+};
 
 async fn open(path: &Path) -> SqliteJournal {
     SqliteJournal::open(path, Arc::new(FakeClock::default())).await.unwrap()
 }
 
+/// What may happen to a journal. An opening is in vain when the disk fails.
 #[derive(Clone, Debug)]
 enum Op {
     Open { sector: u64, fence: u64 },
+    OpenInVain { sector: u64, fence: u64 },
+    End { sector: u64, fence: u64 },
     Done { sector: u64, fence: u64, stage: u8, value: u16 },
     Rewind { sector: u64, fence: u64, from: u8 },
     Request(Option<u8>),
@@ -32,6 +39,8 @@ fn op() -> impl Strategy<Value = Op> {
         2 => (sector.clone(), fence.clone()).prop_map(|(sector, fence)| Op::Open { sector, fence }),
         6 => (sector.clone(), fence.clone(), 0..4_u8, any::<u16>())
             .prop_map(|(sector, fence, stage, value)| Op::Done { sector, fence, stage, value }),
+        1 => (sector.clone(), fence.clone()).prop_map(|(sector, fence)| Op::OpenInVain { sector, fence }),
+        1 => (sector.clone(), fence.clone()).prop_map(|(sector, fence)| Op::End { sector, fence }),
         2 => (sector, fence, 0..4_u8).prop_map(|(sector, fence, from)| Op::Rewind { sector, fence, from }),
         1 => proptest::option::of(any::<u8>()).prop_map(Op::Request),
         1 => Just(Op::Reopen),
@@ -47,6 +56,7 @@ struct Model {
     facts: BTreeMap<u64, BTreeMap<u8, u16>>,
     entries: BTreeMap<u64, u64>,
     request: Option<u8>,
+    ended: BTreeSet<u64>,
 }
 
 impl Model {
@@ -66,7 +76,19 @@ impl Model {
                     return Some(SealErrorKind::Fenced);
                 }
                 self.fences.insert(*sector, *fence);
+                self.ended.remove(sector);
                 self.request = None;
+                *self.entries.entry(*sector).or_default() += 1;
+            }
+            Op::OpenInVain { sector, fence } => {
+                let fenced = self.accepts(*sector, *fence).filter(|kind| *kind == SealErrorKind::Fenced);
+                return fenced.or(Some(SealErrorKind::Journal));
+            }
+            Op::End { sector, fence } => {
+                if let Some(error) = self.accepts(*sector, *fence) {
+                    return Some(error);
+                }
+                self.ended.insert(*sector);
                 *self.entries.entry(*sector).or_default() += 1;
             }
             Op::Done { sector, fence, stage, value } => {
@@ -92,7 +114,11 @@ impl Model {
 
 async fn apply(journal: &dyn Journal, op: &Op) -> Option<SealErrorKind> {
     let done = match op {
-        Op::Open { sector, fence } => journal.open(&lease_of(*sector, *fence)).await,
+        Op::Open { sector, fence } | Op::OpenInVain { sector, fence } => journal.open(&lease_of(*sector, *fence)).await,
+        Op::End { sector, fence } => {
+            let entry = NewEntry::ended(Outcome::Sealed);
+            journal.append(lease_of(*sector, 0).sector, Fence(*fence), entry).await.map(drop)
+        }
         Op::Done { sector, fence, stage, value } => {
             let entry = NewEntry::done(STAGES[usize::from(*stage)].clone(), 1, json!(value));
             journal.append(lease_of(*sector, 0).sector, Fence(*fence), entry).await.map(drop)
@@ -115,7 +141,8 @@ async fn agrees(journal: &dyn Journal, model: &Model) {
     assert_eq!(journal.pending_request().await.unwrap(), model.request.map(|r| RequestId::new(r.to_string())));
     let active: BTreeMap<u64, u64> =
         journal.active().await.unwrap().iter().map(|s| (s.lease.sector.number.0, s.lease.fence.0)).collect();
-    assert_eq!(active, model.fences);
+    let lives = |(sector, _): &(&u64, &u64)| !model.ended.contains(*sector);
+    assert_eq!(active, model.fences.iter().filter(lives).map(|(sector, fence)| (*sector, *fence)).collect());
     for sector in model.fences.keys() {
         let id = lease_of(*sector, 0).sector;
         let record = journal.load(id).await.unwrap();
@@ -146,8 +173,16 @@ proptest! {
                     sqlite = open(&path).await;
                 }
                 let expected = model.apply(op);
+                let in_vain = matches!(op, Op::OpenInVain { .. });
+                if in_vain {
+                    memory.fail_next(u32::from(expected == Some(SealErrorKind::Journal)));
+                    sql(&path, "CREATE TRIGGER full BEFORE INSERT ON entry BEGIN SELECT RAISE(ABORT, 'full'); END").await;
+                }
                 assert_eq!(apply(&sqlite, op).await, expected, "sqlite: {op:?}");
                 assert_eq!(apply(&memory, op).await, expected, "memory: {op:?}");
+                if in_vain {
+                    sql(&path, "DROP TRIGGER full").await;
+                }
             }
             agrees(&sqlite, &model).await;
             agrees(&memory, &model).await;
@@ -201,6 +236,27 @@ async fn an_entry_that_is_not_what_was_written_hits_its_sector_only() {
         // That it waits for an operator can still be written down.
         let parked = NewEntry::parked(None, "corrupt", None);
         journal.append(lease_of(1, 1).sector, Fence(1), parked).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_row_that_cannot_be_read_parks_its_sector_only() {
+    for damage in [
+        "UPDATE sector SET proof_type = 77 WHERE number = 1",
+        "UPDATE sector SET fence = -1 WHERE number = 1",
+        "UPDATE sector SET store = CAST(x'ff' AS TEXT) WHERE number = 1",
+        "INSERT INTO entry SELECT miner, number, 6, 'parked', stage, -1, fence, at, output, checksum FROM entry \
+         WHERE number = 1 AND seq = 2",
+    ] {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("journal.db");
+        two_sectors(&path).await;
+        sql(&path, damage).await;
+        let active = open(&path).await.active().await.unwrap();
+        let leases: Vec<_> = active.iter().map(|sector| sector.lease.clone()).collect();
+        assert_eq!(leases, [lease_of(1, 1), lease_of(2, 1)], "{damage}");
+        assert!(matches!(&active[0].phase, Phase::Parked { error, hint: Some(_), .. } if error.contains("journal.db")));
+        assert_eq!(active[1].phase, Phase::Active, "{damage}");
     }
 }
 

@@ -1,11 +1,13 @@
 //! The loop of a sealing store.
 
 use crate::world::{SECTOR, World};
+use async_trait::async_trait;
 use damocles_core::{
-    ActorId, CancellationToken, Context, SectorId, SectorNumber, SectorSize,
-    allocator::SectorAllocator,
+    ActorId, CancellationToken, Context, Recovery, SectorId, SectorNumber, SectorSize, StoreId,
+    allocator::{AllocError, AllocErrorKind, AllocateRequest, Outcome, SectorAllocator, SectorLease},
     pipeline::SealError,
     pool::{PoolErrorKind, Task},
+    testing::InMemoryAllocator,
     verify::VerifyingKeys,
 };
 use damocles_seal::{
@@ -245,6 +247,53 @@ async fn a_sector_that_the_manager_gave_up_is_given_up() {
     assert!(!process.store.staged(SECTOR).exists(), "its files are gone");
     assert_eq!(world.service.inner.pre_commit_of(SECTOR), None);
     running.drained().await;
+}
+
+/// An allocator whose manager gave the first sector up.
+#[derive(Debug)]
+struct GivenUp(Arc<InMemoryAllocator>);
+
+#[async_trait]
+impl SectorAllocator for GivenUp {
+    async fn allocate(&self, want: &AllocateRequest) -> Result<Option<SectorLease>, AllocError> {
+        self.0.allocate(want).await
+    }
+    async fn take_up(&self, store: &StoreId, sector: SectorId, ttl: Duration) -> Result<SectorLease, AllocError> {
+        if sector == SECTOR {
+            return Err(AllocError::new(AllocErrorKind::Refused, "take sector up").recover_by(Recovery::Abandon));
+        }
+        self.0.take_up(store, sector, ttl).await
+    }
+    async fn held_by(&self, store: &StoreId) -> Result<Vec<SectorLease>, AllocError> {
+        self.0.held_by(store).await
+    }
+    async fn renew(&self, lease: &SectorLease, ttl: Duration) -> Result<SectorLease, AllocError> {
+        self.0.renew(lease, ttl).await
+    }
+    async fn release(&self, lease: &SectorLease, outcome: Outcome) -> Result<(), AllocError> {
+        self.0.release(lease, outcome).await
+    }
+}
+
+#[tokio::test]
+async fn a_parked_sector_that_was_given_up_is_removed_when_it_is_resumed() {
+    // The lease that the journal knows may be older than the one that is recorded.
+    for newer in [false, true] {
+        let world = World::new();
+        let process = world.start().await;
+        let lease = process.take(&world).await;
+        process.drive_to(SECTOR, Some(&damocles_seal::stage::id::PC1)).await.unwrap();
+        let parked = damocles_seal::journal::NewEntry::parked(None, "broken", None);
+        process.journal.append(SECTOR, lease.fence, parked).await.unwrap();
+        if newer {
+            world.allocator.take_up(process.store.id(), SECTOR, Duration::from_secs(60)).await.unwrap();
+        }
+        let running = run(process.thread_of(&world, Arc::new(GivenUp(world.allocator.clone()))));
+        eventually(|| finalized(&world, SECOND).then_some(())).await;
+        assert!(!process.store.cache(SECTOR).exists(), "its files are gone");
+        assert_eq!(world.runs()["pc1"], 2, "nothing more was done for it");
+        running.drained().await;
+    }
 }
 
 #[tokio::test]

@@ -87,16 +87,20 @@ impl World {
             journal = journal.observed_by(observer);
         }
         let journal = Arc::new(journal);
-        let deps = StageDeps {
+        let plan = Plan::interactive(self.deps(&store));
+        let pipeline = StagedPipeline::new(plan, journal.clone()).reporting_to(self.service.clone());
+        Process { store, journal, pipeline: Arc::new(pipeline), persist: self.persist() }
+    }
+
+    pub(crate) fn deps(&self, store: &Arc<SealingStore>) -> StageDeps {
+        StageDeps {
             service: self.service.clone(),
             pool: Arc::new(fake_work::pool(&self.bench)),
-            store: store.clone(),
+            store: Arc::clone(store),
             persist: PersistStores::new(vec![self.persist()]).unwrap(),
             pieces: Arc::new(LocalPieces::new([self.dir.path().join("pieces")])),
             call_limit: Duration::from_secs(60),
-        };
-        let pipeline = StagedPipeline::new(Plan::interactive(deps), journal.clone()).reporting_to(self.service.clone());
-        Process { store, journal, pipeline: Arc::new(pipeline), persist: self.persist() }
+        }
     }
 
     pub(crate) fn runs(&self) -> BTreeMap<String, u32> {
@@ -110,14 +114,23 @@ impl Process {
     }
 
     pub(crate) fn thread_with_keys(&self, world: &World, keys: Option<VerifyingKeys>) -> SealingThread {
+        self.build(world, world.allocator.clone(), keys)
+    }
+
+    /// A thread that another allocator leases to.
+    pub(crate) fn thread_of(&self, world: &World, allocator: Arc<dyn SectorAllocator>) -> SealingThread {
+        self.build(world, allocator, None)
+    }
+
+    fn build(&self, world: &World, allocator: Arc<dyn SectorAllocator>, keys: Option<VerifyingKeys>) -> SealingThread {
         let parts = ThreadParts {
-            allocator: world.allocator.clone(),
+            allocator,
             service: world.service.clone(),
             pipeline: self.pipeline.clone(),
             journal: self.journal.clone(),
             store: self.store.clone(),
             clock: world.clock.clone(),
-            keys,
+            keys: keys.into_iter().map(|keys| (PROOF, keys)).collect(),
         };
         let config = ThreadConfig {
             worker: "test".to_owned(),
@@ -196,7 +209,8 @@ pub(crate) struct Skewed {
 impl SealingService for Skewed {
     async fn hello(&self) -> Result<Hello, ServiceError> {
         let hello = self.inner.hello().await?;
-        Ok(Hello { keys: self.keys.lock().clone(), ..hello })
+        let keys = self.keys.lock().iter().map(|keys| (PROOF, keys.clone())).collect();
+        Ok(Hello { keys, ..hello })
     }
     async fn pieces(&self, lease: &SectorLease) -> Result<Vec<DealPiece>, ServiceError> {
         self.inner.pieces(lease).await

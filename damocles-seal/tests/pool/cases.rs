@@ -9,7 +9,7 @@ use damocles_core::{
     Context, CpuSet, Event, EventSink, JobEvent, JobId, conformance,
     pool::{Job, PoolError, PoolErrorKind, ProcessorPool, TaskKind},
 };
-use damocles_seal::pool::{CommandSpec, InlinePool, LocalPool, PoolSpec, SlotSpec, TimeLimit};
+use damocles_seal::pool::{CommandSpec, InlinePool, LocalPool, PoolSpec, SlotSpec};
 use parking_lot::Mutex;
 use std::{
     env::current_exe,
@@ -37,6 +37,7 @@ pub(crate) fn all() -> Vec<Case> {
         cancelling_leaves_nothing_behind,
         dropping_the_future_leaves_nothing_behind,
         a_time_limit_stops_the_processor,
+        waiting_for_a_slot_costs_no_time,
         dropping_the_pool_leaves_nothing_behind,
         killing_the_parent_leaves_nothing_behind,
         a_child_is_placed_by_its_parent_or_not_started,
@@ -69,6 +70,12 @@ pub(crate) fn spec(slots: Vec<SlotSpec>) -> PoolSpec {
 
 fn good() -> LocalPool {
     LocalPool::new(spec(vec![slot("good-0", &["good"])])).unwrap()
+}
+
+fn limited(kind: &'static str, time: Duration) -> LocalPool {
+    let mut spec = spec(vec![slot("good-0", &["good"])]);
+    spec.limits.time = [(TaskKind::new(kind), time)].into();
+    LocalPool::new(spec).unwrap()
 }
 
 fn job(n: u128, kind: &str, payload: &str) -> Job {
@@ -137,8 +144,7 @@ async fn inline_pool_conforms() {
 }
 
 async fn time_limit_conforms() {
-    let limits = [(TaskKind::new("echo"), Duration::from_secs(600))].into();
-    conformance::pool::all(&TimeLimit::new(Arc::new(good()), limits)).await;
+    conformance::pool::all(&limited("echo", Duration::from_secs(600))).await;
 }
 
 async fn a_panic_in_process_is_a_failed_job() {
@@ -347,15 +353,39 @@ async fn dropping_the_future_leaves_nothing_behind() {
 
 async fn a_time_limit_stops_the_processor() {
     let (_dir, file, name) = marker();
-    let limits = [(TaskKind::new("forever"), Duration::from_secs(1))].into();
-    let pool = TimeLimit::new(Arc::new(good()), limits);
+    let pool = limited("forever", Duration::from_secs(1));
     let error = pool.run(job(1, "forever", &name), &Context::detached()).await.unwrap_err();
-    assert_eq!(error.kind(), PoolErrorKind::Cancelled);
+    assert_eq!(error.kind(), PoolErrorKind::TimedOut);
+    assert!(error.hint().is_some_and(|hint| hint.contains("timeout")));
     assert!(error.to_string().contains("time limit: 1s"), "{error}");
     if file.exists() {
         assert!(!pids(&file).await.iter().any(|pid| runs(*pid)));
     }
     echo(&pool, 2).await.unwrap();
+}
+
+async fn waiting_for_a_slot_costs_no_time() {
+    let (_dir, file, name) = marker();
+    // So little that a job would not even wait for its slot in it.
+    let pool = limited("echo", Duration::from_nanos(1));
+    pool.start(&Context::detached()).await.unwrap();
+    let running = Context::detached();
+    let heard = Arc::new(Heard::default());
+    let waiting = Context::new(heard.clone());
+    let watch = async {
+        pids(&file).await;
+        let let_go = async {
+            heard.1.notified().await;
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            let events = heard.0.lock().clone();
+            assert!(matches!(events[..], [JobEvent::Queued { .. }]), "its time has not begun: {events:?}");
+            running.cancel.cancel();
+        };
+        let (result, ()) = tokio::join!(pool.run(job(2, "echo", "x"), &waiting), let_go);
+        assert_eq!(result.unwrap_err().kind(), PoolErrorKind::TimedOut, "it needs longer to start a child");
+    };
+    let (cancelled, ()) = tokio::join!(pool.run(job(1, "forever", &name), &running), watch);
+    assert_eq!(cancelled.unwrap_err().kind(), PoolErrorKind::Cancelled);
 }
 
 async fn dropping_the_pool_leaves_nothing_behind() {

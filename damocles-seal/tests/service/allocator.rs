@@ -75,6 +75,21 @@ async fn numbers_in_use_on_chain_are_skipped() {
 }
 
 #[tokio::test]
+async fn numbers_that_were_skipped_stay_skipped() {
+    let manager = Manager::start().await;
+    for number in 1..=450 {
+        manager.chain.inner.set_sector(SectorNumber(number), used());
+    }
+    for _ in 0..2 {
+        let error = manager.allocator().allocate(&want("1", "a")).await.unwrap_err();
+        assert_eq!(error.recovery(), damocles_core::Recovery::RETRY, "the worker goes on asking");
+        assert!(error.hint().is_some_and(|h| h.contains("min_number")), "{}", error.chain());
+    }
+    let lease = manager.allocator().allocate(&want("1", "a")).await.unwrap().unwrap();
+    assert_eq!(lease.sector.number.0, 451);
+}
+
+#[tokio::test]
 async fn a_limit_ends_the_work() {
     let policy = MinerPolicy { max_sectors: Some(2), ..MinerPolicy::new(MINER, proof_type()) };
     let manager = Manager::with_policy(policy).await;

@@ -3,14 +3,16 @@
 use crate::support::{MINER, Manager, Meanwhile, TTL, Trip, proof_type};
 use async_trait::async_trait;
 use damocles_core::{
-    CommP, CommR, Fence, PaddedPieceSize, PieceInfo, SectorId, SectorNumber, StoreId, Timestamp,
-    allocator::{AllocErrorKind, SectorAllocator, SectorLease},
+    CommP, CommR, Fence, PaddedPieceSize, PieceInfo, Recovery, SectorId, SectorNumber, StoreId, Timestamp,
+    allocator::{AllocErrorKind, Outcome, SectorAllocator, SectorLease},
     chain::{Call, CallKind, ChainClient, OnChain},
+    pipeline::StageId,
     testing::fake_proof,
     verify::SealStatement,
 };
 use damocles_seal::{
-    sector_state::SectorKind,
+    allocator::MinerPolicy,
+    sector_state::{AttemptKind, SectorEvent, SectorKind},
     service::{
         CommitState, InMemoryService, PreCommitRequest, Report, SealingService, Seed, SeedAnswer, ServiceErrorKind,
         SubmitAnswer, comm_d_of,
@@ -18,7 +20,7 @@ use damocles_seal::{
     },
 };
 use parking_lot::Mutex;
-use std::{path::Path, time::Duration};
+use std::time::Duration;
 
 #[derive(Debug)]
 struct MemoryWorld<'a>(&'a InMemoryService, Mutex<u64>);
@@ -51,6 +53,10 @@ impl World for MemoryWorld<'_> {
 
     fn show_replicas(&self, shown: bool) {
         self.0.hide_replicas(!shown);
+    }
+
+    fn refuse_pre_commit(&self, lease: &SectorLease) {
+        self.0.set_pre_commit_state(lease.sector, CommitState::Refused { reason: "the actor says no".to_owned() });
     }
 }
 
@@ -269,9 +275,13 @@ async fn a_chain_that_denies_a_landed_pre_commit_is_doubted_until_no_proof_could
     manager.tick(1);
     let state = manager.service.pre_commit_state(&lease).await.unwrap();
     assert!(matches!(state, CommitState::ShouldAbort { .. }), "after it: {state:?}");
-    assert_eq!(manager.service.seed(&lease).await.unwrap_err().kind(), ServiceErrorKind::Refused);
-    let answer = manager.service.submit_proof(&lease, &proof).await.unwrap();
-    assert!(matches!(answer, SubmitAnswer::Rejected { .. }), "{answer:?}");
+    // A worker that was parked until now asks for neither the one nor the other state again.
+    for error in [
+        manager.service.seed(&lease).await.unwrap_err(),
+        manager.service.submit_proof(&lease, &proof).await.unwrap_err(),
+    ] {
+        assert_eq!((error.kind(), error.recovery()), (ServiceErrorKind::Refused, Recovery::Abandon), "{error}");
+    }
     manager.chain.inner.set_sector(lease.sector.number, OnChain::Absent);
     let state = manager.service.pre_commit_state(&lease).await.unwrap();
     assert!(matches!(state, CommitState::Pending { .. }), "a number that was used is never absent: {state:?}");
@@ -372,18 +382,19 @@ async fn tickets_are_checked() {
 async fn a_piece_goes_to_the_next_sector_and_onto_the_chain() {
     let manager = Manager::start().await;
     let piece = PieceInfo { comm_p: CommP([3; 32]), size: PaddedPieceSize::try_from(1024).unwrap() };
-    manager.service.add_piece(piece, 1000, Path::new("/data/piece")).await.unwrap();
+    let file = manager.piece_file("piece");
+    manager.service.add_piece(piece, 1000, &file).await.unwrap();
     let huge = PieceInfo { size: PaddedPieceSize::try_from(4096).unwrap(), ..piece };
-    let err = manager.service.add_piece(huge, 1, Path::new("/data/huge")).await.unwrap_err();
+    let err = manager.service.add_piece(huge, 1, &file).await.unwrap_err();
     assert_eq!(err.kind(), ServiceErrorKind::Refused);
-    let err = manager.service.add_piece(piece, 1017, Path::new("/data/long")).await.unwrap_err();
+    let err = manager.service.add_piece(piece, 1017, &file).await.unwrap_err();
     assert_eq!(err.kind(), ServiceErrorKind::Refused);
 
     let (data, request) = pre_committed(&manager).await;
     let (cc, _) = pre_committed(&manager).await;
     assert_eq!(manager.service.pieces(&data).await.unwrap().len(), 1);
     assert_eq!(manager.service.pieces(&cc).await.unwrap(), []);
-    assert_eq!(manager.service.piece_path(piece.comm_p).await.unwrap().as_deref(), Some(Path::new("/data/piece")));
+    assert_eq!(manager.service.piece_path(piece.comm_p).await.unwrap(), Some(file));
     let comm_ds: Vec<_> = manager
         .chain
         .inner
@@ -415,7 +426,7 @@ async fn a_piece_goes_to_the_next_sector_and_onto_the_chain() {
 async fn an_aborted_sector_gives_its_piece_back() {
     let manager = Manager::start().await;
     let piece = PieceInfo { comm_p: CommP([3; 32]), size: PaddedPieceSize::try_from(2048).unwrap() };
-    manager.service.add_piece(piece, 1000, Path::new("/data/piece")).await.unwrap();
+    manager.service.add_piece(piece, 1000, &manager.piece_file("piece")).await.unwrap();
     let first = manager.lease().await;
     assert_eq!(manager.service.pieces(&first).await.unwrap().len(), 1);
     manager.service.report(&first, &Report::Aborted { reason: "ticket expired".to_owned() }).await.unwrap();
@@ -452,15 +463,16 @@ async fn a_sector_whose_proof_may_be_on_chain_is_not_aborted() {
 async fn what_an_aborted_sector_decided_and_never_sent_is_never_sent() {
     let mut manager = Manager::start().await;
     let piece = PieceInfo { comm_p: CommP([3; 32]), size: PaddedPieceSize::try_from(1024).unwrap() };
-    manager.service.add_piece(piece, 1000, Path::new("/data/piece")).await.unwrap();
+    manager.service.add_piece(piece, 1000, &manager.piece_file("piece")).await.unwrap();
     let unsent = manager.lease().await;
     let request = request(&manager, &unsent).await;
     manager.chain.trips.lock().push(Trip::Before);
     assert_eq!(manager.service.submit_pre_commit(&unsent, &request).await.unwrap(), SubmitAnswer::Accepted);
     manager.service.report(&unsent, &aborted()).await.unwrap();
     manager.restart().await;
+    let witness = manager.lease().await;
     manager.spawn();
-    manager.service.changed(&unsent, Duration::from_secs(3600)).await.unwrap();
+    manager.service.changed(&witness, Duration::from_secs(3600)).await.unwrap();
     manager.tick(30);
     assert_eq!(manager.chain.inner.landed_calls(), []);
     let shown = manager.service.sector(unsent.sector).await.unwrap().unwrap();
@@ -470,8 +482,173 @@ async fn what_an_aborted_sector_decided_and_never_sent_is_never_sent() {
     assert_eq!(manager.service.pieces(&promised).await.unwrap().len(), 1, "the piece came back");
     manager.service.report(&promised, &aborted()).await.unwrap();
     let next = manager.lease().await;
-    assert_eq!(manager.service.pieces(&next).await.unwrap(), [], "the chain holds its promise in another sector");
+    assert_eq!(manager.service.pieces(&next).await.unwrap().len(), 1, "it can never become active in that sector");
     manager.cancel.cancel();
+}
+
+#[tokio::test]
+async fn a_message_that_was_taken_before_a_crash_is_found_by_an_abort() {
+    let mut manager = Manager::start().await;
+    let lease = manager.lease().await;
+    let request = request(&manager, &lease).await;
+    manager.chain.trips.lock().push(Trip::After);
+    assert_eq!(manager.service.submit_pre_commit(&lease, &request).await.unwrap(), SubmitAnswer::Accepted);
+    manager.restart().await;
+    let attempt =
+        async |manager: &Manager| manager.service.sector(lease.sector).await.unwrap().unwrap().attempts.pop().unwrap();
+    assert_eq!(attempt(&manager).await.message, None, "the answer was lost");
+    manager.chain.inner.set_unavailable(true);
+    let error = manager.service.abort_by_operator(lease.sector).await.unwrap_err();
+    assert_eq!(error.kind(), ServiceErrorKind::Unavailable, "nobody knows whether it was sent");
+    manager.chain.inner.set_unavailable(false);
+    manager.service.report(&lease, &aborted()).await.unwrap();
+    let shown = attempt(&manager).await;
+    assert!(shown.message.is_some() && shown.ended.is_none(), "it is on its way: {shown:?}");
+}
+
+#[tokio::test]
+async fn a_submission_that_is_overtaken_by_an_abort_is_not_recorded() {
+    let manager = Manager::start().await;
+    let lease = manager.lease().await;
+    let early = request(&manager, &lease).await;
+    let (service, sector) = (manager.service.clone(), lease.sector);
+    let abort = async move { service.abort_by_operator(sector).await.unwrap() };
+    *manager.chain.meanwhile.lock() = Some(Meanwhile(Box::pin(abort)));
+    let error = manager.service.submit_pre_commit(&lease, &early).await.unwrap_err();
+    assert_eq!((error.kind(), error.recovery()), (ServiceErrorKind::Refused, Recovery::Abandon), "{error}");
+
+    let (lease, request) = pre_committed(&manager).await;
+    assert!(manager.service.persisted(&lease, "persist").await.unwrap());
+    let proof = proof(&manager, &lease, &request).await;
+    let (service, late) = (manager.service.clone(), lease.clone());
+    let abort = async move { drop(service.report(&late, &aborted()).await.unwrap()) };
+    *manager.chain.meanwhile.lock() = Some(Meanwhile(Box::pin(abort)));
+    let error = manager.service.submit_proof(&lease, &proof).await.unwrap_err();
+    assert_eq!((error.kind(), error.recovery()), (ServiceErrorKind::Refused, Recovery::Abandon), "{error}");
+    manager.tick(30);
+    assert_eq!(landed(&manager, CallKind::ProveCommit), 0);
+    for sector in [sector, lease.sector] {
+        let shown = manager.service.sector(sector).await.unwrap().unwrap();
+        assert!(shown.attempts.iter().all(|a| a.kind == AttemptKind::PreCommit && sector == lease.sector), "{shown:?}");
+    }
+}
+
+#[tokio::test]
+async fn an_operator_gives_a_sector_up_unless_its_proof_stands() {
+    let manager =
+        Manager::with_policy(MinerPolicy { max_sectors: Some(2), ..MinerPolicy::new(MINER, proof_type()) }).await;
+    let piece = PieceInfo { comm_p: CommP([3; 32]), size: PaddedPieceSize::try_from(1024).unwrap() };
+    manager.service.add_piece(piece, 1000, &manager.piece_file("piece")).await.unwrap();
+    let (lost, _) = pre_committed(&manager).await;
+    assert!(manager.service.reserve(&lost, 1 << 20, &[]).await.unwrap().is_some());
+    let proven = proven(&manager).await;
+    assert_eq!(manager.allocator().allocate(&manager.want("new")).await.unwrap(), None, "there are as many as may be");
+
+    for _ in 0..2 {
+        manager.service.abort_by_operator(lost.sector).await.unwrap();
+    }
+    let error = manager.service.seed(&lost).await.unwrap_err();
+    assert_eq!(error.recovery(), Recovery::Abandon, "its worker hears of it");
+    let moved = Report::Moved { done: None, next: None };
+    assert!(manager.service.report(&lost, &moved).await.unwrap().abort_reason.is_some());
+    manager.service.changed(&lost, Duration::from_secs(3600)).await.unwrap();
+    let next = manager.allocator().allocate(&manager.want("new")).await.unwrap().unwrap();
+    assert_eq!(manager.service.pieces(&next).await.unwrap().len(), 1, "its data goes to the next sector");
+    assert!(manager.service.reserve(&next, 1 << 20, &[]).await.unwrap().is_some(), "its room is free");
+    manager.service.report(&lost, &aborted()).await.unwrap();
+    manager.allocator().release(&lost, Outcome::Abandoned).await.unwrap();
+
+    let error = manager.service.abort_by_operator(proven.sector).await.unwrap_err();
+    assert_eq!(error.kind(), ServiceErrorKind::Refused);
+    assert!(error.chain().contains("provecommit/") && error.hint().is_some(), "{}", error.chain());
+    manager.service.report(&proven, &Report::Finalized).await.unwrap();
+    let error = manager.service.abort_by_operator(proven.sector).await.unwrap_err();
+    assert!(error.chain().contains("proven"), "{}", error.chain());
+    assert!(manager.service.release_by_operator(proven.sector).await.is_err());
+    let unknown = SectorId::new(MINER, SectorNumber(99));
+    let error = manager.service.abort_by_operator(unknown).await.unwrap_err();
+    assert_eq!(error.kind(), ServiceErrorKind::UnknownSector);
+}
+
+#[tokio::test]
+async fn a_released_sector_that_nobody_can_finish_is_given_up() {
+    let manager = Manager::start().await;
+    let piece = PieceInfo { comm_p: CommP([3; 32]), size: PaddedPieceSize::try_from(1024).unwrap() };
+    manager.service.add_piece(piece, 1000, &manager.piece_file("piece")).await.unwrap();
+    let (lost, _) = pre_committed(&manager).await;
+    assert_eq!(manager.service.release_by_operator(lost.sector).await.unwrap(), Outcome::Abandoned);
+    let error = manager.allocator().renew(&lost, TTL).await.unwrap_err();
+    assert_eq!(error.kind(), AllocErrorKind::Fenced, "what runs is stopped");
+    let error = manager.allocator().take_up(&lost.store, lost.sector, TTL).await.unwrap_err();
+    assert_eq!(error.recovery(), Recovery::Abandon, "a worker that comes back removes what it sealed");
+    // Which it tells under the lease that it knows.
+    manager.service.report(&lost, &aborted()).await.unwrap();
+    manager.allocator().release(&lost, Outcome::Abandoned).await.unwrap();
+    assert!(manager.service.release_by_operator(lost.sector).await.is_err());
+
+    let (stored, _) = pre_committed(&manager).await;
+    assert_eq!(manager.service.pieces(&stored).await.unwrap().len(), 1, "the data came back");
+    assert!(manager.service.persisted(&stored, "persist").await.unwrap());
+    for _ in 0..2 {
+        assert_eq!(manager.service.release_by_operator(stored.sector).await.unwrap(), Outcome::Handed);
+    }
+    let shown = manager.service.sector(stored.sector).await.unwrap().unwrap();
+    assert_eq!(shown.summary.abort_reason, None, "its replica may be brought back");
+    manager.service.abort_by_operator(stored.sector).await.unwrap();
+    assert_eq!(manager.service.release_by_operator(stored.sector).await.unwrap(), Outcome::Abandoned);
+}
+
+#[tokio::test]
+async fn a_store_that_hangs_holds_up_no_other_and_is_asked_once() {
+    let manager = Manager::impatient(Duration::from_secs(2)).await;
+    let lease = manager.lease().await;
+    manager.stores.hang(true);
+    for _ in 0..5 {
+        let chosen = manager.service.reserve(&lease, 90, &[]).await.unwrap();
+        assert_eq!(chosen.map(|c| c.name).as_deref(), Some("small"));
+    }
+    for error in [
+        manager.service.reserve(&lease, 1 << 10, &[]).await.unwrap_err(),
+        manager.service.persisted(&lease, "persist").await.unwrap_err(),
+    ] {
+        assert_eq!(error.kind(), ServiceErrorKind::Unavailable);
+        assert!(error.chain().contains("persist") && error.hint().is_some(), "{}", error.chain());
+    }
+    assert_eq!(manager.service.reserve(&lease, 1 << 10, &["small".to_owned()]).await.unwrap(), None);
+    assert_eq!(*manager.stores.asked.lock(), 1, "one thread waits for it, however often it is wanted");
+    manager.stores.hang(false);
+}
+
+#[tokio::test]
+async fn a_failure_that_is_repeated_is_recorded_once() {
+    let manager = Manager::start().await;
+    let lease = manager.lease().await;
+    let failed = |error: &str| Report::Failed {
+        stage: StageId::new("persist"),
+        error: error.to_owned(),
+        recovery: Recovery::RETRY,
+    };
+    for error in ["full", "full", "full", "broken", "full"] {
+        manager.service.report(&lease, &failed(error)).await.unwrap();
+    }
+    let events = manager.service.sector(lease.sector).await.unwrap().unwrap().events;
+    let reported = events.iter().filter(|e| matches!(e.event, SectorEvent::Reported { .. })).count();
+    assert_eq!(reported, 3, "{events:?}");
+}
+
+#[tokio::test]
+async fn no_file_is_served_that_left_the_directories_of_pieces() {
+    let manager = Manager::start().await;
+    let piece = PieceInfo { comm_p: CommP([3; 32]), size: PaddedPieceSize::try_from(1024).unwrap() };
+    let (file, secret) = (manager.piece_file("piece"), manager.dir.path().join("secret"));
+    std::fs::write(&secret, "key").unwrap();
+    let error = manager.service.add_piece(piece, 3, &secret).await.unwrap_err();
+    assert_eq!(error.kind(), ServiceErrorKind::Refused);
+    manager.service.add_piece(piece, 3, &file).await.unwrap();
+    assert_eq!(manager.service.piece_path(piece.comm_p).await.unwrap(), Some(file.clone()));
+    std::fs::remove_file(&file).unwrap();
+    std::os::unix::fs::symlink(&secret, &file).unwrap();
+    assert_eq!(manager.service.piece_path(piece.comm_p).await.unwrap(), None, "it leads elsewhere now");
 }
 
 #[tokio::test]

@@ -21,7 +21,7 @@ use damocles_seal::{
 use jsonrpc_core::{MetaIoHandler, Params};
 use parking_lot::Mutex;
 use serde_json::{Value, json};
-use std::{error::Error as _, path::Path, sync::Arc, time::Duration};
+use std::{error::Error as _, sync::Arc, time::Duration};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpListener,
@@ -70,6 +70,10 @@ impl World for RemoteWorld<'_> {
     fn show_replicas(&self, shown: bool) {
         self.0.show_replicas(shown);
     }
+
+    fn refuse_pre_commit(&self, lease: &SectorLease) {
+        self.0.refuse_pre_commit(lease);
+    }
 }
 
 #[tokio::test]
@@ -111,7 +115,7 @@ async fn a_take_up_without_an_answer_is_repeated_under_its_name() {
     let (asked, failures) = (Asked::default(), Arc::new(Mutex::new(1)));
     let mut io = MetaIoHandler::default();
     io.add_method_with_meta("Damocles.Hello", |_: Params, _: Caller| async {
-        Ok(json!({"version": "x", "capabilities": ["leases"], "network": null, "keys": null}))
+        Ok(json!({"version": "x", "capabilities": ["leases"], "network": null}))
     });
     let (seen, left) = (asked.clone(), failures.clone());
     io.add_method_with_meta("Damocles.TakeUp", move |params: Params, caller: Caller| {
@@ -312,7 +316,7 @@ async fn raw(manager: &Manager, caller: Caller, method: &str, params: Value) -> 
 async fn an_incumbents_worker_is_answered_in_its_own_words() {
     let manager = Manager::start().await;
     let piece = PieceInfo { comm_p: comm_p(), size: PaddedPieceSize::try_from(1024).unwrap() };
-    manager.service.add_piece(piece, 900, Path::new("/data/piece")).await.unwrap();
+    manager.service.add_piece(piece, 900, &manager.piece_file("piece")).await.unwrap();
     let ask = |method: &'static str, params: Value| raw(&manager, Caller::default(), method, params);
     let spec = json!({"AllowedMiners": [], "AllowedProofTypes": null});
     let first = json!({"Miner": 1000, "Number": 1});
@@ -403,7 +407,7 @@ async fn an_incumbents_worker_cannot_touch_what_is_leased_to_ours() {
     let err = allocator.take_up(&StoreId::new("store"), theirs, TTL).await.unwrap_err();
     assert_eq!(err.kind(), AllocErrorKind::HeldElsewhere);
     assert!(err.hint().is_some_and(|h| h.contains("sectors release")), "the hint crosses the wire");
-    client(&manager).ask::<damocles::ReleaseSector>(&(theirs,)).await.unwrap();
+    manager.allocator().release_by_operator(theirs).await.unwrap();
     let taken = allocator.take_up(&StoreId::new("store"), theirs, TTL).await.unwrap();
     assert!(taken.fence > Fence(0));
     let sector = json!({"Miner": 1000, "Number": theirs.number});
@@ -428,10 +432,10 @@ async fn operators_ask_over_the_wire() {
     let client = client(&manager);
     let hello = client.ask::<damocles::Hello>(&[]).await.unwrap();
     let expected = json!({"version": hello.version, "capabilities": ["leases", "events"],
-        "network": "devnet-fake-memory", "keys": {"porep": "fake", "window_post": "fake"}});
+        "network": "devnet-fake-memory", "keys": {"5": {"porep": "fake", "window_post": "fake"}}});
     assert_eq!(serde_json::to_value(&hello).unwrap(), expected);
     let piece = PieceInfo { comm_p: comm_p(), size: PaddedPieceSize::try_from(1024).unwrap() };
-    let id = client.ask::<damocles::AddPiece>(&(piece, 900, "/data/piece".into())).await.unwrap();
+    let id = client.ask::<damocles::AddPiece>(&(piece, 900, manager.piece_file("piece"))).await.unwrap();
     assert_eq!(id, 1);
     let given = manager.lease().await;
     let listed = client.ask::<damocles::ListSectors>(&[]).await.unwrap();
@@ -447,7 +451,14 @@ async fn operators_ask_over_the_wire() {
     let nobody = SectorId::new(MINER, SectorNumber(99));
     assert_eq!(client.ask::<damocles::ShowSector>(&(nobody,)).await.unwrap(), None);
     let err = client.ask::<damocles::ReleaseSector>(&(nobody,)).await.unwrap_err();
-    assert!(err.chain().contains("no such lease"), "{}", err.chain());
+    assert_eq!(err.kind(), ServiceErrorKind::UnknownSector, "{}", err.chain());
+    let outside = client.ask::<damocles::AddPiece>(&(piece, 900, "/etc/passwd".into())).await.unwrap_err();
+    assert!(outside.hint().is_some_and(|h| h.contains("pieces.dirs")), "{}", outside.chain());
+    client.ask::<damocles::AbortSector>(&(given.sector,)).await.unwrap();
+    let allocator = RemoteAllocator::new(client.clone());
+    let err = allocator.take_up(&given.store, given.sector, TTL).await.unwrap_err();
+    assert_eq!(err.recovery(), Recovery::Abandon, "its worker is told to give it up, too");
+    assert_eq!(client.ask::<damocles::ReleaseSector>(&(given.sector,)).await.unwrap(), Outcome::Abandoned);
 }
 
 #[tokio::test]
@@ -522,6 +533,21 @@ async fn any_status_with_an_answer_is_an_answer() {
     let gone = r#"{"jsonrpc":"2.0","id":1,"error":{"code":11001,"message":"sector state not found"}}"#;
     let (ticket, _) = ticket_from("500 Internal Server Error", gone).await;
     assert_eq!(ticket.unwrap_err().kind(), ServiceErrorKind::UnknownSector);
+}
+
+#[tokio::test]
+async fn another_machine_halts_nobody() {
+    for (said, recovery) in [("\"halt\"", Recovery::Park), ("\"abandon\"", Recovery::Abandon)] {
+        let mut io: MetaIoHandler<Caller> = MetaIoHandler::default();
+        let data = json!({"recovery": serde_json::from_str::<Value>(said).unwrap()});
+        io.add_method_with_meta("Venus.AssignTicket", move |_: Params, _: Caller| {
+            let code = jsonrpc_core::ErrorCode::ServerError(11101);
+            let error = jsonrpc_core::Error { code, message: "no".to_owned(), data: Some(data.clone()) };
+            async move { Err::<Value, _>(error) }
+        });
+        let service = RpcService::new(RpcClient::in_process(Arc::new(io)), worker());
+        assert_eq!(service.ticket(&lease(7, 1)).await.unwrap_err().recovery(), recovery, "{said}");
+    }
 }
 
 #[tokio::test]

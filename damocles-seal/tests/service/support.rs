@@ -14,9 +14,9 @@ use damocles_core::{
 use damocles_seal::{
     allocator::{MinerPolicy, SqlAllocator},
     sector_state::SealDb,
-    service::{ManagerConfig, ManagerParts, ManagerService, ReplicaStores, conformance::World},
+    service::{ManagerConfig, ManagerParts, ManagerService, PieceDirs, ReplicaStores, conformance::World},
 };
-use parking_lot::Mutex;
+use parking_lot::{Condvar, Mutex};
 use std::{
     fmt, io,
     path::{Path, PathBuf},
@@ -44,6 +44,26 @@ pub(crate) struct FakeStores {
     pub(crate) hidden: Mutex<bool>,
     /// Nothing may be written to the large one.
     pub(crate) read_only: Mutex<bool>,
+    /// The large one answers nothing.
+    hung: Mutex<bool>,
+    mended: Condvar,
+    /// How often the large one was asked.
+    pub(crate) asked: Mutex<usize>,
+}
+
+impl FakeStores {
+    fn answer(&self, store: &str) {
+        if store == "persist" {
+            *self.asked.lock() += 1;
+            self.mended.wait_while(&mut self.hung.lock(), |hung| *hung);
+        }
+    }
+
+    /// From now on the large one answers nothing, or again.
+    pub(crate) fn hang(&self, hung: bool) {
+        *self.hung.lock() = hung;
+        self.mended.notify_all();
+    }
 }
 
 impl ReplicaStores for FakeStores {
@@ -52,10 +72,12 @@ impl ReplicaStores for FakeStores {
     }
 
     fn has_all_files(&self, store: &str, _: SectorId, _: SealProofType) -> io::Result<bool> {
+        self.answer(store);
         if store == "persist" { Ok(!*self.hidden.lock()) } else { Err(io::ErrorKind::NotFound.into()) }
     }
 
     fn free_bytes(&self, store: &str) -> io::Result<u64> {
+        self.answer(store);
         let large = if *self.read_only.lock() { 0 } else { 1 << 20 };
         Ok(if store == "persist" { large } else { 100 })
     }
@@ -152,6 +174,7 @@ pub(crate) struct Manager {
     pub(crate) service: Arc<ManagerService>,
     pub(crate) cancel: CancellationToken,
     policy: MinerPolicy,
+    store_timeout: Duration,
     requests: Mutex<u64>,
 }
 
@@ -169,9 +192,26 @@ impl Manager {
         });
         let clock = Arc::new(FakeClock::at(Timestamp(1_000_000)));
         let stores = Arc::new(FakeStores::default());
-        let service = build(&dir, &chain, &clock, &stores, &policy).await;
+        std::fs::create_dir(dir.path().join("pieces")).unwrap();
+        let store_timeout = ManagerConfig::default().store_timeout;
+        let service = build(&dir, &chain, &clock, &stores, &policy, store_timeout).await;
         let cancel = CancellationToken::new();
-        Self { dir, chain, clock, stores, service, cancel, policy, requests: Mutex::default() }
+        Self { dir, chain, clock, stores, service, cancel, policy, store_timeout, requests: Mutex::default() }
+    }
+
+    /// A manager that waits for persist stores only so long.
+    pub(crate) async fn impatient(store_timeout: Duration) -> Self {
+        let mut manager = Self::start().await;
+        manager.store_timeout = store_timeout;
+        manager.restart().await;
+        manager
+    }
+
+    /// A file that may be queued.
+    pub(crate) fn piece_file(&self, name: &str) -> PathBuf {
+        let path = self.dir.path().join("pieces").join(name);
+        std::fs::write(&path, name).unwrap();
+        std::fs::canonicalize(path).unwrap()
     }
 
     /// Runs the service's loop, as the manager does.
@@ -184,7 +224,7 @@ impl Manager {
     pub(crate) async fn restart(&mut self) {
         self.cancel.cancel();
         self.cancel = CancellationToken::new();
-        self.service = build(&self.dir, &self.chain, &self.clock, &self.stores, &self.policy).await;
+        self.service = build(&self.dir, &self.chain, &self.clock, &self.stores, &self.policy, self.store_timeout).await;
     }
 
     pub(crate) fn allocator(&self) -> &SqlAllocator {
@@ -208,12 +248,14 @@ async fn build(
     clock: &Arc<FakeClock>,
     stores: &Arc<FakeStores>,
     policy: &MinerPolicy,
+    store_timeout: Duration,
 ) -> Arc<ManagerService> {
     let db = open_db(dir.path()).await;
     let (chain, clock): (Arc<dyn ChainClient>, Arc<dyn Clock>) = (chain.clone(), clock.clone());
     let allocator = Arc::new(SqlAllocator::new(db.clone(), chain.clone(), vec![policy.clone()], clock.clone()));
     let parts = ManagerParts { db, chain, allocator, verifier: Arc::new(FakeVerifier), stores: stores.clone(), clock };
-    let config = ManagerConfig { confidence: 3, ..ManagerConfig::default() };
+    let piece_dirs = PieceDirs::new([dir.path().join("pieces")]);
+    let config = ManagerConfig { confidence: 3, piece_dirs, store_timeout, ..ManagerConfig::default() };
     Arc::new(ManagerService::new(parts, config))
 }
 
@@ -248,5 +290,9 @@ impl World for Manager {
 
     fn show_replicas(&self, shown: bool) {
         *self.stores.hidden.lock() = !shown;
+    }
+
+    fn refuse_pre_commit(&self, _: &SectorLease) {
+        self.chain.inner.next_exit_code(16);
     }
 }

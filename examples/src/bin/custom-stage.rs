@@ -49,7 +49,8 @@ impl Stage for ArchiveStage {
     async fn run(&self, record: &SectorRecord, cx: &Context) -> Result<StageOutcome, SealError> {
         let sector = record.sector();
         let ReplicaOutput { files, .. } = record.output(&id::PC2)?;
-        let check = self.deps.files("check replica", move |store| files.iter().try_for_each(|file| store.check(file)));
+        let check =
+            self.deps.files(cx, "check replica", move |store| files.iter().try_for_each(|file| store.check(file)));
         match check.await {
             // A replica that is not the one that was recorded is made again; a disk that fails is another matter.
             Err(reason) if reason.kind() == SealErrorKind::Damaged => {

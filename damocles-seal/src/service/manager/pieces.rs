@@ -8,7 +8,10 @@ use crate::{
 use damocles_core::{CommP, Error, PieceInfo, SectorId, SectorSize, allocator::SectorLease};
 use serde::{Deserialize, Serialize};
 use sqlx::{AnyConnection, Row};
-use std::path::{Path, PathBuf};
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
 
 /// A piece in the queue.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -28,7 +31,8 @@ impl ManagerService {
     ///
     /// # Errors
     ///
-    /// The payload is larger than the piece, or the database did not answer.
+    /// The payload is larger than the piece, the file is not among those that may be served, or the database did not
+    /// answer.
     pub async fn add_piece(&self, piece: PieceInfo, payload_size: u64, path: &Path) -> Result<u64, ServiceError> {
         const OP: &str = "add piece";
         let refused = |why: &str| {
@@ -41,8 +45,23 @@ impl ManagerService {
         if piece.size.bytes() > largest {
             return Err(refused("no miner has sectors that large"));
         }
-        let path = path.to_str().ok_or_else(|| refused("the path is not UTF-8"))?;
+        let admitted = self.admit(path).await.map_err(|e| {
+            let kind = match e.kind() {
+                io::ErrorKind::TimedOut => ServiceErrorKind::Unavailable,
+                _ => ServiceErrorKind::Refused,
+            };
+            Error::new(kind, OP).with("piece", piece.comm_p).with("path", path.display()).because(e).hint_with(
+                "the manager serves files below the `pieces` of its home and below `pieces.dirs` of manager.toml",
+            )
+        })?;
+        let path = admitted.to_str().ok_or_else(|| refused("the path is not UTF-8"))?;
         self.queue(piece, payload_size, path).await.map_err(|e| Self::of_db(OP, e).with("piece", piece.comm_p))
+    }
+
+    /// The file that a path leads to, if it may be served. Its disk may hang.
+    async fn admit(&self, path: &Path) -> io::Result<PathBuf> {
+        let (dirs, path) = (self.config.piece_dirs.clone(), path.to_owned());
+        self.probes.ask("the directories of pieces", self.config.store_timeout, move || dirs.admit(&path)).await
     }
 
     async fn queue(&self, piece: PieceInfo, payload_size: u64, path: &str) -> Result<u64, DbError> {
@@ -64,7 +83,7 @@ impl ManagerService {
         from_db("piece", id)
     }
 
-    /// The file that holds a piece, if it was ever queued.
+    /// The file that holds a piece, if it was ever queued and may be served.
     ///
     /// # Errors
     ///
@@ -77,7 +96,17 @@ impl ManagerService {
                 .await?;
             row.map(|r| r.try_get::<String, _>("path").map(PathBuf::from)).transpose()
         };
-        found.await.map_err(|e| Self::of_db("find piece", e.into()).with("piece", comm_p))
+        let found: Option<PathBuf> =
+            found.await.map_err(|e| Self::of_db("find piece", DbError::from(e)).with("piece", comm_p))?;
+        let Some(path) = found else { return Ok(None) };
+        // It may lead elsewhere by now, or the configuration may have changed.
+        match self.admit(&path).await {
+            Ok(file) => Ok(Some(file)),
+            Err(error) => {
+                tracing::warn!(piece = %comm_p, path = %path.display(), %error, "the file of a piece is not served");
+                Ok(None)
+            }
+        }
     }
 
     pub(super) async fn do_pieces(&self, lease: &SectorLease) -> Result<Vec<DealPiece>, ServiceError> {

@@ -28,6 +28,8 @@ const MOST_PROVE_COMMIT_EPOCHS: i64 = 30 * EPOCHS_PER_DAY;
 /// Exit codes of failures that may pass: no funds in the message or the actor, or not enough gas.
 const PASSING_EXIT_CODES: [i64; 3] = [6, 7, 19];
 
+const EXPIRED: &str = "the pre-commit expired, or the sector was terminated";
+
 /// What a submission is, in the light of those before it.
 pub(super) enum Judged {
     /// The same as the last one, which stands.
@@ -286,8 +288,7 @@ impl ManagerService {
         match self.chain.sector(&head, lease.sector).await.map_err(|e| Self::of_chain(OP, e))? {
             OnChain::PreCommitted { .. } | OnChain::Active(_) => Ok(CommitState::Landed { epoch }),
             other if self.is_over(&head, epoch, &other).await? => {
-                let reason = "the pre-commit expired, or the sector was terminated".to_owned();
-                Ok(CommitState::ShouldAbort { reason })
+                Ok(CommitState::ShouldAbort { reason: EXPIRED.to_owned() })
             }
             other => Ok(self.doubted(lease.sector, &head, epoch, &other)),
         }
@@ -315,7 +316,7 @@ impl ManagerService {
             OnChain::PreCommitted { epoch, .. } => epoch,
             OnChain::Active(_) => landed,
             other if self.is_over(&head, landed, &other).await? => {
-                return Err(refused().with("reason", "the chain does not hold the pre-commit"));
+                return Err(expired(OP, lease.sector));
             }
             other => {
                 self.doubted(lease.sector, &head, landed, &other);
@@ -333,6 +334,14 @@ impl ManagerService {
         self.record_seed(lease, seed).await?;
         Ok(SeedAnswer::Ready(seed))
     }
+}
+
+/// Nothing that the sector could still do would be accepted.
+pub(super) fn expired(op: &'static str, sector: SectorId) -> ServiceError {
+    Error::new(ServiceErrorKind::Refused, op)
+        .with("sector", sector)
+        .with("reason", EXPIRED)
+        .recover_by(Recovery::Abandon)
 }
 
 /// The epoch at which a message landed, or what else became of it.

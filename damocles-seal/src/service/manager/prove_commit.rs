@@ -3,7 +3,7 @@
 use super::{
     ManagerService,
     intent::{End, NewIntent},
-    pre_commit::{Judged, judge, landed_at},
+    pre_commit::{Judged, expired, judge, landed_at},
 };
 use crate::{
     sector_state::{AttemptKind, DbError, SectorEvent, append, json_of, of_json, pieces, to_db},
@@ -95,9 +95,10 @@ impl ManagerService {
         landed: Option<Epoch>,
     ) -> Result<Target, ServiceError> {
         let on_chain = self.chain.sector(head, lease.sector).await.map_err(|e| Self::of_chain(op, e))?;
-        if let (Some(landed), OnChain::Absent | OnChain::Gone) = (landed, &on_chain)
-            && !self.is_over(head, landed, &on_chain).await?
-        {
+        if let (Some(landed), OnChain::Absent | OnChain::Gone) = (landed, &on_chain) {
+            if self.is_over(head, landed, &on_chain).await? {
+                return Err(expired(op, lease.sector));
+            }
             self.doubted(lease.sector, head, landed, &on_chain);
             return Err(Error::new(ServiceErrorKind::Unavailable, op)
                 .with("sector", lease.sector)

@@ -1,14 +1,14 @@
 //! What workers tell.
 
 use super::{
-    ManagerService, intent,
-    intent::{End, Intent},
+    ManagerService,
+    giving_up::{given_up, may_live},
 };
 use crate::{
-    sector_state::{AttemptKind, DbError, SectorEvent, append, to_db},
-    service::{Report, ReportAnswer, ServiceError, ServiceErrorKind},
+    sector_state::{DbError, SectorEvent, append, to_db},
+    service::{Report, ReportAnswer, ServiceError},
 };
-use damocles_core::{Error, SectorId, Timestamp, allocator::SectorLease, chain::SubmitKey};
+use damocles_core::{SectorId, Timestamp, allocator::SectorLease, chain::SubmitKey};
 use sqlx::{AnyConnection, Row};
 
 /// Longer texts are cut: they come from workers and stay for ever.
@@ -18,47 +18,32 @@ impl ManagerService {
     pub(super) async fn do_report(&self, lease: &SectorLease, report: &Report) -> Result<ReportAnswer, ServiceError> {
         const OP: &str = "record report";
         let sector = lease.sector;
-        let mut tx = self.fenced(OP, lease).await?;
+        self.leased(OP, lease).await?;
+        let _held = match report {
+            Report::Aborted { .. } => self.hold_unsent(OP, sector).await?,
+            _ => None,
+        };
+        let (mut tx, found) = self.begin_leased(OP, lease).await?;
         let done = async {
-            let before = answer(&mut tx, sector).await?;
-            let ended = before.finalized || before.abort_reason.is_some();
             // The end of a sector is reported again after a crash; it is recorded once.
-            if !ended {
+            if !found.finalized && found.given_up().is_none() {
                 let now = self.clock.now();
-                if matches!(report, Report::Aborted { .. })
-                    && let Some(proof) = give_up(&mut tx, sector, now).await?
-                {
+                let report = shortened(report);
+                let known = is_known(&mut tx, sector, &report).await?;
+                if let Some(proof) = apply(&mut tx, sector, &report, now).await? {
                     return Ok(Err(proof));
                 }
-                let report = shortened(report);
-                apply(&mut tx, sector, &report).await?;
-                append(&mut tx, sector, now, &SectorEvent::Reported { report }).await?;
+                if !known {
+                    append(&mut tx, sector, now, &SectorEvent::Reported { report }).await?;
+                }
             }
             let after = answer(&mut tx, sector).await?;
             tx.commit().await?;
             Ok::<_, DbError>(Ok(after))
         };
-        done.await.map_err(|e| Self::of_db(OP, e).with("sector", sector))?.map_err(|proof| {
-            Error::new(ServiceErrorKind::Refused, OP)
-                .with("sector", sector)
-                .with("proof that may be on chain", proof)
-                .hint_with("the sector may be active; wait until its proof failed, or terminate the sector on chain")
-        })
+        let done = done.await.map_err(|e| Self::of_db(OP, e).with("sector", sector))?;
+        done.map_err(|proof| may_live(OP, sector, proof))
     }
-}
-
-/// Drops what was decided on and never sent. Returns the key of a proof that may be on chain, which forbids to give the
-/// sector up.
-async fn give_up(tx: &mut AnyConnection, sector: SectorId, now: Timestamp) -> Result<Option<SubmitKey>, DbError> {
-    if let Some(proof) = intent::latest(tx, sector, AttemptKind::ProveCommit).await?.filter(Intent::stands) {
-        return Ok(Some(proof.key));
-    }
-    let unsent = intent::latest(tx, sector, AttemptKind::PreCommit).await?;
-    if let Some(unsent) = unsent.filter(|i| i.end.is_none() && i.message.is_none()) {
-        let end = End::dropped("the sector was aborted before the message was sent".to_owned());
-        intent::end(tx, sector, &unsent.key, &end, now).await?;
-    }
-    Ok(None)
 }
 
 fn shortened(report: &Report) -> Report {
@@ -72,7 +57,13 @@ fn shortened(report: &Report) -> Report {
     }
 }
 
-async fn apply(tx: &mut AnyConnection, sector: SectorId, report: &Report) -> Result<(), DbError> {
+/// Records a report. Returns the key of a proof that may be on chain if that forbids what is reported.
+async fn apply(
+    tx: &mut AnyConnection,
+    sector: SectorId,
+    report: &Report,
+    now: Timestamp,
+) -> Result<Option<SubmitKey>, DbError> {
     let (miner, number) = (to_db("miner", sector.miner.0)?, to_db("sector number", sector.number.0)?);
     let query = match report {
         Report::Moved { done, next } => sqlx::query(
@@ -96,32 +87,29 @@ async fn apply(tx: &mut AnyConnection, sector: SectorId, report: &Report) -> Res
         )
         .bind(miner)
         .bind(number),
-        Report::Aborted { reason } => {
-            sqlx::query("UPDATE seal_sectors SET abort_reason = $3 WHERE miner = $1 AND number = $2")
-                .bind(miner)
-                .bind(number)
-                .bind(reason.clone())
-        }
+        Report::Aborted { reason } => return given_up(tx, sector, reason, now).await,
     };
     query.execute(&mut *tx).await?;
-    if matches!(report, Report::Finalized | Report::Aborted { .. }) {
+    if matches!(report, Report::Finalized) {
         sqlx::query("DELETE FROM seal_reservations WHERE miner = $1 AND number = $2")
             .bind(miner)
             .bind(number)
             .execute(&mut *tx)
             .await?;
     }
-    // The data still wants a sector, unless the chain may hold the promise of this one.
-    if matches!(report, Report::Aborted { .. })
-        && !intent::latest(tx, sector, AttemptKind::PreCommit).await?.is_some_and(|i| i.stands())
-    {
-        sqlx::query("UPDATE seal_pieces SET miner = NULL, number = NULL WHERE miner = $1 AND number = $2")
-            .bind(miner)
-            .bind(number)
-            .execute(&mut *tx)
-            .await?;
-    }
-    Ok(())
+    Ok(None)
+}
+
+/// Whether this is the failure that the sector shows already: one that is repeated without end is recorded once.
+async fn is_known(tx: &mut AnyConnection, sector: SectorId, report: &Report) -> Result<bool, DbError> {
+    let Report::Failed { stage, error, .. } = report else { return Ok(false) };
+    let row = sqlx::query("SELECT stage_next, last_error FROM seal_sectors WHERE miner = $1 AND number = $2")
+        .bind(to_db("miner", sector.miner.0)?)
+        .bind(to_db("sector number", sector.number.0)?)
+        .fetch_one(tx)
+        .await?;
+    let (next, last): (Option<String>, Option<String>) = (row.try_get("stage_next")?, row.try_get("last_error")?);
+    Ok(next.as_deref() == Some(stage.as_str()) && last.as_ref() == Some(error))
 }
 
 async fn answer(tx: &mut AnyConnection, sector: SectorId) -> Result<ReportAnswer, DbError> {

@@ -1,8 +1,9 @@
 //! The manager's own service.
 
 use super::{
-    ReplicaStores, intent,
+    PieceDirs, ReplicaStores, intent,
     intent::{End, Intent},
+    probes::Probes,
 };
 use crate::{
     allocator::{LeaseRecord, SqlAllocator, lease_of},
@@ -23,8 +24,11 @@ use damocles_core::{
 };
 use futures::StreamExt;
 use sqlx::{Any, Transaction};
-use std::{io, sync::Arc, time::Duration};
-use tokio::sync::{OnceCell, watch};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use tokio::sync::{Mutex, MutexGuard, OnceCell, watch};
+
+/// So many sectors can have a message sent at once; a node that hangs with one keeps few others waiting.
+const LANES: usize = 64;
 
 /// The manager's own [`SealingService`], over a chain and a database.
 ///
@@ -39,7 +43,10 @@ pub struct ManagerService {
     pub(super) stores: Arc<dyn ReplicaStores>,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) config: ManagerConfig,
+    pub(super) probes: Probes,
     network: OnceCell<NetworkInfo>,
+    /// Sectors share these: whoever holds one sends or drops the messages of its sectors, and nobody else.
+    sending: [Mutex<()>; LANES],
     moved: watch::Sender<u64>,
 }
 
@@ -71,8 +78,10 @@ pub struct ManagerConfig {
     pub seed_confidence: i64,
     /// How long sectors live.
     pub lifetime_days: u32,
-    /// How long a persist store may take to answer.
+    /// How long a persist store may take to answer; shorter than workers wait for the manager.
     pub store_timeout: Duration,
+    /// Where pieces may lie.
+    pub piece_dirs: PieceDirs,
     /// When a worker is to ask again if nothing wakes it.
     pub poll: Duration,
 }
@@ -84,7 +93,8 @@ impl Default for ManagerConfig {
             confidence: 10,
             seed_confidence: 6,
             lifetime_days: 540,
-            store_timeout: Duration::from_secs(60),
+            store_timeout: Duration::from_secs(20),
+            piece_dirs: PieceDirs::default(),
             poll: Duration::from_secs(30),
         }
     }
@@ -102,7 +112,9 @@ impl ManagerService {
             stores,
             clock,
             config,
+            probes: Probes::default(),
             network: OnceCell::new(),
+            sending: std::array::from_fn(|_| Mutex::default()),
             moved: watch::Sender::new(0),
         }
     }
@@ -187,6 +199,7 @@ impl ManagerService {
     pub(super) async fn send(&self, intent: &Intent) -> Result<Result<MessageId, End>, ServiceError> {
         const OP: &str = "submit message";
         let of_db = |e: DbError| Self::of_db(OP, e).with("key", &intent.key);
+        let _held = self.hold(intent.sector).await;
         // It may have been given up since it was read.
         if let Some(end) = intent::ended(&self.db, &intent.key).await.map_err(of_db)? {
             return Ok(Err(end));
@@ -231,6 +244,12 @@ impl ManagerService {
         recorded.await.map_err(|e| Self::of_db(op, e).with("sector", intent.sector))
     }
 
+    /// Waits until nobody else sends or drops a message of the sector, and keeps it so until the guard is dropped.
+    pub(super) async fn hold(&self, sector: SectorId) -> Option<MutexGuard<'_, ()>> {
+        let lane = usize::try_from(sector.number.0 % LANES as u64).ok().and_then(|lane| self.sending.get(lane))?;
+        Some(lane.lock().await)
+    }
+
     /// Wakes those who wait.
     pub(super) fn nudge(&self) {
         self.moved.send_modify(|n| *n = n.wrapping_add(1));
@@ -258,8 +277,13 @@ impl ManagerService {
         found.await.map_err(|e: DbError| Self::of_db(op, e).with("sector", sector))
     }
 
-    /// Refuses a lease that is not the one that is recorded.
+    /// Refuses a lease that is not the one that is recorded, and a sector that was given up.
     pub(super) async fn check(&self, op: &'static str, lease: &SectorLease) -> Result<(), ServiceError> {
+        goes_on(op, &self.leased(op, lease).await?)
+    }
+
+    /// Refuses a lease that is not the one that is recorded.
+    pub(super) async fn leased(&self, op: &'static str, lease: &SectorLease) -> Result<LeaseRecord, ServiceError> {
         let found = self.allocator.find(lease.sector).await;
         let found = found.map_err(|e| {
             let kind = match e.recovery() {
@@ -268,21 +292,46 @@ impl ManagerService {
             };
             Error::new(kind, op).with("sector", lease.sector).because(e)
         })?;
-        verdict(found.as_ref(), lease).map_err(|kind| Error::new(kind, op).with("sector", lease.sector))
+        verdict(op, found, lease)
     }
 
-    /// Begins a transaction in which the lease is the one that is recorded.
+    /// Begins a transaction in which the lease is the one that is recorded, of a sector that is not over.
     pub(super) async fn fenced(
         &self,
         op: &'static str,
         lease: &SectorLease,
     ) -> Result<Transaction<'static, Any>, ServiceError> {
-        let sector = lease.sector;
+        let (tx, found) = self.begin_leased(op, lease).await?;
+        goes_on(op, &found)?;
+        if found.finalized || found.ended.is_some() {
+            return Err(Error::new(ServiceErrorKind::Refused, op)
+                .with("sector", lease.sector)
+                .with("reason", "the sector is done with"));
+        }
+        Ok(tx)
+    }
+
+    /// Begins a transaction in which the lease is the one that is recorded, even if the sector is over.
+    pub(super) async fn begin_leased(
+        &self,
+        op: &'static str,
+        lease: &SectorLease,
+    ) -> Result<(Transaction<'static, Any>, LeaseRecord), ServiceError> {
+        let (tx, found) = self.begin(op, lease.sector).await?;
+        Ok((tx, verdict(op, Some(found), lease)?))
+    }
+
+    /// Begins a transaction with a sector as it is recorded.
+    pub(super) async fn begin(
+        &self,
+        op: &'static str,
+        sector: SectorId,
+    ) -> Result<(Transaction<'static, Any>, LeaseRecord), ServiceError> {
         let begun = async {
             // A number that no column holds was never leased.
             let (Ok(miner), Ok(number)) = (to_db("miner", sector.miner.0), to_db("sector number", sector.number.0))
             else {
-                return Ok(Err(ServiceErrorKind::UnknownSector));
+                return Ok(None);
             };
             let mut tx = self.db.write().await?;
             let row = sqlx::query("SELECT * FROM seal_sectors WHERE miner = $1 AND number = $2")
@@ -290,26 +339,10 @@ impl ManagerService {
                 .bind(number)
                 .fetch_optional(&mut *tx)
                 .await?;
-            let found = row.as_ref().map(lease_of).transpose()?;
-            Ok(verdict(found.as_ref(), lease).map(|()| tx))
+            Ok(row.as_ref().map(lease_of).transpose()?.map(|found| (tx, found)))
         };
         let begun = begun.await.map_err(|e: DbError| Self::of_db(op, e).with("sector", sector))?;
-        begun.map_err(|kind| Error::new(kind, op).with("sector", sector))
-    }
-
-    /// Runs what may hang with a disk.
-    pub(super) async fn blocking<T: Send + 'static>(
-        &self,
-        op: &'static str,
-        work: impl FnOnce() -> io::Result<T> + Send + 'static,
-    ) -> Result<T, ServiceError> {
-        let unavailable = || Error::new(ServiceErrorKind::Unavailable, op);
-        match tokio::time::timeout(self.config.store_timeout, tokio::task::spawn_blocking(work)).await {
-            Ok(Ok(Ok(value))) => Ok(value),
-            Ok(Ok(Err(e))) => Err(unavailable().because(e)),
-            Ok(Err(e)) => Err(unavailable().because(e)),
-            Err(e) => Err(unavailable().because(e).hint_with("a persist store does not answer; check its mount")),
-        }
+        begun.ok_or_else(|| Error::new(ServiceErrorKind::UnknownSector, op).with("sector", sector))
     }
 
     /// Records why a submission was not accepted, and passes the answer on.
@@ -358,30 +391,52 @@ impl ManagerService {
     }
 }
 
-fn verdict(found: Option<&LeaseRecord>, lease: &SectorLease) -> Result<(), ServiceErrorKind> {
-    let Some(found) = found else {
-        return Err(ServiceErrorKind::UnknownSector);
-    };
+/// What is recorded, if it is this lease.
+fn verdict(op: &'static str, found: Option<LeaseRecord>, lease: &SectorLease) -> Result<LeaseRecord, ServiceError> {
+    let refused = |kind| Error::new(kind, op).with("sector", lease.sector);
+    let found = found.ok_or_else(|| refused(ServiceErrorKind::UnknownSector))?;
     let same = found.lease.fence == lease.fence
         && found.lease.store == lease.store
         && found.lease.proof_type == lease.proof_type
         && found.ended != Some(Outcome::Handed);
-    if same { Ok(()) } else { Err(ServiceErrorKind::Fenced) }
+    if same { Ok(found) } else { Err(refused(ServiceErrorKind::Fenced)) }
+}
+
+/// Tells the holder of a sector that was given up to give it up, too.
+fn goes_on(op: &'static str, found: &LeaseRecord) -> Result<(), ServiceError> {
+    match found.given_up() {
+        None => Ok(()),
+        Some(reason) => Err(Error::new(ServiceErrorKind::Refused, op)
+            .with("sector", found.lease.sector)
+            .with("the sector was given up", reason)
+            .recover_by(Recovery::Abandon)),
+    }
 }
 
 #[async_trait]
 impl SealingService for ManagerService {
     async fn hello(&self) -> Result<Hello, ServiceError> {
         // Who it is does not depend on whether its node answers.
-        let network = match self.head("read head").await {
-            Ok(head) => self.network(&head).await.ok().map(|n| n.name.clone()),
-            Err(_) => None,
+        let network = match self.network.get() {
+            Some(known) => Some(known),
+            None => match self.head("read head").await {
+                Ok(head) => self.network(&head).await.ok(),
+                Err(_) => None,
+            },
         };
-        let keys = self.allocator.miners().first().and_then(|m| self.verifier.keys(m.proof_type).ok());
+        let mut keys = BTreeMap::new();
+        for miner in self.allocator.miners() {
+            let read = self.verifier.keys(miner.proof_type).map_err(|e| {
+                // A worker that heard of no keys would not compare them.
+                let error = Error::new(ServiceErrorKind::Unavailable, "read verifying keys");
+                error.with("proof type", miner.proof_type).because(e)
+            });
+            keys.insert(miner.proof_type, read?);
+        }
         Ok(Hello {
             version: self.config.version.clone(),
             capabilities: vec!["leases".to_owned(), "events".to_owned()],
-            network,
+            network: network.map(|n| n.name.clone()),
             keys,
         })
     }
@@ -457,7 +512,9 @@ impl SealingService for ManagerService {
 
     async fn changed(&self, lease: &SectorLease, at_most: Duration) -> Result<(), ServiceError> {
         let mut moved = self.moved.subscribe();
-        self.check("wait for changes", lease).await?;
+        if self.leased("wait for changes", lease).await?.given_up().is_some() {
+            return Ok(());
+        }
         // Whether it moved or the time is over, the caller looks again.
         let _ = tokio::time::timeout(at_most, moved.changed()).await;
         Ok(())

@@ -1,0 +1,89 @@
+//! The most that messages may cost.
+
+use damocles_core::{
+    Recovery, SectorSize, TokenAmount,
+    chain::{CallKind, ChainError, ChainErrorKind},
+};
+use fvm_shared::econ::TokenAmount as ChainAmount;
+
+/// The most that messages may cost. What a node asks for is the node's word: beyond this nothing is signed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// The fee of a proof of spacetime, of a declaration of faults or of recoveries.
+    pub post_fee: TokenAmount,
+    /// The fee of a batch of pre-commits or of proofs.
+    pub commit_fee: TokenAmount,
+    /// The fee of making a miner.
+    pub create_miner_fee: TokenAmount,
+    /// The deposit of a pre-commit, for a sector of up to 32 GiB; twice that for 64 GiB.
+    pub sector_deposit: TokenAmount,
+    /// The pledge of a sector of up to 32 GiB; twice that for 64 GiB.
+    pub sector_pledge: TokenAmount,
+    /// The deposit of a new miner.
+    pub create_miner_deposit: TokenAmount,
+    /// What other messages leave to the sender of proofs of spacetime.
+    pub post_reserve: TokenAmount,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            post_fee: TokenAmount::from_fil(5),
+            commit_fee: TokenAmount::from_fil(5),
+            create_miner_fee: TokenAmount::from_fil(2),
+            sector_deposit: TokenAmount::from_fil(5),
+            sector_pledge: TokenAmount::from_fil(5),
+            create_miner_deposit: TokenAmount::from_fil(500),
+            post_reserve: TokenAmount::from_fil(1),
+        }
+    }
+}
+
+impl Limits {
+    /// What a message of this class may pay for its gas.
+    pub(super) const fn fee(&self, kind: CallKind) -> TokenAmount {
+        match kind {
+            CallKind::CreateMiner => self.create_miner_fee,
+            CallKind::PreCommit | CallKind::ProveCommit => self.commit_fee,
+            _ => self.post_fee,
+        }
+    }
+
+    /// An amount for one sector of this size. Sizes below 32 GiB are those of development networks, where the share of
+    /// a sector in the network says nothing.
+    pub(super) fn of_size(amount: TokenAmount, size: SectorSize) -> TokenAmount {
+        if size == SectorSize::GiB64 { amount + amount } else { amount }
+    }
+}
+
+/// Refuses what costs more than it may. `name` is that of the limit.
+pub(super) fn check(name: &'static str, asked: &ChainAmount, most: TokenAmount) -> Result<(), ChainError> {
+    if !asked.is_negative() && *asked <= in_chain(most) {
+        return Ok(());
+    }
+    Err(ChainError::new(ChainErrorKind::Rejected, "keep to limits")
+        .recover_by(Recovery::RETRY)
+        .with("limit", name)
+        .with("most", most)
+        .with("asked", asked)
+        .hint_with("wait for fees to fall, or raise the limit if the node is to be believed"))
+}
+
+pub(crate) fn in_chain(amount: TokenAmount) -> ChainAmount {
+    ChainAmount::from_atto(amount.atto())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn limits_hold_to_the_attofil() {
+        let most = TokenAmount::from_fil(5);
+        assert!(check("fee", &ChainAmount::from_whole(5), most).is_ok());
+        assert!(check("fee", &(ChainAmount::from_whole(5) + ChainAmount::from_atto(1)), most).is_err());
+        assert!(check("fee", &ChainAmount::from_atto(-1), most).is_err());
+        assert_eq!(Limits::of_size(most, SectorSize::GiB64), TokenAmount::from_fil(10));
+        assert_eq!(Limits::of_size(most, SectorSize::KiB2), most);
+    }
+}
