@@ -224,7 +224,7 @@ struct Text(String);
 
 impl Text {
     fn address(&self) -> Result<Address, RpcFault> {
-        parse_address(&self.0).map(|a| to_core(&a)).map_err(|e| invalid(e))
+        parse_address(&self.0).map(|a| to_core(&a)).map_err(invalid)
     }
 }
 
@@ -233,7 +233,7 @@ fn read<T: DeserializeOwned>(params: Params) -> Result<T, RpcFault> {
 }
 
 fn part<T: DeserializeOwned>(value: Value) -> Result<T, RpcFault> {
-    serde_json::from_value(value).map_err(|e| invalid(e))
+    serde_json::from_value(value).map_err(invalid)
 }
 
 fn answer<T: Serialize>(value: &T) -> Answer {

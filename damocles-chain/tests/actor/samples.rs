@@ -37,16 +37,16 @@ pub(crate) fn verified() -> PieceActivation {
 }
 
 pub(crate) fn pre_commit() -> Call {
-    let sector = PreCommit {
-        number: SectorNumber(1),
+    let sector = |number, comm_d| PreCommit {
+        number: SectorNumber(number),
         proof_type: SealProofType::of(SIZE),
         comm_r: CommR([7; 32]),
-        comm_d: None,
+        comm_d,
         ticket_epoch: Epoch(100),
         expiration: Epoch(1_000_000),
     };
-    let with_data = PreCommit { number: SectorNumber(300), comm_d: Some(CommD([8; 32])), ..sector.clone() };
-    Call::PreCommit(PreCommitBatch { miner: MINER, sectors: vec![sector, with_data] })
+    let sectors = vec![sector(1, None), sector(300, Some(CommD([8; 32])))];
+    Call::PreCommit(PreCommitBatch { miner: MINER, sectors })
 }
 
 pub(crate) fn prove_commit() -> ProveCommit {

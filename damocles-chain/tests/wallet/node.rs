@@ -57,7 +57,11 @@ async fn a_node_signs() {
         let server = node(key.clone(), Arc::clone(&old)).await;
         let node = NodeWallet::new(Arc::new(RpcClient::new(server.url.parse().unwrap()).unwrap()));
         let address: Address = text_of(&key.address()).parse().unwrap();
-        assert_eq!(node.addresses().await.unwrap(), [address.clone()], "only keys that can be signed with");
+        assert_eq!(
+            node.addresses().await.unwrap(),
+            std::slice::from_ref(&address),
+            "only keys that can be signed with"
+        );
         assert!(node.has(&address).await.unwrap());
 
         wallet.import(&hex::encode(key.to_lotus().as_slice())).unwrap();
