@@ -17,6 +17,10 @@ use tokio::net::{UnixListener, UnixStream};
 pub const CONTROL_PATH: &str = "/rpc/v0";
 /// A control call touches memory only.
 const CALL_TIMEOUT: Duration = Duration::from_secs(20);
+/// A daemon that is killed while it starts a child leaves its socket open in the child until that runs its program: it is
+/// looked at so often, with so long a pause, before the daemon is taken for a living one.
+const CLOSING_LOOKS: u32 = 20;
+const CLOSING_PAUSE: Duration = Duration::from_millis(50);
 /// The kernel's `sun_path`, with its closing zero.
 const LONGEST_PATH: usize = 107;
 
@@ -103,7 +107,15 @@ async fn clear(path: &Path) -> Result<(), ServerError> {
         }
         Ok(_) => {}
     }
-    match UnixStream::connect(path).await {
+    let mut connected = UnixStream::connect(path).await;
+    for _ in 0..CLOSING_LOOKS {
+        if connected.is_err() {
+            break;
+        }
+        tokio::time::sleep(CLOSING_PAUSE).await;
+        connected = UnixStream::connect(path).await;
+    }
+    match connected {
         Err(e) if e.kind() == io::ErrorKind::ConnectionRefused => match fs_err::remove_file(path) {
             Err(e) if e.kind() != io::ErrorKind::NotFound => {
                 Err(ServerError::Socket { path: path.to_owned(), source: e })
