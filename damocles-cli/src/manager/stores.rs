@@ -15,15 +15,27 @@ use std::{io, path::PathBuf, sync::Arc};
 pub(super) struct Stores(PersistStores);
 
 impl Stores {
-    /// Opens all of them.
+    /// Opens them. After a reboot with one dead disk, the replicas on the others are proven all the same.
     ///
     /// # Errors
     ///
-    /// One is not there: its disk may not be mounted.
+    /// None of them is there: their disks may not be mounted.
     pub(super) fn open(config: &ManagerConfig) -> Result<Self, Failure> {
-        let open = |s: &crate::config::manager::StoreSection| PersistStore::open(&s.path, Some(&s.name), s.read_only);
-        let stores = config.persist_stores.iter().map(open).collect::<Result<_, _>>()?;
-        Ok(Self(PersistStores::new(stores)?))
+        let (mut stores, mut missing) = (Vec::new(), None);
+        for section in &config.persist_stores {
+            match PersistStore::open(&section.path, Some(&section.name), section.read_only) {
+                Ok(store) => stores.push(store),
+                Err(error) => {
+                    let hint = "mount its disk and start the manager again: until then its replicas are not proven";
+                    tracing::error!(store = section.name, error = %error.chain(), hint, "a persist store is left out");
+                    missing.get_or_insert(error);
+                }
+            }
+        }
+        match missing {
+            Some(error) if stores.is_empty() => Err(error.into()),
+            _ => Ok(Self(PersistStores::new(stores)?)),
+        }
     }
 
     fn get(&self, name: &str) -> io::Result<&PersistStore> {
@@ -79,9 +91,31 @@ impl ReplicaSource for Replicas {
         };
         let Ok(store) = self.stores.get(&name) else {
             // One store that is gone must not cost the other sectors of the deadline.
-            tracing::warn!(%sector, store = name, "the replica is in a store that is not configured");
+            tracing::warn!(%sector, store = name, "the replica is in a store that is not open");
             return Ok(None);
         };
         Ok(Some(ReplicaPaths { sealed: store.sealed(sector), cache: store.cache(sector) }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Source, manager::StoreSection};
+
+    #[test]
+    fn one_missing_store_leaves_the_others() {
+        let dir = tempfile::tempdir().unwrap();
+        let there = dir.path().join("there");
+        PersistStore::init(&there, Some("there")).unwrap();
+        let section =
+            |name: &str| StoreSection { name: name.to_owned(), path: dir.path().join(name), read_only: false };
+        let text = "[chain]\nendpoint = \"http://h:1\"\n".to_owned();
+        let mut config = ManagerConfig::parse(&Source::of("manager.toml", text)).unwrap();
+        config.persist_stores = vec![section("gone"), section("there")];
+        assert_eq!(Stores::open(&config).unwrap().names(), ["there"]);
+        config.persist_stores = vec![section("gone")];
+        let failure = Stores::open(&config).unwrap_err();
+        assert!(format!("{:#}", failure.error).contains("gone"), "{:#}", failure.error);
     }
 }
