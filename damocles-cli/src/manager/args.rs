@@ -1,5 +1,6 @@
 //! The arguments of `damocles-manager`, as data.
 
+use super::wallet::args::WalletArgs;
 use crate::{
     frame::Global,
     supervised::Supervision,
@@ -44,6 +45,8 @@ pub enum ManagerCommand {
     /// Sectors and where they are
     #[command(subcommand)]
     Sectors(SectorsCommand),
+    /// Keys in one encrypted file, and signing for other machines
+    Wallet(WalletArgs),
     /// Do the tasks of one kind for the daemon that started this process
     #[command(hide = true)]
     Processor(ProcessorArgs),

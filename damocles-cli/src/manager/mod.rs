@@ -11,6 +11,7 @@ mod rpc;
 mod run;
 mod sectors;
 mod stores;
+pub mod wallet;
 
 use crate::{
     children,
@@ -49,6 +50,7 @@ fn dispatch(args: ManagerArgs, printer: Printer) -> Result<Exit, Failure> {
             printer.data(&frame::runtime()?.block_on(piece::add(&args.file, &home))?)?;
         }
         ManagerCommand::Sectors(command) => frame::runtime()?.block_on(sectors::run(command, &home, printer))?,
+        ManagerCommand::Wallet(args) => return wallet::run(&args, &home, printer),
         ManagerCommand::Processor(args) => children::serve(args)?,
         ManagerCommand::Worker(args) => worker::daemon(args, printer)?,
     }

@@ -1,0 +1,13 @@
+//! `wallet`: keys in one encrypted file, and signing for other machines.
+
+pub mod args;
+mod balance;
+mod command;
+mod keys;
+mod password;
+mod policy;
+mod remote;
+mod serve;
+mod sign;
+
+pub(super) use command::run;
