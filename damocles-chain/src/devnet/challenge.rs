@@ -67,6 +67,7 @@ impl Devnet {
         // Reads at a tipset see the state before it: with a tipset right below the target they see what the null rounds did.
         self.grow(target - 1)?;
         self.grow(target)?;
+        self.start_clock_anew();
         Ok(self.head())
     }
 

@@ -17,7 +17,7 @@ const MAX_TIPSETS: u64 = 16;
 
 impl Devnet {
     /// Mines until cancelled: the head's height is what it was, and an epoch for each that went by while the clock was not
-    /// paused. What a busy machine missed is made up for in turns: the last epochs that were missed get a tipset each, and
+    /// paused and the chain did not grow on command. What a busy machine missed is made up for in turns: the last epochs that were missed get a tipset each, and
     /// those before are null rounds, as on a network whose miners were away.
     ///
     /// # Errors
@@ -29,6 +29,7 @@ impl Devnet {
         let mut ticks = clock(duration).await;
         loop {
             let changed = tokio::select! {
+                biased;
                 () = cancel.cancelled() => return Ok(()),
                 changed = pace.changed() => changed.is_ok(),
                 _ = ticks.tick() => false,
@@ -50,6 +51,11 @@ impl Devnet {
                 .await
                 .map_err(|e| DevnetError::new(DevnetErrorKind::State, "mine a tipset").because(e))??;
         }
+    }
+
+    /// Forgets the time that went by until now: what the chain did on command in it was not missed.
+    pub(super) fn start_clock_anew(&self) {
+        self.pace.send_modify(|_| {});
     }
 
     /// Changes how long an epoch takes from now on.

@@ -48,6 +48,7 @@ impl Devnet {
             let _growing = self.growing.lock();
             self.grow(self.height() + 1)?;
         }
+        self.start_clock_anew();
         Ok(self.head())
     }
 

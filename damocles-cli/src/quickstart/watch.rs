@@ -68,11 +68,11 @@ impl Watch<'_> {
         let mut before: Option<(Epoch, SectorSet)> = None;
         let mut skips = 0;
         let mut idle_since: Option<Epoch> = None;
-        let mut reached = Epoch(0);
+        // News of earlier heads may still be on their way, and with them proofs of before.
+        let mut reached = known(self.chain.head().await)?.map_or(Epoch(0), |head| head.epoch);
         while let Some(change) = heads.next().await {
             let HeadChange::Apply(head) = change else { continue };
             if head.epoch < reached {
-                // It was on its way when the clock was moved on.
                 continue;
             }
             // Sectors stay in their deadlines, so only these are asked for from the second head on.
