@@ -56,6 +56,7 @@ pub(super) fn secret_line(prompt: &str, instead: &str) -> Result<Zeroizing<Strin
     ask_text(prompt, instead)
 }
 
+#[expect(clippy::disallowed_methods, reason = "the program reads its environment")]
 fn source(file: Option<&Path>, variable: Option<&str>) -> Result<Option<Password>, Failure> {
     if let Some(file) = file {
         return from_file(file).map(Some);
