@@ -210,7 +210,7 @@ mod tests {
         assert_eq!(error.kind(), SignerErrorKind::Refused);
 
         // Hashed well, and yet no message, or not the only form of one.
-        let mut long = meta.extra.clone();
+        let mut long = meta.extra;
         long.push(0);
         for extra in [b"rubbish".to_vec(), Vec::new(), long] {
             let cid = Cid::new_v1(DAG_CBOR, Code::Blake2b256.digest(&extra)).to_bytes();

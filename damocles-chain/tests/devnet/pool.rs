@@ -150,7 +150,8 @@ fn refusals_have_lotus_words() {
         change(&mut message);
         net.push(&net.owner, message).unwrap_err().to_string()
     };
-    let cases: [(fn(&mut fvm_shared::message::Message), &str); 7] = [
+    type Change = fn(&mut fvm_shared::message::Message);
+    let cases: [(Change, &str); 7] = [
         (|m| m.version = 1, "message not valid for block inclusion: 'Version' unsupported"),
         (
             |m| m.gas_premium = TokenAmount::from_atto(-1),

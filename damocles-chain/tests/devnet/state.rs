@@ -23,7 +23,7 @@ fn states_are_the_actors_own() {
     let actor = net.call("StateGetActor", json!([miner_text, []]));
     let state: miner::State = from_slice(&object(&net, &actor["Head"])).unwrap();
     let info: miner::MinerInfo = from_slice(&object(&net, &json!({"/": state.info.to_string()}))).unwrap();
-    assert_eq!(u64::from(info.sector_size as u64), 2048);
+    assert_eq!(info.sector_size as u64, 2048);
     let read = net.call("StateReadState", json!([miner_text, []]));
     assert_eq!((read["Code"].clone(), read["Balance"].clone()), (actor["Code"].clone(), actor["Balance"].clone()));
     assert_eq!(read["State"]["Info"], json!({"/": state.info.to_string()}));
