@@ -176,7 +176,8 @@ fn check_deadline(
     Ok(current)
 }
 
-fn verify(
+/// Whether a proof holds for these sectors.
+pub(super) fn verify(
     call: &Invocation<'_, '_>,
     challenge: ChainEpoch,
     infos: Vec<SectorOnChainInfo>,
