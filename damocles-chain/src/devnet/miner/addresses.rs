@@ -140,11 +140,7 @@ pub(super) fn change_multiaddrs(
 }
 
 /// Saves a miner's info, and the state with it.
-pub(super) fn save(
-    call: &mut Invocation<'_, '_>,
-    state: &mut State,
-    info: &MinerInfo,
-) -> Result<RawBytes, ActorError> {
+pub(super) fn save(call: &mut Invocation<'_, '_>, state: &mut State, info: &MinerInfo) -> Result<RawBytes, ActorError> {
     state.save_info(call.world.store, info).map_err(illegal_state("could not save miner info"))?;
     call.save(state)?;
     Ok(RawBytes::default())
@@ -176,7 +172,7 @@ pub(super) fn check_peer(policy: &Policy, peer: &[u8], addresses: &[BytesDe]) ->
 }
 
 /// The worker signs blocks, so it has to be a BLS account.
-pub(super) fn resolve_worker(world: &World<'_>, address: &Address) -> Result<ActorID, ActorError> {
+pub(in crate::devnet) fn resolve_worker(world: &World<'_>, address: &Address) -> Result<ActorID, ActorError> {
     let id = world
         .resolve(address)?
         .ok_or_else(|| actor_error_v18!(illegal_argument, "unable to resolve worker address {}", address))?;

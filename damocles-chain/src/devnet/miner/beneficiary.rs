@@ -18,14 +18,12 @@ pub(super) fn get(call: &Invocation<'_, '_>) -> Result<RawBytes, ActorError> {
 }
 
 /// The owner proposes; the beneficiary and the nominee approve by saying the same.
-pub(super) fn change(
-    call: &mut Invocation<'_, '_>,
-    params: ChangeBeneficiaryParams,
-) -> Result<RawBytes, ActorError> {
+pub(super) fn change(call: &mut Invocation<'_, '_>, params: ChangeBeneficiaryParams) -> Result<RawBytes, ActorError> {
     let caller = Address::new_id(call.caller);
-    let nominee = call.world.resolve(&params.new_beneficiary)?.map(Address::new_id).ok_or_else(|| {
-        actor_error_v18!(illegal_argument, "unable to resolve address: {}", params.new_beneficiary)
-    })?;
+    let nominee =
+        call.world.resolve(&params.new_beneficiary)?.map(Address::new_id).ok_or_else(|| {
+            actor_error_v18!(illegal_argument, "unable to resolve address: {}", params.new_beneficiary)
+        })?;
     let mut state = call.state()?;
     let mut info = call.info(&state)?;
     if caller == info.owner {
@@ -46,11 +44,7 @@ fn propose(
     let quota = &params.new_quota;
     if nominee != info.owner {
         if !quota.is_positive() {
-            return Err(actor_error_v18!(
-                illegal_argument,
-                "beneficial quota {} must bigger than zero",
-                quota
-            ));
+            return Err(actor_error_v18!(illegal_argument, "beneficial quota {} must bigger than zero", quota));
         }
     } else if !quota.is_zero() {
         return Err(actor_error_v18!(illegal_argument, "owner beneficial quota {} must be zero", quota));

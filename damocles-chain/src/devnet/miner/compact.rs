@@ -60,9 +60,7 @@ pub(super) fn partitions(
         .map_err(illegal_state("failed to remove partitions"))?;
     sectors.delete_sectors(&dead)?;
     state.sectors = sectors.amt.flush().map_err(illegal_array("failed to save sectors after compaction"))?;
-    deadlines
-        .update_deadline(policy, store, index, &deadline)
-        .map_err(illegal_state("failed to update deadline"))?;
+    deadlines.update_deadline(policy, store, index, &deadline).map_err(illegal_state("failed to update deadline"))?;
     state.save_deadlines(store, deadlines).map_err(illegal_state("failed to save deadlines"))?;
     if deadline.daily_fee != daily_fee {
         return Err(actor_error_v18!(illegal_state, "unexpected daily fee change during partition compaction"));
@@ -79,11 +77,7 @@ pub(super) fn numbers(
     let mask = params.mask_sector_numbers;
     let last = mask.last().ok_or_else(|| actor_error_v18!(illegal_argument, "invalid mask bitfield"))?;
     if last > MAX_SECTOR_NUMBER {
-        return Err(actor_error_v18!(
-            illegal_argument,
-            "masked sector number {} exceeded max sector number",
-            last
-        ));
+        return Err(actor_error_v18!(illegal_argument, "masked sector number {} exceeded max sector number", last));
     }
     let mut state = call.state()?;
     let info = call.info(&state)?;

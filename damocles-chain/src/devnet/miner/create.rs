@@ -17,12 +17,7 @@ use fil_actors_shared::{
     v18::{ActorError, STORAGE_POWER_ACTOR_ID, runtime::Policy},
 };
 use fvm_ipld_encoding::{RawBytes, to_vec};
-use fvm_shared::{
-    ActorID,
-    address::Address,
-    clock::ChainEpoch,
-    econ::TokenAmount,
-};
+use fvm_shared::{ActorID, address::Address, clock::ChainEpoch, econ::TokenAmount};
 
 /// Makes a miner. `origin` is the caller's key address and nonce: they name the new actor.
 pub(in crate::devnet) fn create(
@@ -84,7 +79,11 @@ pub(in crate::devnet) fn create(
 }
 
 /// Where in its proving period a new miner stands: spread over miners by a hash.
-fn first_period(policy: &Policy, miner: ActorID, epoch: ChainEpoch) -> Result<(ChainEpoch, u64), ActorError> {
+pub(in crate::devnet) fn first_period(
+    policy: &Policy,
+    miner: ActorID,
+    epoch: ChainEpoch,
+) -> Result<(ChainEpoch, u64), ActorError> {
     let mut seed = to_vec(&Address::new_id(miner)).map_err(|e| actor_error_v18!(serialization, "{}", e))?;
     seed.extend_from_slice(&epoch.to_be_bytes());
     let digest = blake2b(&seed);

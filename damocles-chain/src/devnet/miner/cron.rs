@@ -6,9 +6,7 @@ use super::{
     monies, terminate,
 };
 use crate::devnet::power::{self, Economy};
-use fil_actor_miner_state::v18::{
-    CRON_EVENT_PROCESS_EARLY_TERMINATIONS, CRON_EVENT_PROVING_DEADLINE, CronEvent,
-};
+use fil_actor_miner_state::v18::{CRON_EVENT_PROCESS_EARLY_TERMINATIONS, CRON_EVENT_PROVING_DEADLINE, CronEvent};
 use fil_actors_shared::v18::ActorError;
 use fvm_shared::econ::TokenAmount;
 

@@ -6,17 +6,13 @@ use super::{
 };
 use crate::devnet::power::{self, Economy};
 use fil_actor_miner_state::v18::{
-    DeadlineInfo, DisputeWindowedPoStParams, PowerPair, Sectors, State,
-    deadline_available_for_optimistic_post_dispute, new_deadline_info, pledge_penalty_for_invalid_windowpost,
-    quant_spec_for_deadline, reward_for_disputed_window_post,
+    DeadlineInfo, DisputeWindowedPoStParams, PowerPair, Sectors, State, deadline_available_for_optimistic_post_dispute,
+    new_deadline_info, pledge_penalty_for_invalid_windowpost, quant_spec_for_deadline, reward_for_disputed_window_post,
 };
 use fil_actors_shared::{actor_error_v18, v18::ActorError};
 use fvm_ipld_encoding::RawBytes;
 
-pub(super) fn post(
-    call: &mut Invocation<'_, '_>,
-    params: DisputeWindowedPoStParams,
-) -> Result<RawBytes, ActorError> {
+pub(super) fn post(call: &mut Invocation<'_, '_>, params: DisputeWindowedPoStParams) -> Result<RawBytes, ActorError> {
     let (policy, epoch, store) = (call.world.policy, call.world.epoch, call.world.store);
     if params.deadline >= policy.wpost_period_deadlines {
         return Err(actor_error_v18!(

@@ -65,10 +65,7 @@ pub(super) fn sectors(
 }
 
 /// By deadline, each in the order of the declarations.
-fn collect(
-    policy: &Policy,
-    declared: Vec<ExpirationExtension2>,
-) -> Result<BTreeMap<u64, Vec<Extension>>, ActorError> {
+fn collect(policy: &Policy, declared: Vec<ExpirationExtension2>) -> Result<BTreeMap<u64, Vec<Extension>>, ActorError> {
     let mut wanted: BTreeMap<u64, Vec<Extension>> = BTreeMap::new();
     for declaration in declared {
         if declaration.deadline >= policy.wpost_period_deadlines {
@@ -111,8 +108,7 @@ fn extend<'s>(
     (index, extensions): (u64, Vec<Extension>),
 ) -> Result<(PowerPair, TokenAmount), ActorError> {
     let (policy, store) = (call.world.policy, call.world.store);
-    let mut partitions =
-        deadline.partitions_amt(store).map_err(illegal_state("failed to load partitions"))?;
+    let mut partitions = deadline.partitions_amt(store).map_err(illegal_state("failed to load partitions"))?;
     let quant = state.quant_spec_for_deadline(policy, index);
     let mut power = PowerPair::zero();
     let mut pledge = TokenAmount::zero();

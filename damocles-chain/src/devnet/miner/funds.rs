@@ -9,13 +9,9 @@ use fil_actor_miner_state::v18::{WithdrawBalanceParams, WithdrawBalanceReturn, l
 use fil_actors_shared::{actor_error_v18, v18::ActorError};
 use fvm_ipld_encoding::RawBytes;
 use fvm_shared::econ::TokenAmount;
-use num_traits::Zero;
 
 /// Pays what is free to the beneficiary, as far as it was asked for and the quota goes.
-pub(super) fn withdraw(
-    call: &mut Invocation<'_, '_>,
-    params: WithdrawBalanceParams,
-) -> Result<RawBytes, ActorError> {
+pub(super) fn withdraw(call: &mut Invocation<'_, '_>, params: WithdrawBalanceParams) -> Result<RawBytes, ActorError> {
     let asked = params.amount_requested;
     if asked.is_negative() {
         return Err(actor_error_v18!(illegal_argument, "negative fund requested for withdrawal: {}", asked));

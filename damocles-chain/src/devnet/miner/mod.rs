@@ -21,7 +21,8 @@ mod seal;
 mod terminate;
 mod update;
 
-pub(super) use create::create;
+pub(super) use addresses::resolve_worker;
+pub(super) use create::{create, first_period};
 pub(super) use cron::on_deferred_cron;
 pub(super) use funds::reward;
 pub(super) use invocation::Invocation;

@@ -68,17 +68,10 @@ fn check(
         return Err(actor_error_v18!(illegal_argument, "proving deadline index {} invalid", index));
     }
     if !deadline_is_mutable(policy, state.current_proving_period_start(policy, epoch), index, epoch) {
-        return Err(actor_error_v18!(
-            forbidden,
-            "proving deadline {} must not be the current or next deadline",
-            index
-        ));
+        return Err(actor_error_v18!(forbidden, "proving deadline {} must not be the current or next deadline", index));
     }
     if epoch <= info.consensus_fault_elapsed {
-        return Err(actor_error_v18!(
-            forbidden,
-            "ProveCommitSectorsNI not allowed during active consensus fault"
-        ));
+        return Err(actor_error_v18!(forbidden, "ProveCommitSectorsNI not allowed during active consensus fault"));
     }
     if !can_prove_commit_ni_seal_proof(policy, params.seal_proof_type) {
         return Err(actor_error_v18!(illegal_argument, "unsupported seal proof type {:?}", params.seal_proof_type));

@@ -130,12 +130,9 @@ fn check_params(
         .proof_size()
         .map_err(|e| actor_error_v18!(illegal_state, "failed to determine max proof size: {}", e))?;
     match params.sector_proofs.iter().find(|proof| proof.len() > longest) {
-        Some(proof) => Err(actor_error_v18!(
-            illegal_argument,
-            "sector proof size {} exceeds max {}",
-            proof.len(),
-            longest
-        )),
+        Some(proof) => {
+            Err(actor_error_v18!(illegal_argument, "sector proof size {} exceeds max {}", proof.len(), longest))
+        }
         None => Ok(()),
     }
 }

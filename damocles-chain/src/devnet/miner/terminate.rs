@@ -14,10 +14,7 @@ use fil_actors_shared::{actor_error_v18, v18::ActorError};
 use fvm_ipld_encoding::RawBytes;
 use fvm_shared::econ::TokenAmount;
 
-pub(super) fn sectors(
-    call: &mut Invocation<'_, '_>,
-    params: TerminateSectorsParams,
-) -> Result<RawBytes, ActorError> {
+pub(super) fn sectors(call: &mut Invocation<'_, '_>, params: TerminateSectorsParams) -> Result<RawBytes, ActorError> {
     let (policy, epoch, store) = (call.world.policy, call.world.epoch, call.world.store);
     let terminations = params.terminations.into_iter().map(|t| (t.deadline, t.partition, t.sectors));
     let mut wanted = faults::collect(policy, terminations)?;
@@ -31,11 +28,7 @@ pub(super) fn sectors(
     for (index, partitions) in wanted.iter() {
         let period = state.current_proving_period_start(policy, epoch);
         if !deadline_is_mutable(policy, period, index, epoch) {
-            return Err(actor_error_v18!(
-                illegal_argument,
-                "cannot terminate sectors in immutable deadline {}",
-                index
-            ));
+            return Err(actor_error_v18!(illegal_argument, "cannot terminate sectors in immutable deadline {}", index));
         }
         let quant = state.quant_spec_for_deadline(policy, index);
         let mut deadline = deadlines.load_deadline(store, index)?;

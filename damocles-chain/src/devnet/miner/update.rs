@@ -142,7 +142,10 @@ fn check(
         return Err(wrong(&format!("update proof is too large ({})", proof.len())));
     }
     if manifest.deadline >= policy.wpost_period_deadlines {
-        return Err(wrong(&format!("deadline {} not in range 0..{}", manifest.deadline, policy.wpost_period_deadlines)));
+        return Err(wrong(&format!(
+            "deadline {} not in range 0..{}",
+            manifest.deadline, policy.wpost_period_deadlines
+        )));
     }
     if !is_sealed_sector(&manifest.new_sealed_cid) {
         return Err(wrong(&format!("new sealed CID had wrong prefix {}", manifest.new_sealed_cid)));
@@ -255,9 +258,7 @@ fn activate<'s>(
             updated.push(new);
         }
         deadline.partitions = partitions.flush().map_err(illegal_array("failed to save partitions"))?;
-        deadlines
-            .update_deadline(policy, store, index, &deadline)
-            .map_err(illegal_state("failed to save deadline"))?;
+        deadlines.update_deadline(policy, store, index, &deadline).map_err(illegal_state("failed to save deadline"))?;
     }
     sectors.store(updated).map_err(illegal_state("failed to update sector infos"))?;
     state.sectors = sectors.amt.flush().map_err(illegal_array("failed to save sectors"))?;
@@ -273,12 +274,7 @@ fn activate<'s>(
 }
 
 /// A sector with its new data.
-fn renewed(
-    call: &Invocation<'_, '_>,
-    economy: &Economy,
-    candidate: &Candidate,
-    size: SectorSize,
-) -> SectorOnChainInfo {
+fn renewed(call: &Invocation<'_, '_>, economy: &Economy, candidate: &Candidate, size: SectorSize) -> SectorOnChainInfo {
     let (policy, epoch) = (call.world.policy, call.world.epoch);
     let Candidate { manifest, sector, .. } = candidate;
     let mut new = sector.clone();

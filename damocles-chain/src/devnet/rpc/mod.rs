@@ -105,6 +105,7 @@ const ADMIN: &[(&str, Handler)] = &[
     ("Devnet.Faults", admin::faults),
     ("Devnet.BaseFee", admin::base_fee),
     ("Devnet.Pace", admin::pace),
+    ("Devnet.NetworkVersion", admin::network_version),
     ("Devnet.Snapshot", admin::snapshot),
 ];
 
