@@ -14,6 +14,7 @@ mod admission;
 mod block;
 mod chain;
 mod challenge;
+mod check;
 mod clock;
 mod config;
 mod error;
@@ -36,6 +37,7 @@ mod signed;
 mod store;
 mod vm;
 
+pub use check::Checker;
 pub use config::{DevnetConfig, FIRST_HEIGHT, NETWORK_VERSION, PoolLimits, PreSealed};
 pub use error::{DevnetError, DevnetErrorKind};
 pub use fork::{ForkPlan, Forked, MessageFate};

@@ -198,6 +198,11 @@ pub(super) fn advance_to(devnet: &Devnet, args: &Args) -> Result<Value, RpcFault
     Ok(json!(devnet.advance_to(args.get(0)?)?.epoch.0))
 }
 
+/// Checks the state after the head; answers with what is wrong with it, which is nothing unless the devnet has a defect.
+pub(super) fn check(devnet: &Devnet, _: &Args) -> Result<Value, RpcFault> {
+    Ok(json!(devnet.check()?))
+}
+
 pub(super) fn pause(devnet: &Devnet, _: &Args) -> Result<Value, RpcFault> {
     devnet.pause();
     Ok(json!(devnet.head().epoch.0))
