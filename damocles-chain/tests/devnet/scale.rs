@@ -24,7 +24,7 @@ fn a_hundred_miners_of_a_thousand_sectors_keep_their_power() {
     let miners = owners.iter().map(|owner| PreSealed {
         owner: owner.address(),
         worker: worker.address(),
-        proof_type: SealProofType::of(SectorSize::GiB32),
+        proof_type: SealProofType::of(SectorSize::KiB2),
         sectors: SECTORS,
         lifetime: 365 * 2880,
         balance: fil(1000),
@@ -50,7 +50,7 @@ fn a_hundred_miners_of_a_thousand_sectors_keep_their_power() {
             if sim.window(first + n) != 3 {
                 continue;
             }
-            for params in sim.posts(first + n, PoStProofType::window(SectorSize::GiB32), &mut |_| false) {
+            for params in sim.posts(first + n, PoStProofType::window(SectorSize::KiB2), &mut |_| false) {
                 sim.push(1001 + n, first + n, 5, &params, TokenAmount::default()).unwrap();
                 proofs += 1;
             }
@@ -64,7 +64,7 @@ fn a_hundred_miners_of_a_thousand_sectors_keep_their_power() {
         1000.0 / took.as_secs_f64()
     );
     let powers: Vec<u64> = (first..first + u64::from(MINERS)).map(|id| sim.power(id)).collect();
-    let least = powers.iter().min().unwrap() / (32 << 30);
+    let least = powers.iter().min().unwrap() / 2048;
     assert!((300..SECTORS).contains(&least), "a third of a period is proven: {least}");
     let faults = sim.call("StateMinerFaults", serde_json::json!([format!("t0{first}"), []]));
     assert_eq!(faults, serde_json::json!([0]), "no proof was missed");
