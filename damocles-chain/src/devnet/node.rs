@@ -121,7 +121,7 @@ impl Devnet {
         config.check()?;
         let oracle = Oracle::new(config.genesis_seed);
         let policy = config.policy.policy();
-        let chain = match replay(&config, &entries)? {
+        let mut chain = match replay(&config, &entries)? {
             Some(mut chain) => {
                 let head = chain.head();
                 chain.actors = Arc::new(load_actors(&store, &head.state).map_err(state_error)?);
@@ -129,6 +129,7 @@ impl Devnet {
             }
             None => found(&config, &store, &oracle, &policy, verifier.as_ref())?,
         };
+        chain.scheduled = config.upgrades.iter().copied().collect();
         let pace = watch::Sender::new(config.epoch_duration.max(SHORTEST));
         let devnet = Self {
             config,

@@ -403,7 +403,7 @@ fn all_funds(sim: &Sim) -> TokenAmount {
     (0..1100).map(|id| sim.balance(id)).sum()
 }
 
-fn run(seed: u64, epochs: i64) -> BTreeMap<u64, (u64, u64)> {
+fn run(seed: u64, epochs: i64) -> (BTreeMap<u64, (u64, u64)>, String) {
     let mut run = Run::new(seed);
     let mut checker = Checker::default();
     let funds = all_funds(&run.sim);
@@ -416,8 +416,8 @@ fn run(seed: u64, epochs: i64) -> BTreeMap<u64, (u64, u64)> {
     run.settle(0);
     assert_eq!(all_funds(&run.sim), funds, "seed {seed}");
     let power: Vec<u64> = run.miners.iter().map(|id| run.sim.power(*id)).collect();
-    println!("seed {seed}: {} forks, {} null rounds, power {power:?}, {:?}", run.forks, run.null_rounds, run.counts);
-    run.counts
+    let summary = format!("{} forks, {} null rounds, power {power:?}, {:?}", run.forks, run.null_rounds, run.counts);
+    (run.counts, summary)
 }
 
 /// Every method is called and does what it does, and every one that can is refused too.
@@ -425,7 +425,9 @@ fn run(seed: u64, epochs: i64) -> BTreeMap<u64, (u64, u64)> {
 fn the_books_agree_after_every_epoch() {
     let mut counts: BTreeMap<u64, (u64, u64)> = BTreeMap::new();
     for seed in [1, 2, 3] {
-        for (method, (good, bad)) in run(seed, 2000) {
+        let (calls, summary) = run(seed, 2000);
+        println!("seed {seed}: {summary}");
+        for (method, (good, bad)) in calls {
             let count = counts.entry(method).or_default();
             count.0 += good;
             count.1 += bad;

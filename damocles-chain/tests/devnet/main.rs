@@ -14,5 +14,6 @@ mod pool;
 mod restart;
 mod rpc;
 mod scale;
+mod sealing;
 mod sim;
 mod state;

@@ -74,6 +74,12 @@ fn addresses_change_as_the_owner_says() {
     sim.good(OTHER, miner, 18, &addresses(vec![vec![4, 127, 0, 0, 1, 6, 1, 2]]), none());
     let info = sim.info(miner);
     assert_eq!((info.peer_id.len(), info.multi_address.len()), (38, 1));
+    let told = |sim: &Sim| sim.call("StateMinerInfo", json!([format!("t0{miner}"), []]));
+    assert!(told(&sim)["PeerId"].is_null(), "38 threes are no multihash");
+    let mut key = vec![0, 36, 8, 1, 18, 32];
+    key.extend([0; 32]);
+    sim.good(OTHER, miner, 4, &ChangePeerIDParams { new_id: key }, none());
+    assert_eq!(told(&sim)["PeerId"], "12D3KooW9pNAk8aiBuGVQtWRdbkLmo5qVL3e2h5UxbN2Nz9ttwiw");
     sim.check();
 }
 
@@ -110,6 +116,11 @@ fn a_beneficiary_gets_what_its_quota_allows() {
     let asked: GetBeneficiaryReturn =
         sim.good(WORKER, miner, 31, &(), none()).receipt.return_data.deserialize().unwrap();
     assert!(asked.proposed.is_some_and(|p| p.approved_by_beneficiary && !p.approved_by_nominee));
+    let told = sim.call("StateMinerInfo", json!([format!("t0{miner}"), []]))["PendingBeneficiaryTerm"].clone();
+    assert_eq!(
+        (told["NewQuota"].clone(), told["ApprovedByNominee"].clone()),
+        (json!(fil(5).atto().to_string()), json!(false))
+    );
     sim.good(OTHER, miner, 30, &to(OTHER, 5, 9000), none());
     assert_eq!(sim.info(miner).beneficiary, Address::new_id(OTHER));
 
