@@ -372,6 +372,7 @@ impl Devnet {
             ticket_at,
             epoch,
             actors: actors.clone(),
+            undo: None,
         }
     }
 }
@@ -454,6 +455,7 @@ fn found(
         ticket_at: &ticket_at,
         epoch: 0,
         actors: Actors::new(),
+        undo: None,
     };
     genesis::build(&mut world, &config.network_name, &config.fund).map_err(state_error)?;
     let state = world.flush(None).map_err(state_error)?;
