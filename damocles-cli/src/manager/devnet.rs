@@ -29,7 +29,9 @@ async fn serve(args: &DevnetArgs, home: &Path, printer: Printer) -> Result<(), F
     let shutdown = signals::install().context("listen for signals")?;
     let server = Server::bind(args.listen).await?;
     if !verifier::is_fake(&args.network) {
-        parameters::ensure(SectorSize::KiB2, &Progress::new(printer.is_quiet()), shutdown.drain.clone()).await?;
+        let progress = Progress::new(printer.is_quiet());
+        parameters::ensure(SectorSize::KiB2, &progress, shutdown.drain.clone()).await?;
+        parameters::ensure_for_devnet(SectorSize::KiB2, &progress, shutdown.drain.clone()).await?;
     }
     let devnet = open(args, home)?;
     let address = server.address();
