@@ -31,7 +31,9 @@ async fn serve(args: &DevnetArgs, home: &Path, printer: Printer) -> Result<(), F
     let config = config(args)?;
     let network = config.network_name.clone();
     if !verifier::is_fake(&network) {
-        parameters::ensure(SectorSize::KiB2, &Progress::new(printer.is_quiet()), shutdown.drain.clone()).await?;
+        let progress = Progress::new(printer.is_quiet());
+        parameters::ensure(SectorSize::KiB2, &progress, shutdown.drain.clone()).await?;
+        parameters::ensure_for_devnet(SectorSize::KiB2, &progress, shutdown.drain.clone()).await?;
     }
     fs_err::create_dir_all(home)?;
     let devnet = Devnet::open(config, verifier::for_network(&network), home)?;
