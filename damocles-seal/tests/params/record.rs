@@ -340,7 +340,7 @@ fn an_update() {
     fs::create_dir(&cache).unwrap();
     let (old, old_cache) = (key.at("sealed"), key.at("cache"));
     let config = SectorUpdateConfig::from_porep_config(&UPDATE.as_v1_config());
-    let encoded = encode_into::<Tree>(&config, &replica, &cache, &old, &old_cache, &staged, &[piece.into()]).unwrap();
+    let encoded = encode_into::<Tree>(&config, &replica, &cache, &old, &old_cache, &staged, &[piece]).unwrap();
     let statement = UpdateStatement {
         sector_size: SIZE,
         old_comm_r: comm_r,

@@ -15,6 +15,8 @@ const PROOFS_AT: usize = 5 * 288 + 48;
 /// The most bytes that the actor takes.
 const MAX_AGGREGATE: usize = 81_960;
 
+/// A change of a statement, with its name.
+type Change<S> = (&'static str, fn(&mut S));
 type Verify<S> = fn(&Groth16Verifier, &S, &[u8]) -> Result<bool, VerifyError>;
 
 /// Asserts that a proof proves its statement, and that no other bytes prove it.
@@ -64,7 +66,7 @@ fn noise(len: usize) -> Vec<u8> {
 
 /// Asserts that a proof proves none of these statements.
 #[track_caller]
-fn no_other_statement<S: Clone>(verify: Verify<S>, statement: &S, proof: &[u8], changes: &[(&str, fn(&mut S))]) {
+fn no_other_statement<S: Clone>(verify: Verify<S>, statement: &S, proof: &[u8], changes: &[Change<S>]) {
     for (what, change) in changes {
         let mut other = statement.clone();
         change(&mut other);
