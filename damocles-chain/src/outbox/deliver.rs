@@ -47,16 +47,32 @@ impl Outbox {
             }
         };
         let (ran, waiting): (Vec<_>, Vec<_>) = rows.into_iter().partition(|row| row.nonce() < account.nonce);
+        let may_send = self.may_send(head, &waiting, &mut notes).await;
+        let mut went = may_send;
         // A pool answers faster than a search, and a nonce that is never filled stops all that follow.
-        let mut went = self.keep_in_pool(lane, head, &account, &waiting, &mut notes).await;
+        if may_send == Went::Well {
+            went = went.max(self.keep_in_pool(lane, head, &account, &waiting, &mut notes).await);
+        }
         if went != Went::Away {
             went = went.max(self.find(lane, head, sender, ran, &mut notes).await);
         }
-        if went != Went::Away {
+        if went != Went::Away && may_send == Went::Well {
             went = went.max(self.reprice(lane, head, &account, &waiting, &mut notes).await);
         }
         self.note(notes).await;
         went
+    }
+
+    /// Whether messages may leave at all.
+    async fn may_send(&self, head: &TipsetRef, rows: &[InFlight], notes: &mut Notes) -> Went {
+        if rows.is_empty() {
+            return Went::Well;
+        }
+        let Err(e) = self.check_network(head).await else { return Went::Well };
+        for row in rows {
+            notes.take(&row.key, OutboxState::Signed, row.error.as_deref(), Some(&e));
+        }
+        Went::of(&e)
     }
 
     /// Sees to it that messages are in the node's pool.
@@ -69,12 +85,6 @@ impl Outbox {
         notes: &mut Notes,
     ) -> Went {
         let Some(first) = rows.first() else { return Went::Well };
-        if let Err(e) = self.check_network(head).await {
-            for row in rows {
-                notes.take(&row.key, OutboxState::Signed, row.error.as_deref(), Some(&e));
-            }
-            return Went::of(&e);
-        }
         let new: Vec<&InFlight> = rows.iter().filter(|row| !lane.knows(&row.key)).collect();
         let look = new.len() > FEW || lane.pooled_long_ago(&first.key, head.epoch.0) || lane.was_shaken();
         let mut went = Went::Well;

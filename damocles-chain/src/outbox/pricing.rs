@@ -151,7 +151,7 @@ mod tests {
         assert!(first(&capped, &atto(111), &said).is_err());
         let generous = FeePolicy { gas_over_estimation: Ratio::thousandths(1500).unwrap(), ..policy() };
         assert_eq!(first(&generous, &atto(1), &said).unwrap().limit, 1500);
-        assert_eq!(grown(&atto(1_000_000), 20), atto(10_545_103), "1.125^20 is 10.545");
+        assert_eq!(grown(&atto(1_000_000), 20), atto(10_545_125), "1.125^20 is 10.545, and each epoch rounds up");
     }
 
     #[test]

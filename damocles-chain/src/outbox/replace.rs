@@ -116,7 +116,7 @@ impl Outbox {
     /// Whether it is the message's own price that keeps it from landing, and not the message before it.
     fn is_at_fault(&self, account: &Account, row: &InFlight, market: &Market) -> bool {
         let message = &row.version.signed.message;
-        row.nonce() == account.nonce || message.gas_fee_cap < &market.base_fee + least_premium(&TokenAmount::default())
+        row.nonce() == account.nonce || message.gas_fee_cap < market.base_fee
     }
 
     async fn market(&self, head: &TipsetRef, row: &InFlight) -> Result<Market, ChainError> {

@@ -74,7 +74,7 @@ impl Outbox {
                 Ok(desk) => desk,
                 Err(e) => {
                     let mut notes = Notes::default();
-                    for row in rows.iter().take(1) {
+                    for row in &rows {
                         notes.take(&row.key, OutboxState::Recorded, row.error.as_deref(), Some(&e));
                     }
                     self.note(notes).await;

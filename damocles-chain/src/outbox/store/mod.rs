@@ -9,6 +9,9 @@ mod write;
 pub(crate) use rows::{InFlight, Landing, Purpose, Recorded, Row, Signing, Version};
 pub(crate) use write::CANCELLED;
 
+#[cfg(test)]
+pub(crate) use migrations::old as old_tables;
+
 use crate::lotus_json::text_of;
 use damocles_core::{
     BoxError,

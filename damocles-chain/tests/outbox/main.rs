@@ -1,0 +1,18 @@
+//! The outbox in SQLite over HTTP and WebSocket against a devnet that misbehaves.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a helper that fails ends its test, which is what a test is for"
+)]
+
+#[cfg(feature = "devnet")]
+mod boundary;
+#[cfg(feature = "devnet")]
+mod checks;
+#[cfg(feature = "devnet")]
+mod home;
+#[cfg(feature = "devnet")]
+mod hostile;
+#[cfg(feature = "devnet")]
+mod server;
