@@ -10,7 +10,7 @@ use super::{
     sign::closes,
     store::{Landing, Purpose, Version},
 };
-use crate::lotus_json::text_of;
+use crate::{lotus_json::text_of, rpc::RpcError};
 use damocles_core::{
     MessageEvent,
     chain::{CallKind, ChainError, ChainErrorKind, SubmitKey, TipsetRef},
@@ -69,7 +69,7 @@ impl Outbox {
             return Went::Well;
         }
         let Err(e) = self.check_network(head).await else { return Went::Well };
-        for row in rows {
+        for row in rows.iter().take(how_many(&e)) {
             notes.take(&row.key, OutboxState::Signed, row.error.as_deref(), Some(&e));
         }
         Went::of(&e)
@@ -87,20 +87,10 @@ impl Outbox {
         let Some(first) = rows.first() else { return Went::Well };
         let new: Vec<&InFlight> = rows.iter().filter(|row| !lane.knows(&row.key)).collect();
         let look = new.len() > FEW || lane.pooled_long_ago(&first.key, head.epoch.0) || lane.was_shaken();
-        let mut went = Went::Well;
-        let mut missing = new;
+        let (mut went, mut missing) = (Went::Well, new);
         if look {
-            match self.node.pooled(&first.version.signed.message.from).await {
-                Ok(pooled) => {
-                    let is_there = |row: &InFlight| {
-                        pooled.get(&row.nonce()).is_some_and(|cid| cid.is_none_or(|cid| cid == row.version.cid))
-                    };
-                    for row in rows.iter().filter(|row| is_there(row)) {
-                        lane.pooled(&row.key, head.epoch.0);
-                    }
-                    missing = rows.iter().filter(|row| !is_there(row)).collect();
-                    went = self.check_gap(account, rows, &pooled.into_keys().collect(), notes).await;
-                }
+            match self.not_in_pool(lane, head, account, rows, notes).await {
+                Ok((not_there, how)) => (missing, went) = (not_there, how),
                 Err(e) if Went::of(&e) == Went::Away => {
                     notes.take(&first.key, OutboxState::Signed, first.error.as_deref(), Some(&e));
                     return Went::Away;
@@ -112,6 +102,38 @@ impl Outbox {
         missing.sort_by_key(|row| row.kind() != Some(CallKind::PoSt));
         let missing: Vec<_> = missing.into_iter().map(|row| (&row.key, &row.version, row.error.as_deref())).collect();
         went.max(self.push(lane, head, &missing, notes).await)
+    }
+
+    /// The messages that are not in the node's pool.
+    async fn not_in_pool<'r>(
+        &self,
+        lane: &Lane,
+        head: &TipsetRef,
+        account: &Account,
+        rows: &'r [InFlight],
+        notes: &mut Notes,
+    ) -> Result<(Vec<&'r InFlight>, Went), ChainError> {
+        let Some(last) = rows.last() else { return Ok((Vec::new(), Went::Well)) };
+        let sender = &last.version.signed.message.from;
+        // The nonce after those that wait without a gap says in a word what the whole pool says in megabytes. Which of
+        // several messages of a call is there it does not say.
+        if self.node.next_nonce(sender).await? > last.nonce() {
+            let (doubtful, there): (Vec<_>, Vec<_>) =
+                rows.iter().partition(|row| !row.older.is_empty() && !lane.knows(&row.key));
+            for row in there {
+                lane.pooled(&row.key, head.epoch.0);
+            }
+            return Ok((doubtful, Went::Well));
+        }
+        let pooled = self.node.pooled(sender).await?;
+        let is_there =
+            |row: &&InFlight| pooled.get(&row.nonce()).is_some_and(|cid| cid.is_none_or(|cid| cid == row.version.cid));
+        let (there, missing): (Vec<_>, Vec<_>) = rows.iter().partition(is_there);
+        for row in there {
+            lane.pooled(&row.key, head.epoch.0);
+        }
+        let went = self.check_gap(account, rows, &pooled.into_keys().collect(), notes).await;
+        Ok((missing, went))
     }
 
     /// Pushes messages, each with what was said of it last.
@@ -139,6 +161,8 @@ impl Outbox {
                         notes.take(key, OutboxState::Signed, *now, None);
                     }
                 }
+                // That the node is away is said once.
+                Err(e) if went == Went::Away && Went::of(&e) == Went::Away => {}
                 Err(e) => {
                     notes.take(key, OutboxState::Signed, *now, Some(&e));
                     went = went.max(Went::of(&e));
@@ -350,6 +374,12 @@ impl Outbox {
         notes.take(&row.key, OutboxState::Signed, row.error.as_deref(), Some(&error));
         Went::Badly
     }
+}
+
+/// On how many calls an error is noted that stops all of them: on one where it passes, for there may be hundreds.
+pub(super) fn how_many(error: &ChainError) -> usize {
+    let stays = matches!(error.kind(), ChainErrorKind::Rejected | ChainErrorKind::NoSender);
+    if stays && RpcError::of(error).is_none() { usize::MAX } else { 1 }
 }
 
 /// Which of a call's messages is the one on chain; none if it is somebody else's.

@@ -189,6 +189,7 @@ mod human {
         serializer.collect_str(amount)
     }
 
+    #[expect(clippy::ref_option, reason = "serde hands fields over by reference")]
     pub(super) fn maybe<S: Serializer>(amount: &Option<TokenAmount>, serializer: S) -> Result<S::Ok, S::Error> {
         match amount {
             Some(amount) => serializer.collect_str(amount),

@@ -19,6 +19,9 @@ use tracing::warn;
 /// A node forgets its pool when it restarts, so a message that does not land is looked for and pushed again after so
 /// many epochs.
 pub(super) const PUSH_AGAIN: i64 = 5;
+/// A transfer of nothing but money needs the same gas however often it is made.
+const ASK_AGAIN: i64 = 120;
+const MOST_RECEIVERS: usize = 1000;
 
 /// A lane. What a node does with the messages of one lane holds up no other.
 #[derive(Debug)]
@@ -33,6 +36,8 @@ pub(super) struct Lane {
     looks: Mutex<Looks>,
     /// Tipsets were reverted: the pool is looked through.
     shaken: AtomicBool,
+    /// What transfers to a receiver need, and the epoch at which that was asked.
+    transfers: Mutex<HashMap<Address, (i64, u64)>>,
 }
 
 /// When messages are looked at again; what is lost with the process is only done again.
@@ -55,7 +60,23 @@ impl Lane {
             late: Mutex::default(),
             looks: Mutex::default(),
             shaken: AtomicBool::new(false),
+            transfers: Mutex::default(),
         }
+    }
+
+    /// The gas limit of a transfer to a receiver, if that was asked for lately.
+    pub(super) fn transfer_limit(&self, to: &Address, head: i64) -> Option<u64> {
+        let transfers = self.transfers.lock();
+        let (at, limit) = transfers.get(to)?;
+        (*at..at.saturating_add(ASK_AGAIN)).contains(&head).then_some(*limit)
+    }
+
+    pub(super) fn transfers_need(&self, to: Address, head: i64, limit: u64) {
+        let mut transfers = self.transfers.lock();
+        if transfers.len() >= MOST_RECEIVERS {
+            transfers.clear();
+        }
+        transfers.insert(to, (head, limit));
     }
 
     /// A tipset is gone: what was there or above is looked at again.
@@ -63,6 +84,8 @@ impl Lane {
         let mut looks = self.looks.lock();
         looks.tipsets.retain(|_, (at, _)| *at < epoch);
         looks.searched.clear();
+        // A receiver that was made there is not there any more, and making it costs more.
+        self.transfers.lock().clear();
         self.shaken.store(true, Ordering::Release);
     }
 

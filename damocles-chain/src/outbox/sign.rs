@@ -2,6 +2,7 @@
 
 use super::{
     Account, Outbox, OutboxState, Recorded, Simulate,
+    deliver::how_many,
     lane::Lane,
     pricing::{self, Estimate, Price},
     run::{Notes, Went},
@@ -17,10 +18,7 @@ use damocles_core::{
     chain::{Call, CallKind, ChainError, ChainErrorKind, TipsetRef},
 };
 use fvm_shared::{METHOD_SEND, address::Address, econ::TokenAmount, message::Message};
-use std::{
-    collections::{BTreeMap, HashMap},
-    sync::atomic::Ordering,
-};
+use std::{collections::BTreeMap, sync::atomic::Ordering};
 use tracing::warn;
 
 /// Epochs from the challenge of a deadline to its end, on every network: a proof names an epoch in them.
@@ -39,8 +37,8 @@ struct Desk {
     /// What the messages on their way may cost.
     committed: TokenAmount,
     on_their_way: usize,
-    /// Transfers cost the same however many there are.
-    sends: HashMap<Address, Estimate>,
+    /// The premium that lands, as far as it was asked for transfers.
+    premium: Option<TokenAmount>,
 }
 
 /// What became of a call on its way to a signature.
@@ -74,7 +72,7 @@ impl Outbox {
                 Ok(desk) => desk,
                 Err(e) => {
                     let mut notes = Notes::default();
-                    for row in &rows {
+                    for row in rows.iter().take(how_many(&e)) {
                         notes.take(&row.key, OutboxState::Recorded, row.error.as_deref(), Some(&e));
                     }
                     self.note(notes).await;
@@ -104,7 +102,7 @@ impl Outbox {
         let (mut went, mut notes, mut batch) = (Went::Well, Notes::default(), Vec::new());
         for row in rows {
             let now = row.error.as_deref();
-            match self.draw(head, desk, row).await {
+            match self.draw(lane, head, desk, row).await {
                 Ok(Drawn::Signed(signed, doubt)) => {
                     notes.take_text(&row.key, OutboxState::Signed, None, doubt);
                     let version = Version::new(Purpose::Call, *signed, head.epoch.0);
@@ -162,11 +160,11 @@ impl Outbox {
         let base_fee = self.node.base_fee(head).await?;
         let committed = in_flight.values().flatten().map(|signed| cost(&signed.message)).sum();
         let on_their_way = in_flight.len();
-        Ok(Desk { sender, account, next, base_fee, committed, on_their_way, sends: HashMap::new() })
+        Ok(Desk { sender, account, next, base_fee, committed, on_their_way, premium: None })
     }
 
     /// Makes the message of a call, if it can be sent now.
-    async fn draw(&self, head: &TipsetRef, desk: &mut Desk, row: &Recorded) -> Result<Drawn, ChainError> {
+    async fn draw(&self, lane: &Lane, head: &TipsetRef, desk: &mut Desk, row: &Recorded) -> Result<Drawn, ChainError> {
         let call = &row.call;
         let encoded = match encode(call) {
             Ok(_) if closes(call).is_some_and(|close| head.epoch.0 >= close) => {
@@ -185,7 +183,7 @@ impl Outbox {
         let policy = self.fees.policy(call.kind());
         let value = self.node.value(head, call).await?;
         let message = unpriced(encoded, desk.sender, desk.next, value);
-        let said = self.estimate(desk, call, &message).await?;
+        let said = self.estimate(lane, head, desk, call, &message).await?;
         let message = pricing::first(policy, &desk.base_fee, &said)?.onto(message);
         let reserved = call.kind() != CallKind::PoSt && self.senders.proves(&desk.sender);
         let reserve = if reserved { self.reserve.clone() } else { TokenAmount::default() };
@@ -216,15 +214,28 @@ impl Outbox {
         Ok(head.epoch.0.saturating_sub(since) < policy.wait_most)
     }
 
-    async fn estimate(&self, desk: &mut Desk, call: &Call, message: &Message) -> Result<Estimate, ChainError> {
-        let is_transfer = message.method_num == METHOD_SEND && message.params.is_empty();
-        if let Some(said) = desk.sends.get(&message.to).filter(|_| is_transfer) {
-            return Ok(said.clone());
+    async fn estimate(
+        &self,
+        lane: &Lane,
+        head: &TipsetRef,
+        desk: &mut Desk,
+        call: &Call,
+        message: &Message,
+    ) -> Result<Estimate, ChainError> {
+        if message.method_num != METHOD_SEND || !message.params.is_empty() {
+            return self.node.estimate(Some(call), message.clone()).await;
         }
-        let said = self.node.estimate(Some(call), message.clone()).await?;
-        if is_transfer {
-            desk.sends.insert(message.to, said.clone());
+        // A node runs all that waits before a message to tell what it needs.
+        let limit = lane.transfer_limit(&message.to, head.epoch.0);
+        if let (Some(limit), Some(premium)) = (limit, &desk.premium) {
+            return Ok(Estimate { limit, premium: premium.clone() });
         }
+        let asked = Message { gas_limit: limit.unwrap_or_default(), ..message.clone() };
+        let said = self.node.estimate(Some(call), asked).await?;
+        if limit.is_none() {
+            lane.transfers_need(message.to, head.epoch.0, said.limit);
+        }
+        desk.premium = Some(said.premium.clone());
         Ok(said)
     }
 

@@ -107,9 +107,9 @@ async fn weather(home: &Home, plan: Plan, stop: &CancellationToken) -> (u64, u64
     let mut dice = Dice::new(plan.seed);
     let (mut forks, mut spikes, mut deepest) = (0, 0, 0);
     while !stop.is_cancelled() {
-        tokio::time::sleep(Duration::from_millis(40)).await;
+        tokio::time::sleep(Duration::from_millis(60)).await;
         let devnet = Arc::clone(&home.devnet);
-        let forked = (dice.below(12) == 0).then(|| ForkPlan {
+        let forked = (dice.below(25) == 0).then(|| ForkPlan {
             depth: 1 + dice.below(20),
             extend: 1 + dice.below(3),
             nulls: dice.below(2),
@@ -188,6 +188,12 @@ async fn managers(home: &Home, plan: Plan, cancelled: &BTreeSet<usize>) -> usize
             }
         };
         let done = tokio::time::timeout(life, work).await.is_ok();
+        println!(
+            "epoch {}: {} submitted, {} open, manager {lives} lived for {life:?}",
+            home.devnet.head().epoch,
+            next.load(Ordering::SeqCst),
+            open(&database, false).await
+        );
         running.abort();
         let _ = running.await;
         drop(client);
@@ -264,6 +270,11 @@ pub(crate) async fn run(plan: Plan) {
 async fn first_open(client: &LotusClient) -> Option<damocles_chain::OutboxEntry> {
     let entries = client.outbox().await.unwrap();
     entries.into_iter().find(|e| !matches!(e.state, OutboxState::Settled | OutboxState::Dropped))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_short_run_with_spikes_and_cancels() {
+    run(Plan { seed: 20_261_120, messages: 600, spikes: true, cancels: 20 }).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -3,7 +3,9 @@
 #![expect(
     clippy::unwrap_used,
     clippy::indexing_slicing,
-    reason = "a helper that fails ends its test, which is what a test is for"
+    clippy::print_stdout,
+    clippy::disallowed_methods,
+    reason = "a run tells its seed and its speed, and a helper that fails ends its test, which is what a test is for"
 )]
 
 #[cfg(feature = "devnet")]

@@ -94,10 +94,13 @@ impl Store {
 
     /// Every call without nonce, with the lane that it is in.
     pub(crate) async fn laned(&self) -> Result<Vec<(Recorded, Option<String>, bool)>, ChainError> {
-        let rows = sqlx::query("SELECT * FROM chain_messages WHERE state = 'recorded' ORDER BY seq, submit_key")
-            .fetch_all(&self.pool)
-            .await
-            .map_err(|e| broken("read outbox", e))?;
+        let rows = sqlx::query(
+            "SELECT submit_key, call, error, waits_since, lane, kind, sender, nonce FROM chain_messages
+             WHERE state = 'recorded' ORDER BY seq, submit_key",
+        )
+        .fetch_all(&self.pool)
+        .await
+        .map_err(|e| broken("read outbox", e))?;
         let of = |row: &AnyRow| {
             let recorded = self.readable(row, Recorded::of)?;
             let lane = row.try_get::<Option<String>, _>("lane").ok()?;
