@@ -1,7 +1,7 @@
 //! From a signed message to one that is on chain.
 
 use super::{
-    Account, FINALITY, Found, InFlight, Outbox, OutboxState, Push, Search,
+    Account, FINALITY, Found, InFlight, Located, Outbox, OutboxState, Push, Search,
     lane::Lane,
     lookup::same_call,
     node::OnChain,
@@ -16,7 +16,7 @@ use damocles_core::{
     chain::{CallKind, ChainError, ChainErrorKind, SubmitKey, TipsetRef},
 };
 use fvm_shared::address::Address;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use tracing::warn;
 
 /// From so many messages on they are looked for tipset by tipset, and not one by one.
@@ -183,16 +183,14 @@ impl Outbox {
     ) -> Went {
         rows.retain(|row| !lane.rests(&row.key, head.epoch.0));
         lane.late_last(&mut rows, |row| &row.key);
-        let located = match self.in_bulk(head, sender, &rows).await {
-            Ok(located) => located,
-            Err(e) => {
-                if let Some(row) = rows.first() {
-                    notes.take(&row.key, OutboxState::Signed, row.error.as_deref(), Some(&e));
-                }
-                return Went::of(&e);
-            }
-        };
+        let Located { found: located, broken_off } = self.in_bulk(head, sender, &rows).await;
         let (mut went, mut landings) = (Went::Well, Vec::new());
+        if let Some(e) = broken_off {
+            // What was not found is looked for in the tipsets that are left, and not one by one.
+            rows.retain(|row| located.contains_key(&row.nonce()));
+            warn!(error = e.chain(), "the last tipsets cannot be read");
+            went = Went::of(&e);
+        }
         for row in &rows {
             let seen = match located.get(&row.nonce()) {
                 Some(on_chain) => identify(row, on_chain).map(|purpose| (on_chain.found.clone(), purpose)),
@@ -229,22 +227,14 @@ impl Outbox {
     }
 
     /// Where messages are, as far as the last tipsets tell.
-    async fn in_bulk(
-        &self,
-        head: &TipsetRef,
-        sender: &Address,
-        rows: &[InFlight],
-    ) -> Result<BTreeMap<u64, OnChain>, ChainError> {
+    async fn in_bulk(&self, head: &TipsetRef, sender: &Address, rows: &[InFlight]) -> Located {
         if rows.len() < BULK {
-            return Ok(BTreeMap::new());
+            return Located::default();
         }
         let first_signed = |row: &InFlight| row.older.first().unwrap_or(&row.version).signed_at.unwrap_or_default();
         let since = rows.iter().map(first_signed).min().unwrap_or_default();
         let nonces: BTreeSet<u64> = rows.iter().map(InFlight::nonce).collect();
-        match self.node.locate(head, since, sender, &nonces).await {
-            Err(e) if Went::of(&e) != Went::Away => Ok(BTreeMap::new()),
-            located => located,
-        }
+        self.node.locate(head, since, sender, &nonces).await
     }
 
     async fn landing(&self, row: &InFlight, found: &Found, purpose: Purpose) -> Landing {

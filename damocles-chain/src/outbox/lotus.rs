@@ -1,7 +1,7 @@
 //! The outbox's node, over Lotus' RPC.
 
 use super::{
-    Account, Found, Limits, Node, OnChain, Push, Search, Simulated,
+    Account, Found, Limits, Located, Node, Push, Search, Simulated,
     answers::{said_by_error, taken, would_be_refused},
     pricing::{BLOCK_GAS, Estimate},
     recent::Recent,
@@ -266,13 +266,7 @@ impl Node for LotusNode {
         }))
     }
 
-    async fn locate(
-        &self,
-        head: &TipsetRef,
-        since: i64,
-        sender: &Address,
-        nonces: &BTreeSet<u64>,
-    ) -> Result<BTreeMap<u64, OnChain>, ChainError> {
+    async fn locate(&self, head: &TipsetRef, since: i64, sender: &Address, nonces: &BTreeSet<u64>) -> Located {
         self.recent.locate(&self.rpc, &head.key, since, sender, nonces).await
     }
 

@@ -41,7 +41,7 @@ pub use senders::Senders;
 pub(crate) use limits::in_chain;
 pub(crate) use lookup::{receipt_of, same_call};
 pub(crate) use lotus::LotusNode;
-pub(crate) use node::{Account, FINALITY, Found, Node, OnChain, Push, Search, Simulated};
+pub(crate) use node::{Account, FINALITY, Found, Located, Node, OnChain, Push, Search, Simulated};
 pub(crate) use run::Outbox;
 pub(crate) use senders::CheckedSenders;
 pub(crate) use store::{InFlight, Recorded, Row, Store};

@@ -59,13 +59,7 @@ pub(crate) trait Node: fmt::Debug + Send + Sync + 'static {
 
     /// The sender's messages with these nonces, as far as they are in the tipsets below `head` down to a height. What is
     /// missing may be on chain all the same.
-    async fn locate(
-        &self,
-        head: &TipsetRef,
-        since: i64,
-        sender: &Address,
-        nonces: &BTreeSet<u64>,
-    ) -> Result<BTreeMap<u64, OnChain>, ChainError>;
+    async fn locate(&self, head: &TipsetRef, since: i64, sender: &Address, nonces: &BTreeSet<u64>) -> Located;
 
     /// What the actor said about a message that failed, if the node tells.
     async fn said(&self, cid: &Cid) -> Option<String>;
@@ -124,6 +118,15 @@ pub(crate) struct Found {
 pub(crate) struct OnChain {
     pub(crate) found: Found,
     pub(crate) message: Message,
+}
+
+/// Messages that were found tipset by tipset.
+#[derive(Debug, Default)]
+pub(crate) struct Located {
+    /// They, by nonce.
+    pub(crate) found: BTreeMap<u64, OnChain>,
+    /// Why the search ended too early, if it did: it goes on from there the next time.
+    pub(crate) broken_off: Option<ChainError>,
 }
 
 /// What a message would do.

@@ -1,6 +1,6 @@
 //! What happened in the last tipsets: many messages of ours in one tipset are found with two questions.
 
-use super::{Found, OnChain};
+use super::{Found, Located, OnChain};
 use crate::{
     lotus_json::{Lotus, MessageReceipt, TipSet},
     rpc::RpcClient,
@@ -18,9 +18,9 @@ use std::{
 use tokio::sync::Mutex;
 
 /// The most tipsets that are walked through.
-const WALK: usize = 64;
-const KEPT_HEADERS: usize = 1024;
-const KEPT_TIPSETS: usize = 256;
+const WALK: usize = 240;
+const KEPT_HEADERS: usize = 2048;
+const KEPT_TIPSETS: usize = 480;
 
 /// What is read of a tipset.
 #[derive(Clone, Debug)]
@@ -114,34 +114,50 @@ impl Recent {
         since: i64,
         sender: &Address,
         nonces: &BTreeSet<u64>,
-    ) -> Result<BTreeMap<u64, OnChain>, ChainError> {
-        let mut out = BTreeMap::new();
+    ) -> Located {
+        let mut out = Located::default();
         if !self.ours.contains(sender) {
-            return Ok(out);
+            return out;
         }
         let mut at = head.clone();
         for _ in 0..WALK {
-            let Some(parents) = self.header(rpc, &at).await?.parents else { break };
-            let below = self.header(rpc, &parents).await?;
-            let ran = self.ran(rpc, &at).await?;
-            for nonce in nonces {
-                if let Some((cid, message, receipt)) = ran.get(&(*sender, *nonce)) {
-                    let found = Found {
-                        message: *cid,
-                        exit_code: receipt.exit_code,
-                        returned: receipt.r#return.clone(),
-                        epoch: below.height,
-                        tipset: parents.clone(),
-                    };
-                    out.insert(*nonce, OnChain { found, message: message.clone() });
+            match self.look_below(rpc, &at, sender, nonces, &mut out.found).await {
+                Ok(Some((parents, height))) if height > since && out.found.len() < nonces.len() => at = parents,
+                Ok(_) => break,
+                Err(e) => {
+                    out.broken_off = Some(e);
+                    break;
                 }
             }
-            if below.height <= since || out.len() == nonces.len() {
-                break;
-            }
-            at = parents;
         }
-        Ok(out)
+        out
+    }
+
+    /// Looks through the tipset below another. Its key and its height.
+    async fn look_below(
+        &self,
+        rpc: &RpcClient,
+        at: &TipsetKey,
+        sender: &Address,
+        nonces: &BTreeSet<u64>,
+        out: &mut BTreeMap<u64, OnChain>,
+    ) -> Result<Option<(TipsetKey, i64)>, ChainError> {
+        let Some(parents) = self.header(rpc, at).await?.parents else { return Ok(None) };
+        let below = self.header(rpc, &parents).await?;
+        let ran = self.ran(rpc, at).await?;
+        for nonce in nonces {
+            if let Some((cid, message, receipt)) = ran.get(&(*sender, *nonce)) {
+                let found = Found {
+                    message: *cid,
+                    exit_code: receipt.exit_code,
+                    returned: receipt.r#return.clone(),
+                    epoch: below.height,
+                    tipset: parents.clone(),
+                };
+                out.insert(*nonce, OnChain { found, message: message.clone() });
+            }
+        }
+        Ok(Some((parents, below.height)))
     }
 
     /// The messages to whose receipts a tipset commits.

@@ -3,7 +3,7 @@
 use crate::{
     lotus_json::{SignedMessage, signed_message_cid},
     outbox::{
-        Account, Found, Node, OnChain, Push, Search, Simulated,
+        Account, Found, Located, Node, OnChain, Push, Search, Simulated,
         lookup::same_call,
         pricing::{Estimate, least_premium},
     },
@@ -236,18 +236,13 @@ impl Node for FakeNode {
         Ok(Search::Landed(chain.found(*epoch, found)))
     }
 
-    async fn locate(
-        &self,
-        head: &TipsetRef,
-        since: i64,
-        _: &Address,
-        nonces: &BTreeSet<u64>,
-    ) -> Result<BTreeMap<u64, OnChain>, ChainError> {
+    async fn locate(&self, head: &TipsetRef, since: i64, _: &Address, nonces: &BTreeSet<u64>) -> Located {
         yield_now().await;
         let mut chain = self.chain.lock();
         chain.searches += 1;
         if chain.cannot_search {
-            return Err(ChainError::new(ChainErrorKind::Unavailable, "search"));
+            let broken_off = Some(ChainError::new(ChainErrorKind::Unavailable, "search"));
+            return Located { broken_off, ..Located::default() };
         }
         let there = chain.landed.iter().filter(|(h, _)| *h < head.epoch.0 && *h >= since);
         let wanted = there.filter(|(_, m)| nonces.contains(&m.message.sequence));
@@ -255,7 +250,7 @@ impl Node for FakeNode {
             let on_chain = OnChain { found: chain.found(*h, m), message: m.message.clone() };
             (m.message.sequence, on_chain)
         };
-        Ok(wanted.map(on_chain).collect())
+        Located { found: wanted.map(on_chain).collect(), broken_off: None }
     }
 
     async fn said(&self, _: &Cid) -> Option<String> {
