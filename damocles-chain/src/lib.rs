@@ -11,8 +11,11 @@ pub mod rpc;
 pub mod signer;
 pub mod wallet;
 
-pub use client::{LotusClient, LotusConfig};
-pub use outbox::{Limits, OutboxEntry, OutboxState, Senders};
+pub use client::{LotusClient, LotusConfig, Simulation};
+pub use outbox::{
+    BaseFee, FeePolicy, Fees, Limits, MessageVersion, OutboxEntry, OutboxState, Ratio, Replacement, SenderFunds,
+    Senders, Simulate, VersionPurpose,
+};
 
 pub use actor::{
     ActorCall, ActorsVersion, EncodeError, LimitError, ReturnError, UnknownNetworkVersion, decode_call, decode_message,

@@ -162,7 +162,9 @@ fn all_but(method: &'static str, reply: fn() -> Reply) -> impl Fn(&str, &Value) 
     move |asked, params| match asked {
         _ if asked == method => reply(),
         "ChainHead" => Reply::result(tipset(100, 0, (99, 0))),
+        "ChainGetTipSet" => Reply::result(tipset(100, 0, (99, 0))),
         "StateNetworkName" => Reply::result(json!("devnet-test")),
+        "StateNetworkVersion" => Reply::result(json!(28)),
         "StateMinerPreCommitDepositForPower" => Reply::result(json!("5")),
         "MpoolGetNonce" => Reply::result(json!(3)),
         "MpoolPending" => Reply::result(json!(null)),
@@ -199,6 +201,10 @@ async fn nothing_is_sent_on_rubbish() {
     let cases: &[Case] = &[
         ("StateNetworkName", || Reply::result(json!(null))),
         ("StateNetworkName", || Reply::result(json!("mainnet"))),
+        ("StateNetworkVersion", || Reply::result(json!(null))),
+        ("StateNetworkVersion", || Reply::result(json!(29))),
+        ("ChainGetTipSet", || Reply::result(json!(null))),
+        ("ChainGetTipSet", || Reply::result(tipset(101, 0, (100, 0)))),
         ("StateMinerPreCommitDepositForPower", || Reply::result(json!(null))),
         ("StateMinerPreCommitDepositForPower", || Reply::result(json!("-5"))),
         ("StateMinerPreCommitDepositForPower", || Reply::result(json!("9".repeat(40)))),
@@ -218,7 +224,8 @@ async fn nothing_is_sent_on_rubbish() {
             Reply::result(json!({"To": "t01000", "From": "t0100", "GasLimit": 9_000_000_000_000i64, "GasFeeCap": "1"}))
         }),
         ("GasEstimateMessageGas", || {
-            Reply::result(json!({"To": "t01", "From": "t01", "GasLimit": 9_000_000, "GasFeeCap": "9".repeat(30)}))
+            Reply::result(json!({"To": "t01", "From": "t01", "GasLimit": 9_000_000, "GasFeeCap": "9".repeat(30),
+                "GasPremium": "9".repeat(30)}))
         }),
     ];
     for (method, reply) in cases {
@@ -375,7 +382,7 @@ async fn a_receipt_of_a_call_that_is_not_ours_is_not_taken() {
             Reply::result(json!({"Message": {"/": cid(1, 9)}, "Receipt": {"ExitCode": 0, "Return": null,
             "GasUsed": 5}, "TipSet": [{"/": cid(90, 0)}], "Height": 90}))
         }
-        "ChainGetTipSet" => Reply::result(tipset(90, 0, (89, 0))),
+        "ChainGetTipSet" if params[0][0]["/"] == cid(90, 0).as_str() => Reply::result(tipset(90, 0, (89, 0))),
         "ChainGetMessage" => {
             Reply::result(json!({"Version": 0, "To": "t01000", "From": "t01", "Nonce": 3, "Value": "7",
             "GasLimit": 1000, "GasFeeCap": "200", "GasPremium": "100", "Method": 0, "Params": null}))

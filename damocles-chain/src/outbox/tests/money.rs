@@ -8,7 +8,7 @@ use damocles_core::{
 };
 use futures::StreamExt as _;
 
-fn post(n: u64, commit_epoch: i64) -> Call {
+pub(super) fn post(n: u64, commit_epoch: i64) -> Call {
     Call::SubmitWindowedPoSt(SubmitWindowedPoSt {
         miner: ActorId(1000),
         deadline: DeadlineIndex(n),
@@ -33,13 +33,14 @@ async fn what_landed_is_not_sent_twice_by_a_node_that_forgot_it() {
         let outbox = bench.outbox(&node).await;
         node.chain.lock().cannot_search = answer.is_none();
         node.chain.lock().found = answer.clone();
+        node.chain.lock().branch = (1000, 1);
         for _ in 0..4 {
             node.mine(FINALITY);
             outbox.pass(&node.head()).await;
         }
         let entry = outbox.entries().await.unwrap().remove(0);
         assert_eq!((entry.state, entry.nonce), (OutboxState::Signed, Some(0)), "{answer:?}");
-        assert!(entry.error.is_some(), "{answer:?}");
+        assert_eq!(entry.error.is_some(), answer.is_some(), "{answer:?}");
         assert_eq!(node.landed(), [0]);
     }
 }
@@ -95,7 +96,7 @@ async fn a_lane_that_hangs_holds_up_no_other() {
         Arc::clone(&node) as Arc<dyn Node>,
         Arc::new(bench.keys.clone()),
         CheckedSenders::unchecked(bench.sender).with_post(prover),
-        TokenAmount::default(),
+        &Limits { post_reserve: damocles_core::TokenAmount::ZERO, ..Limits::default() },
         Arc::new(NullSink),
     ));
     // The proof itself hangs: it is its own lane that waits.
@@ -132,8 +133,6 @@ async fn a_node_that_is_away_is_asked_once_a_pass() {
         assert!(!outbox.pass(&node.head()).await);
         assert_eq!(node.chain.lock().searches, 1, "pass {pass}");
     }
-    let troubled = outbox.entries().await.unwrap().into_iter().filter(|e| e.error.is_some()).count();
-    assert_eq!(troubled, 2, "the next pass begins with another call, and the one after that with the first again");
 }
 
 #[tokio::test]

@@ -1,27 +1,27 @@
 //! The outbox against a node in memory, crashed at every await.
 
+mod cancel;
+mod fake;
+mod migrate;
 mod money;
+mod replace;
 
-use super::{Account, CheckedSenders, FINALITY, Found, Node, Outbox, OutboxState, Push, Search, Store, same_call};
+use super::{CheckedSenders, FINALITY, Fees, Limits, Node, Outbox, OutboxState, Search, Store};
 use crate::{
-    lotus_json::{SignedMessage, from_core, signed_message_cid},
+    lotus_json::from_core,
     signer::{KeyKind, Keystore},
 };
-use async_trait::async_trait;
-use cid::Cid;
 use damocles_core::{
-    ActorId, CommP, CommR, DeadlineIndex, Epoch, NullSink, PartitionIndex, Recovery, SealProofType, SectorNumber,
-    SectorSize,
+    ActorId, CommR, DeadlineIndex, Epoch, NullSink, PartitionIndex, SealProofType, SectorNumber, SectorSize,
     chain::{
-        Call, ChainError, ChainErrorKind, DeclareFaultsRecovered, MessageId, MessageState, PartitionSectors, PreCommit,
-        PreCommitBatch, SubmitKey, TipsetKey, TipsetRef,
+        Call, ChainErrorKind, DeclareFaultsRecovered, MessageId, MessageState, PartitionSectors, PreCommit,
+        PreCommitBatch, SubmitKey,
     },
 };
-use fvm_shared::{address::Address, econ::TokenAmount, message::Message};
-use parking_lot::Mutex;
+use fake::FakeNode;
+use fvm_shared::{address::Address, econ::TokenAmount};
 use sqlx::{AnyPool, any::AnyPoolOptions};
 use std::{
-    collections::{BTreeMap, BTreeSet, HashSet},
     future::Future,
     pin::{Pin, pin},
     sync::Arc,
@@ -29,172 +29,6 @@ use std::{
 };
 use tempfile::TempDir;
 use tokio::task::yield_now;
-
-#[derive(Debug, Default)]
-struct Chain {
-    height: i64,
-    nonce: u64,
-    pool: BTreeMap<u64, SignedMessage>,
-    landed: Vec<(i64, SignedMessage)>,
-    /// What was ever taken: of anything else a node cannot say whether it is on chain.
-    known: HashSet<Cid>,
-    /// The nonces of all pushes, in order.
-    pushes: Vec<u64>,
-    refuse: Option<&'static str>,
-    cannot_search: bool,
-    name: &'static str,
-    balance: TokenAmount,
-    /// What is answered instead of the next nonce.
-    next_nonce: Option<u64>,
-    /// What is answered instead of where a message is.
-    found: Option<Search>,
-    /// Who waits for ever for a price.
-    hangs: Option<Address>,
-    hanging: bool,
-    searches: usize,
-}
-
-/// A node with one account, that yields before and after everything it does.
-#[derive(Debug, Default)]
-struct FakeNode {
-    chain: Mutex<Chain>,
-}
-
-impl FakeNode {
-    fn new() -> Arc<Self> {
-        let chain =
-            Chain { height: 1000, name: "devnet-test", balance: TokenAmount::from_whole(100), ..Chain::default() };
-        Arc::new(Self { chain: Mutex::new(chain) })
-    }
-
-    fn head(&self) -> TipsetRef {
-        let height = self.chain.lock().height;
-        let mut digest = [0; 32];
-        digest[..8].copy_from_slice(&height.to_le_bytes());
-        TipsetRef { epoch: Epoch(height), key: TipsetKey(vec![CommP(digest).cid()]) }
-    }
-
-    fn mine(&self, epochs: i64) {
-        for _ in 0..epochs {
-            let mut chain = self.chain.lock();
-            chain.height += 1;
-            let nonce = chain.nonce;
-            if let Some(message) = chain.pool.remove(&nonce) {
-                chain.nonce += 1;
-                let height = chain.height;
-                chain.landed.push((height, message));
-            }
-        }
-    }
-
-    fn landed(&self) -> Vec<u64> {
-        self.chain.lock().landed.iter().map(|(_, m)| m.message.sequence).collect()
-    }
-}
-
-#[async_trait]
-impl Node for FakeNode {
-    async fn network_name(&self) -> Result<String, ChainError> {
-        Ok(self.chain.lock().name.to_owned())
-    }
-
-    async fn next_nonce(&self, _: &Address) -> Result<u64, ChainError> {
-        yield_now().await;
-        let chain = self.chain.lock();
-        if let Some(next) = chain.next_nonce {
-            return Ok(next);
-        }
-        let mut next = chain.nonce;
-        while chain.pool.contains_key(&next) {
-            next += 1;
-        }
-        Ok(next)
-    }
-
-    async fn nonce_before(&self, head: &TipsetRef, epochs: i64, _: &Address) -> Result<Option<u64>, ChainError> {
-        let chain = self.chain.lock();
-        let old = head.epoch.0 - epochs;
-        let after = chain.landed.iter().filter(|(h, _)| *h <= old).map(|(_, m)| m.message.sequence + 1).max();
-        Ok(Some(after.unwrap_or(0)))
-    }
-
-    async fn account(&self, _: &TipsetRef, _: &Address) -> Result<Account, ChainError> {
-        yield_now().await;
-        let chain = self.chain.lock();
-        Ok(Account { nonce: chain.nonce, balance: chain.balance.clone() })
-    }
-
-    async fn pooled(&self, _: &Address) -> Result<BTreeSet<u64>, ChainError> {
-        yield_now().await;
-        Ok(self.chain.lock().pool.keys().copied().collect())
-    }
-
-    async fn value(&self, _: &TipsetRef, _: &Call) -> Result<TokenAmount, ChainError> {
-        yield_now().await;
-        Ok(TokenAmount::from_atto(1))
-    }
-
-    async fn price(&self, _: &TipsetRef, _: &Call, mut message: Message) -> Result<Message, ChainError> {
-        yield_now().await;
-        if self.chain.lock().hangs == Some(message.from) {
-            self.chain.lock().hanging = true;
-            std::future::pending::<()>().await;
-        }
-        message.gas_limit = 1000;
-        Ok(message)
-    }
-
-    async fn push(&self, message: &SignedMessage) -> Result<Push, ChainError> {
-        yield_now().await;
-        let pushed = {
-            let mut chain = self.chain.lock();
-            chain.pushes.push(message.message.sequence);
-            if let Some(reason) = chain.refuse {
-                return Err(ChainError::new(ChainErrorKind::Rejected, "push")
-                    .recover_by(Recovery::RETRY)
-                    .because(reason));
-            }
-            if message.message.sequence < chain.nonce {
-                Push::NonceUsed
-            } else {
-                chain.known.insert(signed_message_cid(message));
-                let there = chain.pool.entry(message.message.sequence).or_insert_with(|| message.clone());
-                assert_eq!(there, message, "two messages of one nonce");
-                Push::Accepted
-            }
-        };
-        yield_now().await;
-        Ok(pushed)
-    }
-
-    async fn search(&self, head: &TipsetRef, signed: &SignedMessage, cid: &Cid) -> Result<Search, ChainError> {
-        yield_now().await;
-        let mut chain = self.chain.lock();
-        chain.searches += 1;
-        if chain.cannot_search {
-            return Err(ChainError::new(ChainErrorKind::Unavailable, "search"));
-        }
-        if let Some(found) = &chain.found {
-            return Ok(found.clone());
-        }
-        if !chain.known.contains(cid) {
-            return Ok(Search::Unknown);
-        }
-        let mut landed = chain.landed.iter().filter(|(h, _)| *h < head.epoch.0);
-        let Some((epoch, found)) = landed.find(|(_, m)| m.message.sequence == signed.message.sequence) else {
-            return Ok(Search::Absent);
-        };
-        if !same_call(&found.message, &signed.message) {
-            return Ok(Search::Taken);
-        }
-        let message = signed_message_cid(found);
-        Ok(Search::Landed(Found { message, exit_code: 0, returned: Vec::new(), epoch: *epoch }))
-    }
-
-    async fn said(&self, _: &Cid) -> Option<String> {
-        None
-    }
-}
 
 struct Bench {
     dir: TempDir,
@@ -211,17 +45,26 @@ impl Bench {
         Self { dir, keys, sender }
     }
 
+    /// Another home with the same keys.
+    fn like(&self) -> Self {
+        Self { dir: tempfile::tempdir().unwrap(), keys: self.keys.clone(), sender: self.sender }
+    }
+
     async fn pool(&self) -> AnyPool {
         let url = format!("sqlite://{}?mode=rwc", self.dir.path().join("outbox.db").display());
         AnyPoolOptions::new().max_connections(2).connect(&url).await.unwrap()
     }
 
     async fn outbox(&self, node: &Arc<FakeNode>) -> Outbox {
+        self.outbox_with(node, Fees::default()).await
+    }
+
+    async fn outbox_with(&self, node: &Arc<FakeNode>, fees: Fees) -> Outbox {
         let store = Store::open(self.pool().await).await.unwrap();
         let node = Arc::clone(node) as Arc<dyn Node>;
         let senders = CheckedSenders::unchecked(self.sender);
-        let reserve = TokenAmount::from_whole(2);
-        Outbox::new(store, node, Arc::new(self.keys.clone()), senders, reserve, Arc::new(NullSink))
+        let limits = Limits { fees, post_reserve: damocles_core::TokenAmount::from_fil(2), ..Limits::default() };
+        Outbox::new(store, node, Arc::new(self.keys.clone()), senders, &limits, Arc::new(NullSink))
     }
 }
 
@@ -329,12 +172,10 @@ async fn a_reverted_message_lands_again() {
     let outbox = bench.outbox(&node).await;
     let id = outbox.submit(&key(1), &call(1)).await.unwrap();
     settle_all(&node, &outbox, &[key(1)]).await;
-    {
-        let mut chain = node.chain.lock();
-        chain.landed.clear();
-        chain.nonce = 0;
+    node.chain.lock().revert(1000);
+    for lane in &outbox.lanes {
+        lane.reverted(1001);
     }
-    outbox.looks.reverted(1001);
     assert_eq!(outbox.state(&id, 2, &node.head()).await.unwrap(), MessageState::Pending { trouble: None });
     settle_all(&node, &outbox, &[key(1)]).await;
     assert_eq!(node.landed(), [0]);
@@ -367,7 +208,7 @@ async fn overtaken(bench: &Bench, node: &FakeNode, outbox: &Outbox) {
     outbox.submit(&key(1), &call(1)).await.unwrap();
     outbox.pass(&node.head()).await;
     let store = Store::open(bench.pool().await).await.unwrap();
-    let mut foreign = store.get(&key(1).0).await.unwrap().unwrap().signed.unwrap();
+    let mut foreign = store.get(&key(1).0).await.unwrap().unwrap().version.unwrap().signed;
     foreign.message.value = TokenAmount::from_whole(5);
     {
         let mut chain = node.chain.lock();
