@@ -49,7 +49,7 @@ impl HeadSource for RpcClient {
 #[async_trait]
 impl News for HeadFeed {
     async fn next(&mut self, silence: Duration) -> Result<Option<Vec<Link>>, FeedError> {
-        let notices = HeadFeed::next(self, silence).await?;
+        let notices = self.changes(silence).await?;
         Ok(notices.map(|notices| notices.iter().map(|notice| Link::of(&notice.val)).collect()))
     }
 }

@@ -187,7 +187,7 @@ pub(crate) struct HeadFeed {
 
 impl HeadFeed {
     /// [`Feed::next`], until another endpoint is preferred.
-    pub(crate) async fn next(
+    pub(crate) async fn changes(
         &mut self,
         silence: Duration,
     ) -> Result<Option<Vec<crate::lotus_json::HeadChange>>, FeedError> {

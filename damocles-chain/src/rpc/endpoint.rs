@@ -105,7 +105,7 @@ pub enum EndpointError {
         /// Which one, from 1.
         place: usize,
         /// What is wrong with it.
-        reason: Box<EndpointError>,
+        reason: Box<Self>,
     },
     /// A node's repository that cannot be used. The path is no secret.
     #[error("the repository `{path}` names no node: {reason}")]

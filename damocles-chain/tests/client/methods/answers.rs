@@ -228,7 +228,7 @@ pub(super) const CASES: &[Case] = &[
     case("GasEstimateMessageGas", message, form::<Message>),
     by_hand(|| json!([[signed()]]), nullable("MpoolBatchPush", || json!([link(4)]), plain::<Value>)),
     case("MpoolGetNonce", || json!(3), plain::<u64>),
-    nullable("MpoolPending", || json!([signed()]), list::<SignedMessage>),
+    by_hand(|| json!([[]]), nullable("MpoolPending", || json!([signed()]), list::<SignedMessage>)),
     nullable("MpoolPush", || link(4), plain::<Value>),
     case("StateAccountKey", || json!("t01001"), form::<Address>),
     by_hand(|| json!([message(), tipset_key()]), case("StateCall", invocation, plain::<InvocResult>)),
