@@ -2,7 +2,7 @@
 
 use crate::{
     outbox::{Limits, Senders},
-    rpc::Endpoint,
+    rpc::{Endpoint, RpcOptions},
 };
 use damocles_core::{EventSink, NullSink};
 use std::{sync::Arc, time::Duration};
@@ -10,8 +10,10 @@ use std::{sync::Arc, time::Duration};
 /// How a [`LotusClient`](crate::LotusClient) is set up.
 #[derive(Clone, Debug)]
 pub struct LotusConfig {
-    /// The node.
-    pub endpoint: Endpoint,
+    /// The nodes, which stand in for each other; the first is preferred.
+    pub endpoints: Vec<Endpoint>,
+    /// How they are asked, and when they agree.
+    pub rpc: RpcOptions,
     /// Who sends messages.
     pub senders: Senders,
     /// The most that messages may cost.
@@ -27,8 +29,15 @@ pub struct LotusConfig {
 impl LotusConfig {
     /// The usual set-up: the head is polled every second where it must be, and nothing is reported.
     pub fn new(endpoint: Endpoint, senders: Senders) -> Self {
+        Self::with_endpoints(vec![endpoint], senders)
+    }
+
+    /// [`LotusConfig::new`] with several nodes that stand in for each other. [`Endpoint::parse_list`] reads them from
+    /// what stands in `FULLNODE_API_INFO`.
+    pub fn with_endpoints(endpoints: Vec<Endpoint>, senders: Senders) -> Self {
         Self {
-            endpoint,
+            endpoints,
+            rpc: RpcOptions::default(),
             senders,
             limits: Limits::default(),
             poll_every: Duration::from_secs(1),

@@ -9,10 +9,10 @@ pub use config::LotusConfig;
 pub use messages::Simulation;
 
 use crate::{
-    heads::Heads,
+    heads::{Heads, Pace},
     lotus_json::{MinerPower, Version, from_core},
     outbox::{CheckedSenders, LotusNode, Outbox, OutboxEntry, Store},
-    rpc::RpcClient,
+    rpc::{EndpointHealth, RpcClient, RpcMetrics},
     signer::Signer,
 };
 use async_trait::async_trait;
@@ -41,7 +41,7 @@ pub struct LotusClient {
 }
 
 impl LotusClient {
-    /// A client of the node that `config` names. The tables are made in `database`; the node is asked only for
+    /// A client of the nodes that `config` names. The tables are made in `database`; the node is asked only for
     /// senders that are named by ID address.
     ///
     /// # Errors
@@ -52,12 +52,13 @@ impl LotusClient {
         signer: Arc<dyn Signer>,
         database: AnyPool,
     ) -> Result<Arc<Self>, ChainError> {
-        let rpc = Arc::new(RpcClient::new(config.endpoint)?);
+        let rpc = Arc::new(RpcClient::with_endpoints(config.endpoints, config.rpc)?);
         let senders = CheckedSenders::check(&config.senders, signer.as_ref(), &rpc).await?;
         let store = Store::open(database).await?;
         let node = Arc::new(LotusNode::new(Arc::clone(&rpc), config.limits.clone(), senders.keys()));
+        let pace = Pace::new(config.poll_every, config.silence);
         Ok(Arc::new(Self {
-            heads: Heads::new(Arc::clone(&rpc), config.poll_every, config.silence),
+            heads: Heads::new(Arc::<RpcClient>::clone(&rpc), pace),
             reads: Reads::new(rpc),
             outbox: Outbox::new(store, node, signer, senders, &config.limits, config.events),
         }))
@@ -75,6 +76,21 @@ impl LotusClient {
     /// The database cannot be read.
     pub async fn outbox(&self) -> Result<Vec<OutboxEntry>, ChainError> {
         self.outbox.entries().await
+    }
+
+    /// How each endpoint is, in the order in which they were given.
+    pub fn endpoints(&self) -> Vec<EndpointHealth> {
+        self.reads.rpc().endpoints()
+    }
+
+    /// Compares the endpoints now, rather than when it is due.
+    pub async fn check_endpoints(&self) {
+        self.reads.rpc().check_endpoints().await;
+    }
+
+    /// What the endpoints were asked so far, how long it took and what went wrong.
+    pub fn metrics(&self) -> RpcMetrics {
+        self.reads.rpc().metrics()
     }
 
     /// What an account owns at the current head.

@@ -223,8 +223,8 @@ pub struct InvocResult {
     /// The message.
     #[serde(default, with = "form")]
     pub msg: Option<Message>,
-    /// What the actor made of it.
-    #[serde(default)]
+    /// What the actor made of it. Every node answers it, and be it as null.
+    #[serde(deserialize_with = "form::present")]
     pub msg_rct: Option<MessageReceipt>,
     /// What it cost.
     #[serde(default)]

@@ -1,42 +1,57 @@
-//! Requests over HTTP.
+//! A client of one node, or of several that serve the same chain.
 
 use super::{
-    Endpoint, Feed, FeedError, RpcError,
-    envelope::{self, start_of},
+    Endpoint, EndpointHealth, Feed, FeedError, HealthState, RpcError, RpcMetrics, RpcOptions,
+    agreement::Identity,
+    cache::Cache,
+    check::check,
+    envelope::start_of,
+    method::{self, Route},
+    node::{Node, is_away, is_worth_elsewhere},
     tls,
+    transport::Answer,
 };
 use crate::lotus_json::{Lotus, LotusJson};
 use damocles_core::chain::{ChainError, ChainErrorKind};
-use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue};
+use futures::future::{join, join_all};
+use parking_lot::Mutex;
 use serde::de::DeserializeOwned;
-use serde_json::{Value, json};
-use std::{
-    fmt,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
-    time::Duration,
-};
+use serde_json::Value;
+use std::{fmt, sync::Arc, time::Duration};
+use tokio::{sync::watch, time::Instant};
+use tracing::{info, warn};
 
-/// The largest answer that is read.
-const MAX_ANSWER: usize = 64 << 20;
-const CONNECT: Duration = Duration::from_secs(10);
-const QUICK: Duration = Duration::from_secs(30);
-/// For what makes a node run messages or walk the chain.
-const SLOW: Duration = Duration::from_secs(120);
+/// After so long, those who were to have a message too are not waited for any more.
+const OTHERS_PUSHED: Duration = Duration::from_secs(5);
+/// How soon everybody is asked again while nobody can be relied on.
+const ANXIOUS: Duration = Duration::from_secs(1);
 
-/// A node's JSON-RPC. Each call has a timeout and a limit on its answer.
+/// A node's JSON-RPC, or that of several nodes that stand in for each other. Each call has a timeout and a limit on its
+/// answer.
+///
+/// Of several endpoints, only those are asked that are there, serve the same network as the first, and agree on the
+/// chain: see [`HealthState`]. They are compared before the first call, and from then on in the background. A read goes
+/// to the preferred one, and to the next where that does not answer or lacks a part of the chain; what a node refuses
+/// is not asked again elsewhere. A signed message goes to all.
 pub struct RpcClient {
-    endpoint: Endpoint,
-    http: reqwest::Client,
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    nodes: Vec<Node>,
     tls: Arc<rustls::ClientConfig>,
-    next_id: AtomicU64,
+    options: RpcOptions,
+    preferred: watch::Sender<usize>,
+    network: Mutex<Option<Identity>>,
+    checked: Mutex<Option<Instant>>,
+    /// Held by whoever compares the endpoints.
+    checking: tokio::sync::Mutex<()>,
+    cache: Mutex<Cache>,
 }
 
 impl fmt::Debug for RpcClient {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("RpcClient").field(&self.endpoint).finish()
+        f.debug_list().entries(self.shared.nodes.iter().map(|node| &node.endpoint)).finish()
     }
 }
 
@@ -47,29 +62,56 @@ impl RpcClient {
     ///
     /// The token cannot be a header, or TLS cannot be set up.
     pub fn new(endpoint: Endpoint) -> Result<Self, ChainError> {
-        let failed = || ChainError::new(ChainErrorKind::Rejected, "set up client").with("endpoint", &endpoint);
-        let tls = tls::config().map_err(|e| failed().because(e))?;
-        let mut headers = HeaderMap::new();
-        if let Some(token) = endpoint.authorization() {
-            let mut value = HeaderValue::from_str(&token).map_err(|e| failed().because(e))?;
-            value.set_sensitive(true);
-            headers.insert(AUTHORIZATION, value);
-        }
-        let http = reqwest::Client::builder()
-            .tls_backend_preconfigured(tls.as_ref().clone())
-            .default_headers(headers)
-            .connect_timeout(CONNECT)
-            // A redirect would carry the token to another host.
-            .redirect(reqwest::redirect::Policy::none())
-            .no_proxy()
-            .build()
-            .map_err(|e| failed().because(e))?;
-        Ok(Self { endpoint, http, tls, next_id: AtomicU64::new(1) })
+        Self::with_endpoints(vec![endpoint], RpcOptions::default())
     }
 
-    /// The node.
+    /// A client of nodes that stand in for each other, the first of the list preferred. Nothing is sent.
+    ///
+    /// # Errors
+    ///
+    /// There is no endpoint, a token cannot be a header, or TLS cannot be set up.
+    pub fn with_endpoints(endpoints: Vec<Endpoint>, options: RpcOptions) -> Result<Self, ChainError> {
+        let rejected = || ChainError::new(ChainErrorKind::Rejected, "set up client");
+        if endpoints.is_empty() {
+            return Err(rejected().with("endpoints", "none").hint_with("name a node of the chain"));
+        }
+        let tls = tls::config().map_err(|e| rejected().because(e))?;
+        let nodes: Vec<Node> =
+            endpoints.into_iter().map(|e| Node::new(e, &tls, &options)).collect::<Result<_, ChainError>>()?;
+        let shared = Shared {
+            nodes,
+            tls,
+            preferred: watch::Sender::new(0),
+            network: Mutex::new(None),
+            checked: Mutex::new(None),
+            checking: tokio::sync::Mutex::new(()),
+            cache: Mutex::new(Cache::new(options.cached)),
+            options,
+        };
+        Ok(Self { shared: Arc::new(shared) })
+    }
+
+    /// The preferred node.
     pub fn endpoint(&self) -> &Endpoint {
-        &self.endpoint
+        &self.shared.node(self.shared.preferred()).endpoint
+    }
+
+    /// How each endpoint is, in the order in which they were given.
+    pub fn endpoints(&self) -> Vec<EndpointHealth> {
+        let preferred = self.shared.preferred();
+        self.shared.nodes.iter().enumerate().map(|(i, node)| node.health(i == preferred)).collect()
+    }
+
+    /// Compares the endpoints now, rather than when it is due.
+    pub async fn check_endpoints(&self) {
+        let _turn = self.shared.checking.lock().await;
+        self.shared.check().await;
+    }
+
+    /// What was asked so far.
+    pub fn metrics(&self) -> RpcMetrics {
+        let endpoints = self.shared.nodes.iter().map(Node::metrics).collect();
+        RpcMetrics { endpoints, cached: self.shared.cache.lock().hits() }
     }
 
     /// Calls `Filecoin.<method>` and reads the answer.
@@ -78,14 +120,25 @@ impl RpcClient {
     ///
     /// The node cannot be reached, answers an error ([`RpcError::of`]), or answers what is not of type `T`.
     pub async fn call<T: DeserializeOwned>(&self, method: &'static str, params: Value) -> Result<T, ChainError> {
-        let result = self.raw(&format!("Filecoin.{method}"), params).await.map_err(|e| e.with("method", method))?;
-        let start = || start_of(result.to_string().as_bytes());
-        T::deserialize(&result).map_err(|e| {
-            self.error(ChainErrorKind::Malformed, "read answer")
+        self.call_from(method, params).await.map(|(value, _)| value)
+    }
+
+    /// [`RpcClient::call`], with the place of the endpoint that answered.
+    pub(crate) async fn call_from<T: DeserializeOwned>(
+        &self,
+        method: &'static str,
+        params: Value,
+    ) -> Result<(T, usize), ChainError> {
+        let asked = self.shared.ask(&format!("Filecoin.{method}"), params).await;
+        let (result, from) = asked.map_err(|e| e.with("method", method))?;
+        let value = T::deserialize(&result).map_err(|e| {
+            ChainError::new(ChainErrorKind::Malformed, "read answer")
+                .with("endpoint", &self.shared.node(from).endpoint)
                 .with("method", method)
-                .with("answer", start())
+                .with("answer", start_of(result.to_string().as_bytes()))
                 .because(e)
-        })
+        })?;
+        Ok((value, from))
     }
 
     /// [`RpcClient::call`] for a type with a form of its own.
@@ -103,61 +156,251 @@ impl RpcClient {
     ///
     /// The node cannot be reached, answers an error or no JSON-RPC.
     pub async fn raw(&self, method: &str, params: Value) -> Result<Value, ChainError> {
-        let id = self.next_id.fetch_add(1, Ordering::Relaxed);
-        let request = json!({"jsonrpc": "2.0", "id": id, "method": method, "params": params});
-        let sent = self.http.post(self.endpoint.http().clone()).timeout(timeout_of(method)).json(&request).send().await;
-        let response = sent.map_err(|e| self.unreachable(e))?;
-        let status = response.status();
-        let body = self.body_of(response).await?;
-        match envelope::read(&body) {
-            Ok(Ok(result)) => Ok(result),
-            Ok(Err(error)) => Err(error.into_chain_error("ask node").with("endpoint", &self.endpoint)),
-            Err(_) if matches!(status.as_u16(), 401 | 403) => Err(self
-                .error(ChainErrorKind::Unavailable, "ask node")
-                .with("status", status.as_u16())
-                .hint_with("check the token of the endpoint: the node refuses it or wants one")),
-            Err(e) => Err(self.error(ChainErrorKind::Malformed, "ask node").with("status", status.as_u16()).because(e)),
+        self.shared.ask(method, params).await.map(|(result, _)| result)
+    }
+
+    /// Opens `ChainNotify` at the preferred endpoint. The feed ends when another one is preferred.
+    pub(crate) async fn head_feed(&self) -> Result<HeadFeed, FeedError> {
+        let shared = &self.shared;
+        let from = *shared.order().await.map_err(FeedError::Lost)?.first().unwrap_or(&0);
+        let endpoint = &shared.node(from).endpoint;
+        let opening = Feed::open(endpoint, Arc::clone(&shared.tls), shared.options.max_answer);
+        let late = |e| ChainError::new(ChainErrorKind::Unavailable, "subscribe").with("endpoint", endpoint).because(e);
+        let opened = tokio::time::timeout(shared.options.timeouts.connect, opening).await;
+        let opened = opened.unwrap_or_else(|e| Err(FeedError::Lost(late(e))));
+        if let Err(FeedError::Lost(error)) = &opened {
+            shared.failed(from, error);
         }
-    }
-
-    async fn body_of(&self, mut response: reqwest::Response) -> Result<Vec<u8>, ChainError> {
-        let mut body = Vec::new();
-        while let Some(chunk) = response.chunk().await.map_err(|e| self.unreachable(e))? {
-            if body.len().saturating_add(chunk.len()) > MAX_ANSWER {
-                return Err(self.error(ChainErrorKind::Malformed, "ask node").with("answer", "more than 64 MiB"));
-            }
-            body.extend_from_slice(&chunk);
-        }
-        Ok(body)
-    }
-
-    /// Opens `ChainNotify`.
-    pub(crate) async fn head_feed(&self) -> Result<Feed, FeedError> {
-        tokio::time::timeout(QUICK, Feed::open(&self.endpoint, Arc::clone(&self.tls)))
-            .await
-            .unwrap_or_else(|e| Err(FeedError::Lost(self.error(ChainErrorKind::Unavailable, "subscribe").because(e))))
-    }
-
-    fn unreachable(&self, error: reqwest::Error) -> ChainError {
-        self.error(ChainErrorKind::Unavailable, "ask node").because(error.without_url())
-    }
-
-    fn error(&self, kind: ChainErrorKind, op: &'static str) -> ChainError {
-        ChainError::new(kind, op).with("endpoint", &self.endpoint)
+        let feed = opened?;
+        Ok(HeadFeed { feed, from, shared: Arc::clone(shared), preferred: shared.preferred.subscribe() })
     }
 }
 
-fn timeout_of(method: &str) -> Duration {
-    const SLOW_METHODS: [&str; 6] = [
-        "StateSearchMsg",
-        "StateReplay",
-        "StateCall",
-        "GasEstimateMessageGas",
-        "StateMinerSectors",
-        "StateMinerActiveSectors",
-    ];
-    let name = method.rsplit('.').next().unwrap_or(method);
-    if SLOW_METHODS.contains(&name) { SLOW } else { QUICK }
+/// Head changes of one endpoint, as long as it is the preferred one.
+#[derive(Debug)]
+pub(crate) struct HeadFeed {
+    feed: Feed,
+    from: usize,
+    shared: Arc<Shared>,
+    preferred: watch::Receiver<usize>,
+}
+
+impl HeadFeed {
+    /// [`Feed::next`], until another endpoint is preferred.
+    pub(crate) async fn changes(
+        &mut self,
+        silence: Duration,
+    ) -> Result<Option<Vec<crate::lotus_json::HeadChange>>, FeedError> {
+        self.shared.check_if_due();
+        let (from, shared) = (self.from, Arc::clone(&self.shared));
+        let moved = self.preferred.wait_for(|now| *now != from);
+        let next = tokio::select! {
+            next = self.feed.next(silence) => next,
+            _ = moved => Err(FeedError::Lost(
+                ChainError::new(ChainErrorKind::Unavailable, "follow heads")
+                    .with("endpoint", &shared.node(from).endpoint)
+                    .with("what", "another endpoint is preferred"),
+            )),
+        };
+        if let Err(FeedError::Lost(error)) = &next {
+            shared.failed(from, error);
+        }
+        next
+    }
+}
+
+impl fmt::Debug for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.nodes.iter().map(|node| &node.endpoint)).finish()
+    }
+}
+
+impl Shared {
+    fn node(&self, place: usize) -> &Node {
+        self.nodes.get(place).or(self.nodes.first()).expect("a client has an endpoint")
+    }
+
+    fn preferred(&self) -> usize {
+        *self.preferred.borrow()
+    }
+
+    fn is_one(&self) -> bool {
+        self.nodes.len() == 1
+    }
+
+    /// Asks whoever is to be asked; with the place of the endpoint that answered.
+    async fn ask(self: &Arc<Self>, method: &str, params: Value) -> Result<(Value, usize), ChainError> {
+        let bound = method::bound_to(method, &params);
+        if bound.is_some()
+            && let Some(kept) = self.cache.lock().get(method, &params)
+        {
+            return Ok((kept, self.preferred()));
+        }
+        let order = self.order().await?;
+        let (answer, from) = match method::route_of(method) {
+            Route::All if order.len() > 1 => self.ask_all(&order, method, &params).await?,
+            Route::One => self.ask_in_order(order.get(..1).unwrap_or_default(), method, &params).await?,
+            Route::All | Route::Any => self.ask_in_order(&order, method, &params).await?,
+        };
+        let mut cache = self.cache.lock();
+        if let Some((key, epoch)) = method::tipset_in(method, &answer.result) {
+            cache.learn(key, epoch);
+            if method == "Filecoin.ChainHead" {
+                cache.head_is(epoch);
+            }
+        }
+        if let Some(key) = bound {
+            cache.put(method, &params, &key, &answer.result, answer.bytes);
+        }
+        Ok((answer.result, from))
+    }
+
+    async fn ask_one(&self, place: usize, method: &str, params: &Value) -> Result<Answer, ChainError> {
+        let node = self.node(place);
+        let answer = node.call(method, params, self.options.timeouts.of(method)).await;
+        match &answer {
+            Ok(_) if self.is_one() => node.becomes(HealthState::Ok, None),
+            Err(error) => self.failed(place, error),
+            Ok(_) => {}
+        }
+        answer
+    }
+
+    async fn ask_in_order(&self, order: &[usize], method: &str, params: &Value) -> Result<(Answer, usize), ChainError> {
+        let mut first: Option<ChainError> = None;
+        for place in order {
+            match self.ask_one(*place, method, params).await {
+                Ok(answer) => return Ok((answer, *place)),
+                Err(error) => {
+                    let is_last = !is_worth_elsewhere(&error);
+                    // What a node said is worth more than that another one said nothing.
+                    if first
+                        .as_ref()
+                        .is_none_or(|known| RpcError::of(known).is_none() && RpcError::of(&error).is_some())
+                    {
+                        first = Some(error);
+                    }
+                    if is_last {
+                        break;
+                    }
+                }
+            }
+        }
+        Err(first.unwrap_or_else(|| ChainError::new(ChainErrorKind::Unavailable, "ask node").with("endpoints", "none")))
+    }
+
+    /// Gives the same to all. The answer is that of the first in order that answers at all: the pool and the nonces
+    /// that are asked for afterwards are those of the same endpoint.
+    async fn ask_all(&self, order: &[usize], method: &str, params: &Value) -> Result<(Answer, usize), ChainError> {
+        let Some((first, others)) = order.split_first() else {
+            return self.ask_in_order(order, method, params).await;
+        };
+        let others = async {
+            let each = others.iter().map(|place| async move { (*place, self.ask_one(*place, method, params).await) });
+            join_all(each).await
+        };
+        // The others are given their time and not more: they hear of the message from the network as well.
+        let others = tokio::time::timeout(OTHERS_PUSHED, others);
+        let (answer, others) = join(self.ask_one(*first, method, params), others).await;
+        let error = match answer {
+            Ok(answer) => return Ok((answer, *first)),
+            Err(error) if !is_worth_elsewhere(&error) => return Err(error),
+            Err(error) => error,
+        };
+        for (place, other) in others.unwrap_or_default() {
+            match other {
+                Ok(answer) => return Ok((answer, place)),
+                Err(other) if RpcError::of(&other).is_some() => return Err(other),
+                Err(_) => {}
+            }
+        }
+        Err(error)
+    }
+
+    /// The endpoints that can be relied on, the preferred one first.
+    async fn order(self: &Arc<Self>) -> Result<Vec<usize>, ChainError> {
+        if self.is_one() {
+            return Ok(vec![0]);
+        }
+        if self.checked.lock().is_none() {
+            self.check_unless_within(Duration::MAX).await;
+        }
+        self.check_if_due();
+        let mut order = self.relied_on();
+        if order.is_empty() {
+            self.check_unless_within(ANXIOUS).await;
+            order = self.relied_on();
+        }
+        if !order.is_empty() {
+            return Ok(order);
+        }
+        let mut error = ChainError::new(ChainErrorKind::Unavailable, "choose endpoint");
+        for node in &self.nodes {
+            let health = node.health(false);
+            let reason = health.reason.unwrap_or_default();
+            error = error.with("endpoint", format_args!("{} is {} ({reason})", health.endpoint, health.state));
+        }
+        Err(error.hint_with("no endpoint can be relied on: look at the nodes, or name others"))
+    }
+
+    fn relied_on(&self) -> Vec<usize> {
+        let preferred = self.preferred();
+        let ok = |place: &usize| self.node(*place).state() == HealthState::Ok;
+        let others = (0..self.nodes.len()).filter(|place| *place != preferred);
+        std::iter::once(preferred).chain(others).filter(ok).collect()
+    }
+
+    /// Compares the endpoints in the background when it is time.
+    fn check_if_due(self: &Arc<Self>) {
+        let due = |then: Instant| then.elapsed() >= self.options.check_every;
+        if self.is_one() || !self.checked.lock().is_some_and(due) || self.checking.try_lock().is_err() {
+            return;
+        }
+        let (shared, every) = (Arc::clone(self), self.options.check_every);
+        tokio::spawn(async move { shared.check_unless_within(every).await });
+    }
+
+    /// Compares the endpoints, unless that was done within so long; waits for whoever is at it already.
+    async fn check_unless_within(&self, recent: Duration) {
+        let _turn = self.checking.lock().await;
+        let is_recent = self.checked.lock().is_some_and(|then| then.elapsed() < recent);
+        if !is_recent {
+            self.check().await;
+        }
+    }
+
+    async fn check(&self) {
+        check(&self.nodes, &self.network, &self.options).await;
+        *self.checked.lock() = Some(Instant::now());
+        self.choose();
+    }
+
+    /// Notes that an endpoint failed. One that is away is not asked again before it was looked at.
+    fn failed(&self, place: usize, error: &ChainError) {
+        if is_away(error) && (self.is_one() || self.node(place).state() == HealthState::Ok) {
+            self.node(place).becomes(HealthState::Away, Some(error.chain()));
+            self.choose();
+        }
+    }
+
+    /// Keeps the preferred endpoint as long as it can be relied on; then the first of the list that can be.
+    fn choose(&self) {
+        if self.is_one() {
+            return;
+        }
+        let Some(best) = self.relied_on().first().copied() else {
+            warn!("no endpoint can be relied on");
+            return;
+        };
+        let moved = self.preferred.send_if_modified(|now| {
+            let moved = *now != best;
+            *now = best;
+            moved
+        });
+        if moved {
+            info!(endpoint = %self.node(best).endpoint, "another endpoint is preferred");
+        }
+    }
 }
 
 /// Whether an error says that the node lacks a part of the chain.

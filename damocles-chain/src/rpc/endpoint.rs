@@ -8,14 +8,25 @@ use zeroize::Zeroizing;
 /// The path of the v1 API, for endpoints that name none.
 const DEFAULT_PATH: &str = "/rpc/v1";
 
+/// How requests travel. Channels always travel over a WebSocket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Transport {
+    /// A POST for each request.
+    Http,
+    /// One connection for all requests.
+    WebSocket,
+}
+
 /// A node's address and token.
 ///
 /// Text forms: a URL (`http`, `https`, `ws`, `wss`; without a path it means `/rpc/v1`) or a multiaddr
-/// (`/ip4/127.0.0.1/tcp/1234/http`), either of them after `TOKEN:`. Neither `Debug` nor `Display` shows the token.
+/// (`/ip4/127.0.0.1/tcp/1234/http`, `/dns4/node/tcp/443/wss`), either of them after `TOKEN:`. [`Endpoint::parse_list`]
+/// reads what stands in `FULLNODE_API_INFO`. Neither `Debug` nor `Display` shows the token.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Endpoint {
     http: Url,
     ws: Url,
+    transport: Transport,
     token: Option<Zeroizing<String>>,
 }
 
@@ -25,6 +36,11 @@ impl Endpoint {
     pub fn with_token(mut self, token: impl Into<String>) -> Self {
         self.token = Some(Zeroizing::new(token.into()));
         self
+    }
+
+    /// How requests to it travel: as the text said.
+    pub fn transport(&self) -> Transport {
+        self.transport
     }
 
     /// Where requests are posted to.
@@ -46,8 +62,12 @@ impl Endpoint {
 impl fmt::Display for Endpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // Path and query may hold a provider's key.
-        let (scheme, host) = (self.http.scheme(), self.http.host_str().unwrap_or_default());
-        match self.http.port_or_known_default() {
+        let url = match self.transport {
+            Transport::Http => &self.http,
+            Transport::WebSocket => &self.ws,
+        };
+        let (scheme, host) = (url.scheme(), url.host_str().unwrap_or_default());
+        match url.port_or_known_default() {
             Some(port) => write!(f, "{scheme}://{host}:{port}"),
             None => write!(f, "{scheme}://{host}"),
         }
@@ -76,6 +96,25 @@ pub enum EndpointError {
     /// The token cannot be sent in a header.
     #[error("the endpoint's token has characters that no token has")]
     Token,
+    /// A list without an endpoint in it.
+    #[error("no endpoint is given")]
+    None,
+    /// An item of a list that names no node.
+    #[error("endpoint {place} of the list: {reason}")]
+    Item {
+        /// Which one, from 1.
+        place: usize,
+        /// What is wrong with it.
+        reason: Box<Self>,
+    },
+    /// A node's repository that cannot be used. The path is no secret.
+    #[error("the repository `{path}` names no node: {reason}")]
+    Repo {
+        /// The directory.
+        path: String,
+        /// What is wrong with it.
+        reason: String,
+    },
 }
 
 /// Lotus' rule: what stands before the first colon is a token, unless the text is a multiaddr or that colon is a
@@ -90,20 +129,28 @@ fn split_token(text: &str) -> (Option<&str>, &str) {
 fn url_of_multiaddr(text: &str) -> Result<Url, EndpointError> {
     let form = |e: &dyn fmt::Display| EndpointError::Form(e.to_string());
     let address: Multiaddr = text.parse().map_err(|e| form(&e))?;
-    let (mut host, mut port, mut scheme) = (None, None, "http");
+    let (mut host, mut port, mut secure, mut socket) = (None, None, false, false);
     for part in &address {
         match part {
             Protocol::Ip4(ip) => host = Some(ip.to_string()),
             Protocol::Ip6(ip) => host = Some(format!("[{ip}]")),
             Protocol::Dns(name) | Protocol::Dns4(name) | Protocol::Dns6(name) => host = Some(name.into_owned()),
             Protocol::Tcp(number) => port = Some(number),
-            Protocol::Http | Protocol::Ws(_) => {}
-            Protocol::Https | Protocol::Wss(_) | Protocol::Tls => scheme = "https",
+            Protocol::Http => {}
+            Protocol::Https | Protocol::Tls => secure = true,
+            Protocol::Ws(_) => socket = true,
+            Protocol::Wss(_) => (secure, socket) = (true, true),
             other => return Err(EndpointError::Scheme(other.tag().to_owned())),
         }
     }
     let (Some(host), Some(port)) = (host, port) else {
         return Err(EndpointError::NoHost);
+    };
+    let scheme = match (secure, socket) {
+        (false, false) => "http",
+        (true, false) => "https",
+        (false, true) => "ws",
+        (true, true) => "wss",
     };
     Url::parse(&format!("{scheme}://{host}:{port}")).map_err(|e| form(&e))
 }
@@ -118,9 +165,11 @@ impl FromStr for Endpoint {
         } else {
             Url::parse(place).map_err(|e| EndpointError::Form(e.to_string()))?
         };
-        let (http_scheme, ws_scheme) = match url.scheme() {
-            "http" | "ws" => ("http", "ws"),
-            "https" | "wss" => ("https", "wss"),
+        let (http_scheme, ws_scheme, transport) = match url.scheme() {
+            "http" => ("http", "ws", Transport::Http),
+            "ws" => ("http", "ws", Transport::WebSocket),
+            "https" => ("https", "wss", Transport::Http),
+            "wss" => ("https", "wss", Transport::WebSocket),
             other => return Err(EndpointError::Scheme(other.to_owned())),
         };
         if url.host_str().is_none_or(str::is_empty) {
@@ -140,7 +189,8 @@ impl FromStr for Endpoint {
             let rest = url.as_str().split_once(':').map_or("", |(_, rest)| rest);
             Url::parse(&format!("{scheme}:{rest}")).map_err(|e| EndpointError::Form(e.to_string()))
         };
-        Ok(Self { http: with(http_scheme)?, ws: with(ws_scheme)?, token: token.map(|t| Zeroizing::new(t.to_owned())) })
+        let token = token.map(|t| Zeroizing::new(t.to_owned()));
+        Ok(Self { http: with(http_scheme)?, ws: with(ws_scheme)?, transport, token })
     }
 }
 
@@ -156,11 +206,17 @@ mod tests {
             ("/ip4/127.0.0.1/tcp/1234/http", "http://127.0.0.1:1234/rpc/v1", "ws://127.0.0.1:1234/rpc/v1", None),
             ("abc.def:/ip6/::1/tcp/80/https", "https://[::1]:80/rpc/v1", "wss://[::1]:80/rpc/v1", Some("abc.def")),
             ("abc:ws://h:1/", "http://h:1/rpc/v1", "ws://h:1/rpc/v1", Some("abc")),
+            ("/dns4/h/tcp/443/tls/http", "https://h/rpc/v1", "wss://h/rpc/v1", None),
+            ("/dns4/h/tcp/443/tls/ws", "https://h/rpc/v1", "wss://h/rpc/v1", None),
+            ("a.b-_:/dns/h/tcp/1234/ws", "http://h:1234/rpc/v1", "ws://h:1234/rpc/v1", Some("a.b-_")),
+            ("/ip4/127.0.0.1/tcp/1234", "http://127.0.0.1:1234/rpc/v1", "ws://127.0.0.1:1234/rpc/v1", None),
             ("/dns4/h/tcp/443/wss", "https://h/rpc/v1", "wss://h/rpc/v1", None),
         ] {
             let endpoint: Endpoint = text.parse().unwrap();
             assert_eq!((endpoint.http.as_str(), endpoint.ws.as_str()), (http, ws), "{text}");
             assert_eq!(endpoint.token.as_ref().map(|t| t.as_str()), token, "{text}");
+            let socket = text.contains("ws");
+            assert_eq!(endpoint.transport() == Transport::WebSocket, socket, "{text}");
         }
     }
 
@@ -184,6 +240,8 @@ mod tests {
         assert!(!format!("{endpoint:?} {endpoint}").contains("secret"));
         let endpoint: Endpoint = "https://h/v3/secret".parse().unwrap();
         assert_eq!(endpoint.to_string(), "https://h:443");
+        let endpoint: Endpoint = "secret:/dns4/h/tcp/443/wss".parse().unwrap();
+        assert_eq!(endpoint.to_string(), "wss://h:443");
         let error = "secret:/ip4/1.2.3".parse::<Endpoint>().unwrap_err();
         assert!(!format!("{error:?} {error}").contains("secret"));
     }

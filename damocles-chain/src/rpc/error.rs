@@ -6,12 +6,41 @@ use damocles_core::{
 };
 use serde_json::Value;
 
+const OUT_OF_GAS: i64 = 2;
+const EXECUTION_REVERTED: i64 = 3;
+const F3: std::ops::RangeInclusive<i64> = 4..=10;
 const ACTOR_NOT_FOUND: i64 = 11;
 const NULL_ROUND: i64 = 12;
+const CHANNELS_DISABLED: i64 = 13;
+const EXPENSIVE_FORK: i64 = -32002;
 const INVALID_REQUEST: i64 = -32600;
 const METHOD_NOT_FOUND: i64 = -32601;
 const INVALID_PARAMS: i64 = -32602;
 const MAX_MESSAGE: usize = 2000;
+
+/// What the code of a node's error means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum RpcCode {
+    /// A trial run ran out of gas.
+    OutOfGas,
+    /// A contract reverted a trial run.
+    ExecutionReverted,
+    /// One of fast finality's.
+    F3,
+    /// There is no such actor in that state.
+    ActorNotFound,
+    /// There is no tipset at that epoch.
+    NullRound,
+    /// The node was built without payment channels.
+    PaymentChannelsDisabled,
+    /// The state at that epoch would have to be migrated to answer.
+    ExpensiveFork,
+    /// The request is none, the method is not known, or the parameters are not its own.
+    BadRequest,
+    /// Whatever else: only the text tells.
+    Other,
+}
 
 /// A JSON-RPC error; the source of a [`ChainError`] that a node answered.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -31,6 +60,21 @@ impl RpcError {
         Self { code, message: message.chars().take(MAX_MESSAGE).collect() }
     }
 
+    /// What the code means.
+    pub fn meaning(&self) -> RpcCode {
+        match self.code {
+            OUT_OF_GAS => RpcCode::OutOfGas,
+            EXECUTION_REVERTED => RpcCode::ExecutionReverted,
+            code if F3.contains(&code) => RpcCode::F3,
+            ACTOR_NOT_FOUND => RpcCode::ActorNotFound,
+            NULL_ROUND => RpcCode::NullRound,
+            CHANNELS_DISABLED => RpcCode::PaymentChannelsDisabled,
+            EXPENSIVE_FORK => RpcCode::ExpensiveFork,
+            INVALID_REQUEST | METHOD_NOT_FOUND | INVALID_PARAMS => RpcCode::BadRequest,
+            _ => RpcCode::Other,
+        }
+    }
+
     /// Whether the node does not know the method.
     pub(crate) fn is_unknown_method(&self) -> bool {
         self.code == METHOD_NOT_FOUND
@@ -43,14 +87,29 @@ impl RpcError {
         ["ipld: could not find", "block not found"].iter().any(|part| text.contains(part))
     }
 
+    /// Whether the node does not know the tipset that it was asked about: it may be behind, or on another fork.
+    pub(super) fn is_missing_tipset(&self) -> bool {
+        let text = self.message.to_lowercase();
+        ["load tipset", "loading tipset", "load ts", "tipset not found", "unknown tipset", "tipset with key"]
+            .iter()
+            .any(|part| text.contains(part))
+    }
+
     /// Lotus gives nearly every error code 1, so that only its text tells them apart. The kind decides whether a
     /// caller gives up: where the text leaves room for doubt, the error is retried.
     pub(super) fn into_chain_error(self, op: &'static str) -> ChainError {
         let text = self.message.to_lowercase();
         let has = |parts: &[&str]| parts.iter().any(|p| text.contains(p));
-        let error = match self.code {
-            ACTOR_NOT_FOUND | NULL_ROUND => ChainError::new(ChainErrorKind::NotFound, op),
-            INVALID_REQUEST | METHOD_NOT_FOUND | INVALID_PARAMS => ChainError::new(ChainErrorKind::Rejected, op),
+        let error = match self.meaning() {
+            RpcCode::ActorNotFound | RpcCode::NullRound => ChainError::new(ChainErrorKind::NotFound, op),
+            RpcCode::BadRequest | RpcCode::PaymentChannelsDisabled => ChainError::new(ChainErrorKind::Rejected, op),
+            // A trial run fails as things are: the next state may let it pass.
+            RpcCode::OutOfGas | RpcCode::ExecutionReverted | RpcCode::F3 => {
+                ChainError::new(ChainErrorKind::Rejected, op).recover_by(Recovery::RETRY)
+            }
+            RpcCode::ExpensiveFork => ChainError::new(ChainErrorKind::Rejected, op)
+                .recover_by(Recovery::RETRY)
+                .hint_with("the network is upgraded at that epoch: ask about a tipset before or after it"),
             _ if self.is_missing_block() || has(&["not found", "no such", "does not exist"]) => {
                 ChainError::new(ChainErrorKind::NotFound, op)
             }
@@ -82,6 +141,31 @@ mod tests {
         assert_eq!(kind(-32601, "method 'x' not found"), ChainErrorKind::Rejected);
         assert_eq!(kind(1, "cannot draw randomness from the future"), ChainErrorKind::Rejected);
         assert_eq!(kind(1, "node is syncing"), ChainErrorKind::Unavailable);
+    }
+
+    #[test]
+    fn codes_say_whether_to_ask_again() {
+        const RETRY: Recovery = Recovery::RETRY;
+        for (code, meaning, kind, recovery) in [
+            (1, RpcCode::Other, ChainErrorKind::Rejected, RETRY),
+            (2, RpcCode::OutOfGas, ChainErrorKind::Rejected, RETRY),
+            (3, RpcCode::ExecutionReverted, ChainErrorKind::Rejected, RETRY),
+            (4, RpcCode::F3, ChainErrorKind::Rejected, RETRY),
+            (10, RpcCode::F3, ChainErrorKind::Rejected, RETRY),
+            (11, RpcCode::ActorNotFound, ChainErrorKind::NotFound, RETRY),
+            (12, RpcCode::NullRound, ChainErrorKind::NotFound, RETRY),
+            (13, RpcCode::PaymentChannelsDisabled, ChainErrorKind::Rejected, Recovery::Park),
+            (-32002, RpcCode::ExpensiveFork, ChainErrorKind::Rejected, RETRY),
+            (-32600, RpcCode::BadRequest, ChainErrorKind::Rejected, Recovery::Park),
+            (-32601, RpcCode::BadRequest, ChainErrorKind::Rejected, Recovery::Park),
+            (-32602, RpcCode::BadRequest, ChainErrorKind::Rejected, Recovery::Park),
+            (-32603, RpcCode::Other, ChainErrorKind::Rejected, RETRY),
+        ] {
+            let answer = RpcError { code, message: "x".to_owned() };
+            assert_eq!(answer.meaning(), meaning, "{code}");
+            let error = answer.into_chain_error("x");
+            assert_eq!((error.kind(), error.recovery()), (kind, recovery), "{code}");
+        }
     }
 
     #[test]

@@ -3,26 +3,18 @@
 use super::{
     Endpoint, RpcError,
     envelope::{result_of, start_of},
+    socket::{self, Refusal, Socket},
 };
 use crate::lotus_json::HeadChange;
 use damocles_core::chain::{ChainError, ChainErrorKind};
 use futures::{SinkExt as _, StreamExt as _};
 use serde_json::Value;
 use std::{sync::Arc, time::Duration};
-use tokio::{net::TcpStream, time::Instant};
-use tokio_tungstenite::{
-    Connector, MaybeTlsStream, WebSocketStream, connect_async_tls_with_config,
-    tungstenite::{
-        self, Message,
-        client::IntoClientRequest as _,
-        http::{HeaderValue, header::AUTHORIZATION},
-        protocol::WebSocketConfig,
-    },
-};
+use tokio::time::Instant;
+use tokio_tungstenite::tungstenite::Message;
 
 /// After so many silences in a row without any frame, each answered by a ping, the other side is not there.
 const SILENT_PINGS: u32 = 3;
-const MAX_MESSAGE: usize = 64 << 20;
 
 /// Why there is no feed, or no more.
 #[derive(Debug)]
@@ -37,32 +29,29 @@ pub(crate) enum FeedError {
 #[derive(Debug)]
 pub(crate) struct Feed {
     endpoint: Endpoint,
-    socket: WebSocketStream<MaybeTlsStream<TcpStream>>,
+    socket: Socket,
     channel: Option<Value>,
     silent: u32,
 }
 
 impl Feed {
-    pub(super) async fn open(endpoint: &Endpoint, tls: Arc<rustls::ClientConfig>) -> Result<Self, FeedError> {
+    pub(super) async fn open(
+        endpoint: &Endpoint,
+        tls: Arc<rustls::ClientConfig>,
+        max_message: usize,
+    ) -> Result<Self, FeedError> {
         let lost = || ChainError::new(ChainErrorKind::Unavailable, "subscribe").with("endpoint", endpoint);
-        let broken = |e: tungstenite::Error| FeedError::Lost(lost().because(e));
-        let mut request = endpoint.ws().as_str().into_client_request().map_err(broken)?;
-        if let Some(token) = endpoint.authorization() {
-            let value = HeaderValue::from_str(&token).map_err(|e| FeedError::Lost(lost().because(e)))?;
-            request.headers_mut().insert(AUTHORIZATION, value);
-        }
-        let config = WebSocketConfig::default().max_message_size(Some(MAX_MESSAGE)).max_frame_size(Some(MAX_MESSAGE));
-        let connected = connect_async_tls_with_config(request, Some(config), true, Some(Connector::Rustls(tls))).await;
-        let mut socket = match connected {
-            Ok((socket, _)) => socket,
-            // An answer that is no upgrade comes from a server, or something before it, that speaks HTTP only.
-            Err(tungstenite::Error::Http(answer)) => {
-                return Err(FeedError::Unsupported(lost().with("status", answer.status().as_u16())));
+        let mut socket = match socket::connect(endpoint, tls, max_message).await {
+            Ok(socket) => socket,
+            Err(Refusal::Token(status)) => {
+                return Err(FeedError::Lost(lost().with("status", status).hint_with(socket::TOKEN_HINT)));
             }
-            Err(e) => return Err(broken(e)),
+            // An answer that is no upgrade comes from a server, or something before it, that speaks HTTP only.
+            Err(Refusal::NoUpgrade(status)) => return Err(FeedError::Unsupported(lost().with("status", status))),
+            Err(Refusal::Failed(e)) => return Err(FeedError::Lost(lost().because(e))),
         };
         let subscribe = r#"{"jsonrpc":"2.0","id":1,"method":"Filecoin.ChainNotify","params":[]}"#;
-        socket.send(Message::text(subscribe)).await.map_err(broken)?;
+        socket.send(Message::text(subscribe)).await.map_err(|e| FeedError::Lost(lost().because(e)))?;
         Ok(Self { endpoint: endpoint.clone(), socket, channel: None, silent: 0 })
     }
 

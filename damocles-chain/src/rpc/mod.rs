@@ -1,14 +1,30 @@
-//! Lotus' JSON-RPC over HTTP, and its channels over WebSocket.
+//! Lotus' JSON-RPC over HTTP and WebSocket, of one node or of several.
 
+mod agreement;
+mod api_info;
+mod cache;
+mod check;
 mod client;
 mod endpoint;
 mod envelope;
 mod error;
 mod feed;
+mod health;
+mod http;
+mod method;
+mod metrics;
+mod node;
+mod options;
+mod socket;
 mod tls;
+mod transport;
+mod ws;
 
 pub use client::RpcClient;
-pub(crate) use client::{is_missing_block, is_unknown_method};
-pub use endpoint::{Endpoint, EndpointError};
-pub use error::RpcError;
+pub(crate) use client::{HeadFeed, is_missing_block, is_unknown_method};
+pub use endpoint::{Endpoint, EndpointError, Transport};
+pub use error::{RpcCode, RpcError};
 pub(crate) use feed::{Feed, FeedError};
+pub use health::{EndpointHealth, HealthState};
+pub use metrics::{EndpointMetrics, MethodMetrics, RpcMetrics};
+pub use options::{Agreement, RpcOptions, Timeouts};

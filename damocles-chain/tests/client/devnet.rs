@@ -1,21 +1,28 @@
-//! The client against the devnet, over HTTP and WebSocket.
+//! The client against the devnet: one suite, over HTTP and over WebSocket.
 
 use crate::{
     server::{Reply, Server},
-    setup::{Home, recover},
+    setup::{Home, client_of_all, recover},
 };
 use damocles_chain::{
-    LotusClient, OutboxState, Senders,
+    LotusClient, LotusConfig, OutboxState, Senders,
     devnet::{Devnet, DevnetConfig, DevnetRpc},
     lotus_json::from_core,
+    rpc::HealthState,
 };
 use damocles_core::{
-    ActorId, Address, Context, SectorId, SectorNumber, SectorSize,
-    chain::{Call, ChainClient as _, ChainClientExt as _, CreateMiner, HeadChange, MessageState, OnChain, SubmitKey},
+    ActorId, Address, Context, DeadlineIndex, Epoch, SectorId, SectorNumber, SectorSize,
+    chain::{
+        Call, ChainClient as _, ChainClientExt as _, ChainError, ChainErrorKind, CreateMiner, HeadChange, MessageState,
+        OnChain, RandomnessKind, SubmitKey, TipsetRef,
+    },
     conformance,
     testing::FakeVerifier,
 };
-use futures::{SinkExt as _, StreamExt as _};
+use futures::{
+    SinkExt as _, StreamExt as _,
+    channel::mpsc::{UnboundedReceiver, UnboundedSender},
+};
 use fvm_shared::econ::TokenAmount;
 use serde_json::json;
 use std::{
@@ -28,7 +35,24 @@ use std::{
 };
 use tokio_util::sync::{CancellationToken, DropGuard};
 
+/// How requests travel to the node.
+#[derive(Clone, Copy, Debug)]
+enum Over {
+    Http,
+    WebSocket,
+}
+
+impl Over {
+    fn url(self, server: &Server) -> String {
+        match self {
+            Self::Http => server.url.clone(),
+            Self::WebSocket => server.ws_url(),
+        }
+    }
+}
+
 struct Net {
+    over: Over,
     devnet: Arc<Devnet>,
     server: Server,
     away: Arc<AtomicBool>,
@@ -38,7 +62,7 @@ struct Net {
 /// Serves a devnet; as long as `away` is set, no message reaches it.
 async fn serve(devnet: &Arc<Devnet>, away: &Arc<AtomicBool>) -> Server {
     let rpc = DevnetRpc::new(Arc::clone(devnet));
-    let (posts, away) = (rpc.clone(), Arc::clone(away));
+    let (posts, away, is_away) = (rpc.clone(), Arc::clone(away), Arc::clone(away));
     let handler = move |body: String| {
         let rpc = posts.clone();
         let lost = body.contains("Filecoin.MpoolPush") && away.load(Ordering::SeqCst);
@@ -49,8 +73,14 @@ async fn serve(devnet: &Arc<Devnet>, away: &Arc<AtomicBool>) -> Server {
             Reply::text(200, rpc.handle(&body).await.unwrap_or_default())
         }) as _
     };
-    let channels = move |incoming, outgoing: futures::channel::mpsc::UnboundedSender<String>| {
-        let rpc = rpc.clone();
+    let gone = Arc::clone(&is_away);
+    let channels = move |incoming: UnboundedReceiver<String>, outgoing: UnboundedSender<String>| {
+        let (rpc, gone) = (rpc.clone(), Arc::clone(&gone));
+        // The connection ends with a message that is to be lost.
+        let incoming = incoming.take_while(move |text| {
+            let lost = text.contains("Filecoin.MpoolPush") && gone.load(Ordering::SeqCst);
+            std::future::ready(!lost)
+        });
         Box::pin(async move {
             let _ = rpc.serve_ws(incoming, outgoing.sink_map_err(|_| ())).await;
         }) as _
@@ -59,7 +89,7 @@ async fn serve(devnet: &Arc<Devnet>, away: &Arc<AtomicBool>) -> Server {
 }
 
 impl Net {
-    async fn new() -> Self {
+    async fn new(over: Over) -> Self {
         let home = Home::new();
         let fund = [&home.owner, &home.worker].map(|a| (from_core(a).unwrap(), TokenAmount::from_whole(10_000)));
         let config =
@@ -67,11 +97,15 @@ impl Net {
         let devnet = Devnet::in_memory(config, Arc::new(FakeVerifier)).unwrap();
         let away = Arc::default();
         let server = serve(&devnet, &away).await;
-        Self { devnet, server, away, home }
+        Self { over, devnet, server, away, home }
+    }
+
+    fn url(&self) -> String {
+        self.over.url(&self.server)
     }
 
     async fn client(&self) -> (Arc<LotusClient>, DropGuard) {
-        let client = self.home.client(&self.server.url).await;
+        let client = self.home.client(&self.url()).await;
         let cancel = CancellationToken::new();
         let (running, token) = (Arc::clone(&client), cancel.clone());
         tokio::spawn(async move { running.run(token).await });
@@ -87,7 +121,7 @@ impl Net {
                 () = tokio::time::sleep(Duration::from_millis(10)) => drop(self.devnet.mine(1).unwrap()),
             }
         }
-        let client = self.home.client(&self.server.url).await;
+        let client = self.home.client(&self.url()).await;
         panic!("not done after 500 epochs: {:?}, called {:?}", client.outbox().await, self.server.called.lock());
     }
 
@@ -101,9 +135,7 @@ impl Net {
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn the_contract_holds() {
-    let net = Net::new().await;
+async fn the_contract_holds(net: Net) {
     let (client, _running) = net.client().await;
     let miner = net.create_miner(&client).await;
     assert_eq!(client.miner(&client.head().await.unwrap(), miner).await.unwrap().sector_size, SectorSize::KiB2);
@@ -114,9 +146,7 @@ async fn the_contract_holds() {
     conformance::chain::all(client.as_ref(), miner, || drop(net.devnet.mine(1).unwrap()), landed).await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_refusal_of_the_actor_is_a_receipt_with_its_words() {
-    let net = Net::new().await;
+async fn a_refusal_of_the_actor_is_a_receipt_with_its_words(net: Net) {
     let (client, _running) = net.client().await;
     let miner = net.create_miner(&client).await;
     let id = client.submit(&SubmitKey("recover".into()), &recover(miner, 5)).await.unwrap();
@@ -129,9 +159,7 @@ async fn a_refusal_of_the_actor_is_a_receipt_with_its_words() {
     assert!(client.balance(&net.home.owner).await.unwrap() < damocles_core::TokenAmount::from_fil(10_000));
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn lost_connections_lose_no_tipset() {
-    let net = Net::new().await;
+async fn lost_connections_lose_no_tipset(net: Net) {
     let (client, _running) = net.client().await;
     let mut changes = client.head_changes();
     let Some(HeadChange::Apply(first)) = changes.next().await else { panic!("the head comes first") };
@@ -151,16 +179,14 @@ async fn lost_connections_lose_no_tipset() {
     assert_eq!(seen, expected);
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_restarted_client_finishes_what_is_in_its_outbox() {
-    let net = Net::new().await;
+async fn a_restarted_client_finishes_what_is_in_its_outbox(net: Net) {
     let miner = {
         let (client, _running) = net.client().await;
         net.create_miner(&client).await
     };
     let id = {
         // This one never runs.
-        let client = net.home.client(&net.server.url).await;
+        let client = net.home.client(&net.url()).await;
         client.submit(&SubmitKey("later".into()), &recover(miner, 5)).await.unwrap()
     };
     let (client, _running) = net.client().await;
@@ -168,9 +194,7 @@ async fn a_restarted_client_finishes_what_is_in_its_outbox() {
     assert!(matches!(client.message(&id, 1).await.unwrap(), MessageState::Landed(_)));
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_message_whose_first_push_was_lost_lands() {
-    let net = Net::new().await;
+async fn a_message_whose_first_push_was_lost_lands(net: Net) {
     let (client, _running) = net.client().await;
     let miner = net.create_miner(&client).await;
     net.away.store(true, Ordering::SeqCst);
@@ -186,11 +210,9 @@ async fn a_message_whose_first_push_was_lost_lands() {
     net.mine_until(client.landed(&id, 1, &Context::detached())).await.unwrap();
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn senders_by_class_are_used() {
-    let net = Net::new().await;
+async fn senders_by_class_are_used(net: Net) {
     let senders = Senders { post: Some(net.home.owner.clone()), ..Senders::all(net.home.worker.clone()) };
-    let client = net.home.client_of(&net.server.url, senders).await.unwrap();
+    let client = net.home.client_of(&net.url(), senders).await.unwrap();
     let cancel = CancellationToken::new();
     let _guard = cancel.clone().drop_guard();
     let running = Arc::clone(&client);
@@ -200,4 +222,133 @@ async fn senders_by_class_are_used() {
     net.mine_until(client.landed(&id, 1, &Context::detached())).await.unwrap();
     let entries = client.outbox().await.unwrap();
     assert_eq!(entries[1].sender.as_deref(), Some(net.home.owner.as_str()));
+}
+
+async fn every_read_is_answered(net: Net) {
+    let (client, _running) = net.client().await;
+    let miner = net.create_miner(&client).await;
+    let head = client.head().await.unwrap();
+    let old = client.tipset_at(&head, Epoch(head.epoch.0 - 1)).await.unwrap();
+    assert_eq!(client.tipset(&old.key).await.unwrap(), old);
+    assert_eq!(client.network(&head).await.unwrap().name, "devnet-fake-client");
+    assert_eq!(client.network_name().await.unwrap(), "devnet-fake-client");
+    assert!(!client.version().await.unwrap().version.is_empty());
+    let worker = client.miner(&head, miner).await.unwrap().worker;
+    assert_eq!(worker.actor_id(), Some(client.lookup_id(&head, &net.home.worker).await.unwrap()));
+    assert_eq!(client.deadline(&head, miner).await.unwrap().current, head.epoch);
+    assert!(client.partitions(&head, miner, DeadlineIndex(1)).await.unwrap().partitions.is_empty());
+    assert!(client.sectors(&head, miner, &[SectorNumber(1)].into_iter().collect()).await.unwrap().is_empty());
+    for kind in [RandomnessKind::SealTicket, RandomnessKind::InteractiveSeed, RandomnessKind::PoStChainCommit] {
+        client.randomness(&head, kind, old.epoch, miner).await.unwrap();
+    }
+    assert!(client.available_balance(&head, miner).await.is_ok() && client.miner_power(&head, miner).await.is_ok());
+    let error = client.tipset_at(&head, Epoch(head.epoch.0 + 5)).await.unwrap_err();
+    assert!(error.to_string().contains(&net.url()), "{error}");
+    // All of it over the one way that was asked for.
+    let posts = net.server.called.lock().len();
+    assert_eq!(posts == 0, matches!(net.over, Over::WebSocket), "{posts} posts");
+    let metrics = client.metrics();
+    assert_eq!(metrics.endpoints[0].endpoint, net.url());
+    let asked = &metrics.endpoints[0].methods["Filecoin.StateMinerInfo"];
+    assert!(asked.calls > 0 && asked.bytes > 100 && asked.errors.is_empty(), "{asked:?}");
+}
+
+/// What is asked again until a connection that was cut is there again.
+async fn again<T>(work: impl AsyncFn() -> Result<T, ChainError>) -> T {
+    loop {
+        match work().await {
+            Err(e) if e.kind() == ChainErrorKind::Unavailable => tokio::task::yield_now().await,
+            done => return done.unwrap(),
+        }
+    }
+}
+
+async fn reorganisations_are_told_tipset_by_tipset(net: Net) {
+    let senders = Senders::all(net.home.worker.clone());
+    let mut config = LotusConfig::new(net.url().parse().unwrap(), senders);
+    config.silence = Duration::from_millis(20);
+    let keys = Arc::new(net.home.keys.clone());
+    let client = LotusClient::connect(config, keys, net.home.database().await).await.unwrap();
+    net.devnet.mine(30).unwrap();
+    let rule = |kind| json!({"Method": "xrpc.ch.val", "Kind": kind, "PerMille": 300});
+    let rules = [rule("DropAnswer"), rule("DuplicateAnswer")];
+    client.raw("Devnet.Faults", json!([{"Seed": 7, "Rules": rules}])).await.unwrap();
+    let mut changes = client.head_changes();
+    let Some(HeadChange::Apply(mut tip)) = changes.next().await else { panic!("the head comes first") };
+    let parent = async |of: &TipsetRef| again(async || client.tipset_at(of, Epoch(of.epoch.0 - 1)).await).await;
+    let mut reverts = 0;
+    for depth in [1, 3, 20, 2, 7] {
+        net.devnet.call("Devnet.Fork", json!([{"Depth": depth}])).unwrap();
+        net.server.cut();
+        net.devnet.mine(2).unwrap();
+        let head = net.devnet.head();
+        while tip != head {
+            match changes.next().await.unwrap() {
+                HeadChange::Apply(t) => {
+                    assert_eq!(parent(&t).await, tip);
+                    tip = t;
+                }
+                HeadChange::Revert(t) => {
+                    assert_eq!(t, tip);
+                    tip = parent(&t).await;
+                    reverts += 1;
+                }
+            }
+        }
+    }
+    assert_eq!(reverts, 1 + 3 + 20 + 2 + 7, "each once");
+}
+
+async fn another_endpoint_stands_in(net: Net) {
+    let second = serve(&net.devnet, &net.away).await;
+    let client = client_of_all(&net.home, &[&net.url(), &net.over.url(&second)]).await;
+    let mut changes = client.head_changes();
+    let Some(HeadChange::Apply(first)) = changes.next().await else { panic!("the head comes first") };
+    let mut last = first.epoch.0;
+    let (over, devnet) = (net.over, Arc::clone(&net.devnet));
+    let gone = over.url(&net.server);
+    // The node is gone, with the connections to it.
+    drop(net.server);
+    devnet.mine(3).unwrap();
+    let top = devnet.head().epoch.0;
+    while last < top {
+        let HeadChange::Apply(t) = changes.next().await.unwrap() else { panic!("nothing was reverted") };
+        assert_eq!(t.epoch.0, last + 1);
+        last = t.epoch.0;
+    }
+    assert_eq!(client.head().await.unwrap().epoch.0, top);
+    let health = client.endpoints();
+    assert_eq!((health[0].endpoint.as_str(), health[0].state), (gone.as_str(), HealthState::Away));
+    assert!(health[1].preferred && health[1].state == HealthState::Ok, "{health:?}");
+}
+
+/// The suite, once for each way.
+macro_rules! suite {
+    ($($name:ident),* $(,)?) => {
+        mod over_http {
+            $(#[tokio::test(flavor = "multi_thread")]
+            async fn $name() {
+                super::$name(super::Net::new(super::Over::Http).await).await;
+            })*
+        }
+
+        mod over_websocket {
+            $(#[tokio::test(flavor = "multi_thread")]
+            async fn $name() {
+                super::$name(super::Net::new(super::Over::WebSocket).await).await;
+            })*
+        }
+    };
+}
+
+suite! {
+    the_contract_holds,
+    a_refusal_of_the_actor_is_a_receipt_with_its_words,
+    lost_connections_lose_no_tipset,
+    a_restarted_client_finishes_what_is_in_its_outbox,
+    a_message_whose_first_push_was_lost_lands,
+    senders_by_class_are_used,
+    every_read_is_answered,
+    reorganisations_are_told_tipset_by_tipset,
+    another_endpoint_stands_in,
 }

@@ -8,6 +8,10 @@
 
 #[cfg(feature = "devnet")]
 mod devnet;
+mod methods;
+mod node;
 mod rubbish;
 mod server;
 mod setup;
+mod several;
+mod socket;

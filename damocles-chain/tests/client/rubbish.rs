@@ -2,7 +2,7 @@
 
 use crate::{
     server::{Reply, Server},
-    setup::{Home, recover},
+    setup::{Home, cid, recover, tipset},
 };
 use damocles_chain::{LotusClient, LotusConfig, OutboxState, Senders};
 use damocles_core::{
@@ -19,18 +19,6 @@ use serde_json::{Value, json};
 use std::{error::Error as _, os::unix::fs::PermissionsExt as _, sync::Arc, time::Duration};
 
 const MINER: ActorId = ActorId(1000);
-
-fn cid(height: i64, fork: u8) -> String {
-    let mut digest = [fork; 32];
-    digest[..8].copy_from_slice(&height.to_le_bytes());
-    CommP(digest).to_string()
-}
-
-fn tipset(height: i64, fork: u8, parent: (i64, u8)) -> Value {
-    let block = json!({"Miner": "t01000", "Parents": [{"/": cid(parent.0, parent.1)}], "Height": height,
-        "ParentBaseFee": "100"});
-    json!({"Cids": [{"/": cid(height, fork)}], "Blocks": [block], "Height": height})
-}
 
 fn at() -> TipsetRef {
     TipsetRef { epoch: Epoch(100), key: TipsetKey(vec![CommP([1; 32]).cid()]) }

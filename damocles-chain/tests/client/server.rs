@@ -13,7 +13,7 @@ use tokio_tungstenite::tungstenite::Message;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 type Answer<T> = Pin<Box<dyn Future<Output = T> + Send>>;
-type Handler = Arc<dyn Fn(String) -> Answer<Reply> + Send + Sync>;
+pub(crate) type Handler = Arc<dyn Fn(String) -> Answer<Reply> + Send + Sync>;
 type Channels = Arc<dyn Fn(mpsc::UnboundedReceiver<String>, mpsc::UnboundedSender<String>) -> Answer<()> + Send + Sync>;
 
 /// What is answered to one POST.
@@ -54,12 +54,46 @@ impl Server {
         let handler: Handler = Arc::new(move |body| {
             let answer = Arc::clone(&answer);
             Box::pin(async move {
-                let request: Value = serde_json::from_str(&body).unwrap();
+                let Ok(request) = serde_json::from_str::<Value>(&body) else { return Reply::text(404, "") };
                 let method = request["method"].as_str().unwrap();
                 answer(method.strip_prefix("Filecoin.").unwrap_or(method), &request["params"])
             })
         });
         Self::start(handler, None).await
+    }
+
+    /// [`Server::scripted`] over WebSocket: requests are answered one after the other, in the order in which they came.
+    pub(crate) async fn scripted_socket(answer: impl Fn(&str, &Value) -> Reply + Send + Sync + 'static) -> Self {
+        let answer = Arc::new(answer);
+        let called: Arc<Mutex<Vec<String>>> = Arc::default();
+        let seen = Arc::clone(&called);
+        let channels = move |mut incoming: mpsc::UnboundedReceiver<String>, outgoing: mpsc::UnboundedSender<String>| {
+            let (answer, seen) = (Arc::clone(&answer), Arc::clone(&seen));
+            Box::pin(async move {
+                while let Some(text) = incoming.next().await {
+                    let request: Value = serde_json::from_str(&text).unwrap();
+                    let method = request["method"].as_str().unwrap();
+                    let method = method.strip_prefix("Filecoin.").unwrap_or(method);
+                    seen.lock().push(method.to_owned());
+                    let reply = String::from_utf8(answer(method, &request["params"]).body).unwrap();
+                    let reply = match serde_json::from_str::<Value>(&reply) {
+                        Ok(Value::Object(mut envelope)) if envelope.contains_key("id") => {
+                            envelope.insert("id".to_owned(), request["id"].clone());
+                            Value::Object(envelope).to_string()
+                        }
+                        _ => reply,
+                    };
+                    let _ = outgoing.unbounded_send(reply);
+                }
+            }) as _
+        };
+        let nobody: Handler = Arc::new(|_| Box::pin(async { Reply::text(404, "") }));
+        Self { called, ..Self::start(nobody, Some(Arc::new(channels))).await }
+    }
+
+    /// Its address for requests over WebSocket.
+    pub(crate) fn ws_url(&self) -> String {
+        self.url.replace("http://", "ws://")
     }
 
     pub(crate) async fn start(handler: Handler, channels: Option<Channels>) -> Self {
@@ -140,7 +174,12 @@ impl Connection {
             }
             let mut body = vec![0; length];
             stream.read_exact(&mut body).await?;
-            let reply = if post { self.answer(String::from_utf8(body).unwrap()).await } else { Reply::text(404, "") };
+            let reply = if post {
+                self.answer(String::from_utf8(body).unwrap()).await
+            } else {
+                // Whoever refuses an upgrade says so as it does to a request.
+                (self.handler)(String::new()).await
+            };
             let head = format!("HTTP/1.1 {} x\r\nContent-Length: {}\r\n\r\n", reply.status, reply.body.len());
             stream.write_all(head.as_bytes()).await?;
             stream.write_all(&reply.body).await?;

@@ -2,12 +2,14 @@
 
 use damocles_chain::{
     LotusClient, LotusConfig, Senders,
+    rpc::Endpoint,
     signer::{KeyKind, Keystore},
 };
 use damocles_core::{
-    ActorId, Address, DeadlineIndex, PartitionIndex, SectorNumber,
+    ActorId, Address, CommP, DeadlineIndex, PartitionIndex, SectorNumber,
     chain::{Call, ChainError, DeclareFaultsRecovered, PartitionSectors},
 };
+use serde_json::{Value, json};
 use sqlx::{AnyPool, any::AnyPoolOptions};
 use std::{sync::Arc, time::Duration};
 use tempfile::TempDir;
@@ -45,6 +47,15 @@ impl Home {
     }
 }
 
+/// A client of several endpoints that is asked for health by the test alone.
+pub(crate) async fn client_of_all(home: &Home, servers: &[&str]) -> Arc<LotusClient> {
+    let endpoints = Endpoint::parse_list(&servers.join(",")).unwrap();
+    let mut config = LotusConfig::with_endpoints(endpoints, Senders::all(home.worker.clone()));
+    config.poll_every = Duration::from_millis(5);
+    config.rpc.check_every = Duration::from_secs(3600);
+    LotusClient::connect(config, Arc::new(home.keys.clone()), home.database().await).await.unwrap()
+}
+
 pub(crate) fn recover(miner: ActorId, number: u64) -> Call {
     let part = PartitionSectors {
         deadline: DeadlineIndex(0),
@@ -52,4 +63,18 @@ pub(crate) fn recover(miner: ActorId, number: u64) -> Call {
         sectors: [SectorNumber(number)].into_iter().collect(),
     };
     Call::DeclareFaultsRecovered(DeclareFaultsRecovered { miner, recoveries: vec![part] })
+}
+
+/// A CID of its own for each height of each fork.
+pub(crate) fn cid(height: i64, fork: u8) -> String {
+    let mut digest = [fork; 32];
+    digest[..8].copy_from_slice(&height.to_le_bytes());
+    CommP(digest).to_string()
+}
+
+/// A tipset as a node tells it.
+pub(crate) fn tipset(height: i64, fork: u8, parent: (i64, u8)) -> Value {
+    let block = json!({"Miner": "t01000", "Parents": [{"/": cid(parent.0, parent.1)}], "Height": height,
+        "ParentBaseFee": "100"});
+    json!({"Cids": [{"/": cid(height, fork)}], "Blocks": [block], "Height": height})
 }
