@@ -9,6 +9,7 @@ pub mod lotus_json;
 mod outbox;
 pub mod rpc;
 pub mod signer;
+pub mod venus;
 pub mod wallet;
 
 pub use client::{LotusClient, LotusConfig};

@@ -2,9 +2,11 @@
 
 mod config;
 mod convert;
+mod read_only;
 mod reads;
 
 pub use config::LotusConfig;
+pub(crate) use read_only::ReadOnly;
 
 use crate::{
     heads::Heads,

@@ -1,14 +1,19 @@
 //! Lotus' JSON-RPC over HTTP, and its channels over WebSocket.
 
 mod client;
+mod duplex;
 mod endpoint;
 mod envelope;
 mod error;
 mod feed;
+mod service;
 mod tls;
 
 pub use client::RpcClient;
 pub(crate) use client::{is_missing_block, is_unknown_method};
 pub use endpoint::{Endpoint, EndpointError};
 pub use error::RpcError;
+pub(crate) use duplex::Duplex;
 pub(crate) use feed::{Feed, FeedError};
+pub use service::Transport;
+pub(crate) use service::{Service, ServiceName};
