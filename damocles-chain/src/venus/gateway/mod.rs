@@ -1,0 +1,3 @@
+//! sophon-gateway.
+mod config;
+pub use config::GatewayConfig;
