@@ -136,7 +136,10 @@ impl VenusClient {
     ///
     /// There is no such message, it may not pay that much, or the messager does not answer or refuses.
     pub async fn replace(&self, id: &MessageId, price: Price) -> Result<String, ChainError> {
-        let row = self.row(id).await?;
+        let mut row = self.row(id).await?;
+        if matches!(row.state, VenusState::Sent | VenusState::Taken) {
+            self.refresh(&mut row).await?;
+        }
         let most = self.writer.max_fee(row.call.kind());
         let replacement = match price {
             Price::Estimated => Replacement::estimated(&row.uid, most),

@@ -6,16 +6,13 @@ use super::{
 };
 use crate::{
     heads::Heads,
-    lotus_json::{Lotus, MsgLookup, SignedMessage, TipSet, message_cid, signed_message_cid, to_core},
+    lotus_json::{Lotus, MessageReceipt, MsgLookup, SignedMessage, TipSet, message_cid, signed_message_cid, to_core},
     rpc::{Endpoint, RpcClient},
     signer::{SignRequest, Signer},
     venus::messager::{MessagerRecord, MessagerState, MessagerStatus, Replacement, SendSpec},
 };
 use cid::Cid;
-use damocles_core::{
-    Address,
-    chain::{ChainError, ChainErrorKind},
-};
+use damocles_core::chain::{ChainError, ChainErrorKind};
 use futures::{FutureExt as _, StreamExt as _};
 use fvm_shared::{address::Address as ChainAddress, econ::TokenAmount, message::Message};
 use parking_lot::Mutex;
@@ -31,6 +28,8 @@ use std::{
 use tokio::sync::watch;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
+/// What lies so deep is not looked for again.
+const DEEP: i64 = 30;
 const LOOK: Duration = Duration::from_millis(5);
 
 /// sophon-messager on loopback: the methods that are used here, over HTTP and WebSocket, with its states. It works at
@@ -145,6 +144,11 @@ impl FakeMessager {
     /// Makes the next calls of a method, without prefix, go wrong.
     pub fn strike(&self, method: &str, fault: &Fault, times: usize) {
         self.desk.faults.strike(method, fault, times);
+    }
+
+    /// Forgets all faults that have not struck.
+    pub fn forgive(&self) {
+        self.desk.faults.forgive();
     }
 
     /// The parameters of all calls of a method, without prefix.
@@ -373,6 +377,10 @@ impl Desk {
             }
             MessagerState::Fill | MessagerState::OnChain | MessagerState::NonceConflict => {
                 let (Some(signed), Some(cid)) = (record.signed(), record.status.signed_cid) else { return Ok(()) };
+                let deep = record.status.height != 0 && head.height - record.status.height > DEEP;
+                if deep {
+                    return Ok(());
+                }
                 self.look(id, &cid).await?;
                 let unseen = self.book.lock().named(id)?.status.state == MessagerState::Fill;
                 if unseen { self.send(&signed).await } else { Ok(()) }
@@ -383,7 +391,18 @@ impl Desk {
 
     async fn look(&self, id: &str, cid: &Cid) -> Result<(), String> {
         let params = json!([[], Lotus(*cid), -1, true]);
-        let found: Option<MsgLookup> = self.node.call("StateSearchMsg", params).await.map_err(|e| e.chain())?;
+        let found: Option<MsgLookup> = match self.node.call("StateSearchMsg", params).await {
+            Ok(found) => found,
+            Err(e) if e.chain().contains("equal nonce") => {
+                // What another message with this nonce came to is shown as if it were this one's.
+                self.book.lock().change(id, |record| {
+                    record.status.state = MessagerState::NonceConflict;
+                    record.status.receipt = Some(MessageReceipt::default());
+                });
+                return Ok(());
+            }
+            Err(e) => return Err(e.chain()),
+        };
         let place = match &found {
             None => None,
             Some(found) => {
@@ -446,13 +465,4 @@ fn cap(message: &mut Message, most: &TokenAmount) {
 
 fn shown(record: MessagerRecord) -> Answer {
     serde_json::to_value(record).map_err(|e| e.to_string())
-}
-
-impl FakeMessager {
-    /// Gives up the nonce that a sender's next message would get, as a message from elsewhere does.
-    pub fn skip_nonce(&self, sender: &Address, next: u64) {
-        if let Ok(sender) = crate::lotus_json::from_core(sender) {
-            self.desk.book.lock().nonces.insert(sender, next);
-        }
-    }
 }
