@@ -70,14 +70,14 @@ async fn what_is_not_known_or_cannot_be_is_refused_before_anything_leaves() {
     assert!(client.entries().await.unwrap().is_empty() && net.messager.records().is_empty());
 }
 
-fn post() -> Call {
+fn post(commit_epoch: Epoch) -> Call {
     Call::SubmitWindowedPoSt(SubmitWindowedPoSt {
         miner: damocles_core::ActorId(1000),
         deadline: damocles_core::DeadlineIndex(1),
         partitions: vec![PoStPartition { index: PartitionIndex(0), skipped: SectorSet::default() }],
         proof_type: PoStProofType::window(SectorSize::KiB2),
         proof: vec![9; 192],
-        commit_epoch: Epoch(40),
+        commit_epoch,
         commit_randomness: Randomness([1; 32]),
     })
 }
@@ -94,7 +94,8 @@ async fn each_class_has_its_price_and_a_proof_expires() {
     let running = run(VenusClient::connect(config, net.database().await).await.unwrap());
     let client = &running.client;
     net.messager.idle(true);
-    client.submit(&key("post"), &post()).await.unwrap();
+    let epoch = client.head().await.unwrap().epoch;
+    client.submit(&key("post"), &post(epoch)).await.unwrap();
     client.submit(&key("pay"), &net.pay(1)).await.unwrap();
     net.mine_until(net.until(async || net.messager.records().len() == 2)).await;
     let specs = net.messager.called("PushMessageWithId");
@@ -103,11 +104,23 @@ async fn each_class_has_its_price_and_a_proof_expires() {
         specs.iter().find(|params| params[0] == json!(uid)).unwrap()[2].clone()
     };
     let posted = json!({
-        "expireEpoch": 120, "gasOverEstimation": 1.5, "maxFee": "3000000000000000000", "gasOverPremium": 2.0
+        "expireEpoch": epoch.0 + 80, "gasOverEstimation": 1.5, "maxFee": "3000000000000000000", "gasOverPremium": 2.0
     });
     assert_eq!(spec("post"), posted);
     assert_eq!(spec("pay")["maxFee"], "1000000000000000000");
     assert_eq!(spec("pay")["expireEpoch"], 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_proof_whose_window_has_closed_is_not_sent() {
+    let net = Net::new().await;
+    let running = net.client().await;
+    let client = &running.client;
+    let epoch = client.head().await.unwrap().epoch;
+    let id = client.submit(&key("post"), &post(epoch - 80)).await.unwrap();
+    let dropped = net.state(client, &id, |state| matches!(state, MessageState::Dropped { .. })).await;
+    assert!(format!("{dropped:?}").contains("window had closed"), "{dropped:?}");
+    assert!(net.messager.called("PushMessageWithId").is_empty());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -117,8 +130,8 @@ async fn what_has_landed_and_is_final_needs_no_messager() {
     let client = &running.client;
     let id = client.submit(&key("pay"), &net.pay(1)).await.unwrap();
     let receipt = net.landed(client, &id, 1).await;
-    net.devnet.mine(900).unwrap();
-    net.mine_until(net.until(async || client.entries().await.unwrap()[0].state == VenusState::Settled)).await;
+    net.mine(950).await;
+    net.until(async || client.entries().await.unwrap()[0].state == VenusState::Settled).await;
     net.messager.forget();
     assert_eq!(client.message(&id, 1).await.unwrap(), MessageState::Landed(receipt));
     assert_eq!(client.message(&id, 100_000).await.unwrap(), MessageState::Pending { trouble: None });
@@ -132,8 +145,9 @@ async fn a_message_that_a_fork_throws_out_is_tracked_until_it_is_back() {
     let id = client.submit(&key("pay"), &net.pay(1)).await.unwrap();
     let first = net.landed(client, &id, 1).await;
     net.messager.idle(true);
+    let head = client.head().await.unwrap();
     let plan = damocles_chain::devnet::ForkPlan {
-        depth: 6,
+        depth: u64::try_from(head.epoch - first.epoch).unwrap() + 1,
         extend: 1,
         fate: damocles_chain::devnet::MessageFate::Drop,
         ..Default::default()

@@ -9,6 +9,7 @@
 
 mod client;
 mod crash;
-
+mod gateway;
+mod messager;
 mod setup;
 mod trouble;

@@ -93,10 +93,13 @@ impl Net {
     pub(crate) async fn mine_until<T>(&self, work: impl Future<Output = T>) -> T {
         tokio::pin!(work);
         for _ in 0..500 {
+            // An epoch is as long as the messager needs for its round.
+            let round = tokio::time::timeout(Duration::from_millis(200), self.messager.worked());
             tokio::select! {
                 done = &mut work => return done,
-                () = tokio::time::sleep(Duration::from_millis(10)) => drop(self.devnet.mine(1).unwrap()),
+                _ = async { tokio::join!(round, tokio::time::sleep(Duration::from_millis(10))) } => {}
             }
+            self.devnet.mine(1).unwrap();
         }
         let entries = self.idle_client().await.entries().await;
         panic!("not done after 500 epochs: {entries:#?}, {:#?}", self.messager.records());
@@ -149,6 +152,14 @@ impl Net {
     pub(crate) fn pay(&self, fil: i64) -> Call {
         let amount = damocles_core::TokenAmount::from_fil(fil);
         Call::Send(Transfer { to: self.owner.clone(), from: self.worker.clone(), amount })
+    }
+
+    /// Mines, in steps that clients and the messager follow.
+    pub(crate) async fn mine(&self, epochs: usize) {
+        for _ in 0..epochs.div_ceil(50) {
+            self.devnet.mine(50).unwrap();
+            let _ = tokio::time::timeout(Duration::from_millis(500), self.messager.worked()).await;
+        }
     }
 
     /// How many messages to an address are on chain.

@@ -81,10 +81,10 @@ async fn a_conflict_of_nonces_is_trouble_until_it_is_final_and_then_the_end() {
     send_past(&net, 0).await;
     net.state(client, &id, in_trouble("nonce conflict")).await;
     assert_eq!(net.messager.records()[0].status.receipt.as_ref().unwrap().exit_code, 0, "of a message that is not ours");
-    net.devnet.mine(800).unwrap();
+    net.mine(800).await;
     let state = client.message(&id, 1).await.unwrap();
     assert!(in_trouble("nonce conflict")(&state), "{state:?}");
-    net.devnet.mine(150).unwrap();
+    net.mine(150).await;
     let dropped = net.state(client, &id, |state| matches!(state, MessageState::Dropped { .. })).await;
     assert!(format!("{dropped:?}").contains("another message"), "{dropped:?}");
     assert_eq!(net.on_chain(&net.owner), 0);
@@ -165,7 +165,8 @@ async fn what_the_messager_has_forgotten_is_not_handed_in_again() {
     let running = net.client().await;
     let client = &running.client;
     let id = pooled(&net, client).await;
-    net.until(async || client.entries().await.unwrap()[0].nonce.is_some()).await;
+    client.message(&id, 1).await.unwrap();
+    assert_eq!(client.entries().await.unwrap()[0].nonce, Some(0), "what the messager signed is kept here");
     net.messager.forget();
     let state = client.message(&id, 1).await.unwrap();
     assert!(in_trouble("any more")(&state), "{state:?}");

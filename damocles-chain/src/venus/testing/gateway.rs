@@ -247,7 +247,7 @@ impl Hub {
             "SupportNewAccount" => {
                 let account: String = part(params, 1)?;
                 let channel = self.named(&part::<String>(params, 0)?)?;
-                self.change(&channel.id, |_, accounts| drop(accounts.insert(account)));
+                self.change(&channel.id, |_, accounts| accounts.extend([account]));
                 Ok(Value::Null)
             }
             other => Err(format!("method 'Gateway.{other}' not found")),
