@@ -14,6 +14,7 @@ pub mod wallet;
 
 pub use client::{LotusClient, LotusConfig};
 pub use outbox::{Limits, OutboxEntry, OutboxState, Senders};
+pub use venus::{VenusClient, VenusConfig};
 
 pub use actor::{
     ActorCall, ActorsVersion, EncodeError, LimitError, ReturnError, UnknownNetworkVersion, decode_call, decode_message,

@@ -93,7 +93,9 @@ impl fmt::Debug for Duplex {
 pub(super) fn refused_upgrade(error: tungstenite::Error) -> ChainError {
     let unavailable = |hint: &'static str| ChainError::new(ChainErrorKind::Unavailable, "connect").hint_with(hint);
     match &error {
-        tungstenite::Error::Http(answer) if matches!(answer.status(), StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) => {
+        tungstenite::Error::Http(answer)
+            if matches!(answer.status(), StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) =>
+        {
             unavailable("check the token of the endpoint: the service refuses it or wants one").because(error)
         }
         tungstenite::Error::Http(answer) => {

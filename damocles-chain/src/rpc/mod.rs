@@ -11,9 +11,9 @@ mod tls;
 
 pub use client::RpcClient;
 pub(crate) use client::{is_missing_block, is_unknown_method};
+pub(crate) use duplex::Duplex;
 pub use endpoint::{Endpoint, EndpointError};
 pub use error::RpcError;
-pub(crate) use duplex::Duplex;
 pub(crate) use feed::{Feed, FeedError};
 pub use service::Transport;
 pub(crate) use service::{Service, ServiceName};

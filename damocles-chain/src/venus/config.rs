@@ -1,11 +1,17 @@
 //! How a Venus client is set up.
 
-use super::{gateway::GatewayConfig, messager::MessagerConfig};
+use super::{
+    gateway::{GatewayConfig, GatewayLink},
+    messager::MessagerConfig,
+};
 use crate::{
     outbox::{Limits, Senders},
     rpc::Endpoint,
 };
-use damocles_core::{EventSink, NullSink, TokenAmount, chain::CallKind};
+use damocles_core::{
+    EventSink, NullSink, TokenAmount,
+    chain::{CallKind, ChainError},
+};
 use serde::{Deserialize, Serialize};
 use std::{sync::Arc, time::Duration};
 
@@ -123,15 +129,23 @@ impl VenusConfig {
         self
     }
 
+    /// The gateway, if one is named. Nothing is sent.
+    ///
+    /// # Errors
+    ///
+    /// The token cannot be a header, or TLS cannot be set up.
+    pub fn gateway_link(&self) -> Result<Option<Arc<GatewayLink>>, ChainError> {
+        self.gateway.clone().map(GatewayLink::new).transpose()
+    }
+
     /// Uses one token of sophon-auth for everything, as clusters usually do.
     #[must_use]
     pub fn with_token(mut self, token: &str) -> Self {
         self.chain = self.chain.with_token(token);
         self.messager.endpoint = self.messager.endpoint.with_token(token);
-        self.gateway = self.gateway.map(|gateway| GatewayConfig {
-            endpoint: gateway.endpoint.clone().with_token(token),
-            ..gateway
-        });
+        self.gateway = self
+            .gateway
+            .map(|gateway| GatewayConfig { endpoint: gateway.endpoint.clone().with_token(token), ..gateway });
         self
     }
 }
@@ -148,6 +162,7 @@ mod tests {
             .with_gateway(endpoint("ws://c:3"))
             .with_token("sesame");
         let gateway = config.gateway.clone().unwrap();
+        assert!(config.gateway_link().unwrap().is_some());
         for endpoint in [&config.chain, &config.messager.endpoint, &gateway.endpoint] {
             assert!(*endpoint == endpoint.clone().with_token("sesame"), "{endpoint}");
         }

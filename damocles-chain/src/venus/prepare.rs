@@ -73,7 +73,8 @@ impl Writer {
                     .hint_with("factors lie between 0 and 100, and no fee is negative"));
             }
         }
-        let named = [Some(&senders.default), senders.post.as_ref(), senders.commit.as_ref(), senders.create_miner.as_ref()];
+        let named =
+            [Some(&senders.default), senders.post.as_ref(), senders.commit.as_ref(), senders.create_miner.as_ref()];
         for address in named.into_iter().flatten() {
             from_core(address).map_err(|e| no_sender(address).because(e))?;
         }
@@ -178,7 +179,7 @@ mod tests {
         let name = |key: &str| message_uid(&SubmitKey(key.into()));
         assert_eq!(
             name("precommit/1000/7/2345/1"),
-            "damocles-1-7d4c8d8d0000000000000000000000000000000000000000000000000000000"
+            "damocles-1-407d8619f6f3abfc7851c554e1792973561b9686cdabc41c2a75b2aa1013dcb8"
         );
         let keys = ["", "a", "b", "a/b", "a/b/1", "a/b/11", &"x".repeat(10_000)];
         let names: BTreeSet<String> = keys.iter().map(|key| name(key)).collect();

@@ -129,8 +129,7 @@ pub(super) struct Store {
 impl Store {
     /// Opens the table; makes it if it is not there.
     pub(super) async fn open(pool: AnyPool) -> Result<Self, ChainError> {
-        let schema =
-            Migration::new(1, "venus messages".into(), MigrationType::Simple, SCHEMA.into_sql_str(), false);
+        let schema = Migration::new(1, "venus messages".into(), MigrationType::Simple, SCHEMA.into_sql_str(), false);
         let mut migrator = Migrator::with_migrations(vec![schema]);
         migrator.dangerous_set_table_name("venus_migrations");
         migrator.run(&pool).await.map_err(|e| broken("open messages", e))?;
@@ -253,15 +252,9 @@ impl Store {
     }
 
     /// Gives up a call that is in this state; false if it is not.
-    pub(super) async fn drop_call(
-        &self,
-        key: &SubmitKey,
-        state: VenusState,
-        reason: &str,
-    ) -> Result<bool, ChainError> {
-        let query = sqlx::query(
-            "UPDATE venus_messages SET state = 'dropped', error = $1 WHERE submit_key = $2 AND state = $3",
-        );
+    pub(super) async fn drop_call(&self, key: &SubmitKey, state: VenusState, reason: &str) -> Result<bool, ChainError> {
+        let query =
+            sqlx::query("UPDATE venus_messages SET state = 'dropped', error = $1 WHERE submit_key = $2 AND state = $3");
         self.run("drop call", key, query.bind(reason).bind(&key.0).bind(state.text())).await
     }
 

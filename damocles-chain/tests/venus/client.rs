@@ -4,9 +4,7 @@ use crate::setup::{Net, key, recover, run};
 use damocles_chain::venus::{FeesByClass, MessageFees, VenusClient, VenusState, message_uid, messager::MessagerState};
 use damocles_core::{
     Address, Epoch, PartitionIndex, PoStProofType, SectorSet, SectorSize, TokenAmount,
-    chain::{
-        Call, ChainClient as _, ChainErrorKind, MessageId, MessageState, PoStPartition, SubmitWindowedPoSt,
-    },
+    chain::{Call, ChainClient as _, ChainErrorKind, MessageId, MessageState, PoStPartition, SubmitWindowedPoSt},
     conformance,
     verify::Randomness,
 };
@@ -31,7 +29,8 @@ async fn a_refusal_of_the_actor_is_a_receipt_though_no_messager_would_estimate_i
     let receipt = net.landed(client, &id, 1).await;
     assert_ne!(receipt.exit_code, 0);
     assert!(receipt.error.is_some_and(|e| !e.is_empty()));
-    let limits: Vec<u64> = net.messager.called("PushMessageWithId").iter().map(|p| p[1]["GasLimit"].as_u64().unwrap()).collect();
+    let limits: Vec<u64> =
+        net.messager.called("PushMessageWithId").iter().map(|p| p[1]["GasLimit"].as_u64().unwrap()).collect();
     assert_eq!(limits[0], 0, "what passes is estimated by the messager");
     assert!(limits[1] > 0, "what would be refused has a limit");
 }
@@ -153,7 +152,8 @@ async fn a_message_that_a_fork_throws_out_is_tracked_until_it_is_back() {
         ..Default::default()
     };
     net.devnet.fork(&plan).unwrap();
-    assert_eq!(client.message(&id, 0).await.unwrap(), MessageState::Pending { trouble: None });
+    let gone = client.message(&id, 0).await.unwrap();
+    assert!(matches!(gone, MessageState::Pending { .. }), "{gone:?}");
     net.messager.idle(false);
     let again = net.landed(client, &id, 1).await;
     assert_eq!(again.message, first.message, "the same message, once");

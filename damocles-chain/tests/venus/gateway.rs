@@ -59,7 +59,8 @@ impl WinningProver for Prover {
 }
 
 fn link(gateway: &FakeGateway, change: impl FnOnce(&mut GatewayConfig)) -> Arc<GatewayLink> {
-    let mut config = GatewayConfig::new(gateway.url().parse::<damocles_chain::rpc::Endpoint>().unwrap().with_token(TOKEN));
+    let mut config =
+        GatewayConfig::new(gateway.url().parse::<damocles_chain::rpc::Endpoint>().unwrap().with_token(TOKEN));
     change(&mut config);
     GatewayLink::new(config).unwrap()
 }
@@ -108,7 +109,9 @@ async fn two_miners_are_served_by_a_channel_each() {
 /// What came, without what is random.
 fn wire(gateway: &FakeGateway) -> String {
     let mut lines: Vec<String> = Vec::new();
-    for method in ["ListenProofEvent", "ResponseProofEvent", "ListenWalletEvent", "ResponseWalletEvent", "AddNewAddress"] {
+    for method in
+        ["ListenProofEvent", "ResponseProofEvent", "ListenWalletEvent", "ResponseWalletEvent", "AddNewAddress"]
+    {
         for mut params in gateway.called(method) {
             for field in ["Id", "SignBytes"] {
                 if let Some(value) = params[0].get_mut(field) {

@@ -5,7 +5,7 @@ use damocles_chain::{
     rpc::{Endpoint, Transport},
     venus::{
         message_uid,
-        messager::{MessagerClient, MessagerConfig, MessagerState, Replacement, SendSpec},
+        messager::{MessagerClient, MessagerConfig, MessagerRecord, MessagerState, Replacement, SendSpec},
         testing::{Arrived, FakeServer, Fault},
     },
 };
@@ -61,7 +61,9 @@ fn answer_of(method: &str) -> Value {
 }
 
 /// A server that answers each method by a function, and what came.
-async fn scripted(answer: impl Fn(&str, &Value) -> Option<String> + Send + Sync + 'static) -> (FakeServer, Arc<Mutex<Vec<Arrived>>>) {
+async fn scripted(
+    answer: impl Fn(&str, &Value) -> Option<String> + Send + Sync + 'static,
+) -> (FakeServer, Arc<Mutex<Vec<Arrived>>>) {
     let came: Arc<Mutex<Vec<Arrived>>> = Arc::default();
     let (seen, answer) = (Arc::clone(&came), Arc::new(answer));
     let server = FakeServer::start(Arc::new(move |arrived: Arrived| {
@@ -85,7 +87,10 @@ fn client(url: &str, transport: Transport) -> MessagerClient {
 /// Calls every method: its name and what came of it, as text.
 async fn all(client: &MessagerClient) -> Vec<(&'static str, Result<String, ChainError>)> {
     fn text<T: Debug>(done: Result<T, ChainError>) -> Result<String, ChainError> {
-        done.map(|value| format!("{value:#?}"))
+        done.map(|value| format!("{value:?}"))
+    }
+    fn read(done: Result<MessagerRecord, ChainError>) -> Result<String, ChainError> {
+        done.map(|record| serde_json::to_string(&record).unwrap())
     }
     let (id, from) = ("damocles-1-00", "t0100".parse::<Address>().unwrap());
     let cid = CID.parse().unwrap();
@@ -100,11 +105,11 @@ async fn all(client: &MessagerClient) -> Vec<(&'static str, Result<String, Chain
     vec![
         ("PushMessageWithId", text(client.push(id, &message(), &spec).await)),
         ("HasMessageByUid", text(client.has(id).await)),
-        ("GetMessageByUid", text(client.get(id).await)),
-        ("GetMessageBySignedCid", text(client.get_by_signed_cid(&cid).await)),
-        ("GetMessageByUnsignedCid", text(client.get_by_unsigned_cid(&cid).await)),
-        ("GetMessageByFromAndNonce", text(client.get_by_nonce(&from, 42).await)),
-        ("WaitMessage", text(client.wait(id, 5, Duration::from_secs(5), &cx).await)),
+        ("GetMessageByUid", read(client.get(id).await)),
+        ("GetMessageBySignedCid", read(client.get_by_signed_cid(&cid).await)),
+        ("GetMessageByUnsignedCid", read(client.get_by_unsigned_cid(&cid).await)),
+        ("GetMessageByFromAndNonce", read(client.get_by_nonce(&from, 42).await)),
+        ("WaitMessage", read(client.wait(id, 5, Duration::from_secs(5), &cx).await)),
         ("ReplaceMessage", text(client.replace(&replacement).await)),
         ("RepublishMessage", text(client.republish(id).await)),
         ("MarkBadMessage", text(client.mark_bad(id).await)),
@@ -117,13 +122,12 @@ async fn all(client: &MessagerClient) -> Vec<(&'static str, Result<String, Chain
 async fn requests_and_answers_are_the_messagers_over_http_and_websocket() {
     let mut wires = Vec::new();
     for transport in [Transport::Http, Transport::WebSocket] {
-        let (server, came) = scripted(|method, id| {
-            Some(json!({"jsonrpc": "2.0", "id": id, "result": answer_of(method)}).to_string())
-        })
-        .await;
-        let mut wire = String::new();
+        let (server, came) =
+            scripted(|method, id| Some(json!({"jsonrpc": "2.0", "id": id, "result": answer_of(method)}).to_string()))
+                .await;
+        let mut wire = Vec::new();
         for (method, done) in all(&client(&server.url(), transport)).await {
-            wire.push_str(&format!("# {method}\n{}\n\n", done.unwrap()));
+            wire.push(format!("# {method}\n{}\n", done.unwrap()));
         }
         for arrived in came.lock().iter() {
             assert_eq!(arrived.header("authorization"), "Bearer sesame");
@@ -131,9 +135,9 @@ async fn requests_and_answers_are_the_messagers_over_http_and_websocket() {
             assert_eq!(arrived.path, "/rpc/v0");
             let mut request: Value = serde_json::from_str(&arrived.text).unwrap();
             request["id"] = json!(1);
-            wire.push_str(&format!("{request}\n"));
+            wire.push(request.to_string());
         }
-        wires.push(wire);
+        wires.push(wire.join("\n"));
     }
     assert_eq!(wires[0], wires[1], "the same over both");
     insta::assert_snapshot!(wires[0]);
@@ -141,7 +145,7 @@ async fn requests_and_answers_are_the_messagers_over_http_and_websocket() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_record_is_read_and_written_as_it_is() {
-    let read: damocles_chain::venus::messager::MessagerRecord = serde_json::from_value(record()).unwrap();
+    let read: MessagerRecord = serde_json::from_value(record()).unwrap();
     let mut written = serde_json::to_value(&read).unwrap();
     // Network prefixes and fields of other versions are not kept.
     let mut expected = record();
@@ -152,10 +156,12 @@ async fn a_record_is_read_and_written_as_it_is() {
         value["Receipt"].as_object_mut().unwrap().remove("EventsRoot");
     }
     assert_eq!(written, expected);
-    for (number, state) in [(0, MessagerState::Unknown), (5, MessagerState::NonceConflict), (6, MessagerState::Other(6))] {
+    for (number, state) in
+        [(0, MessagerState::Unknown), (5, MessagerState::NonceConflict), (6, MessagerState::Other(6))]
+    {
         let mut other = record();
         other["State"] = json!(number);
-        let read: damocles_chain::venus::messager::MessagerRecord = serde_json::from_value(other).unwrap();
+        let read: MessagerRecord = serde_json::from_value(other).unwrap();
         assert_eq!(read.status.state, state);
         assert_eq!(i64::from(state), number);
     }
@@ -263,7 +269,7 @@ async fn waits_end_with_the_message_the_time_or_the_caller() {
         }
         net.messager.idle(false);
         // One question goes wrong, which is no reason to stop asking.
-        net.messager.strike("GetMessageByUid", &Fault::DropRequest, 1);
+        net.messager.strike("GetMessageByUid", &Fault::Refuse("database is locked".into()), 1);
         let both = async {
             tokio::join!(
                 client.wait(&uid, 1, Duration::from_secs(60), &cx),

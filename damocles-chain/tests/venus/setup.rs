@@ -60,7 +60,7 @@ impl Net {
             let rpc = rpc.clone();
             async move { rpc.handle(&arrived.text).await }.boxed()
         };
-        let server = FakeServer::start(Arc::new(answering)).await.unwrap();
+        let server = FakeServer::without_sockets(Arc::new(answering)).await.unwrap();
         let node: Endpoint = server.url().parse().unwrap();
         let messager = FakeMessager::start(node, Arc::new(keys.clone()), TOKEN).await.unwrap();
         Self { devnet, server, messager, keys, owner, worker, dir }
@@ -114,7 +114,7 @@ impl Net {
         &self,
         client: &VenusClient,
         id: &MessageId,
-        wanted: impl Fn(&MessageState) -> bool,
+        wanted: impl Fn(&MessageState) -> bool + Send,
     ) -> MessageState {
         let asking = async {
             loop {

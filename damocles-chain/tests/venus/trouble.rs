@@ -80,7 +80,11 @@ async fn a_conflict_of_nonces_is_trouble_until_it_is_final_and_then_the_end() {
     let id = pooled(&net, client).await;
     send_past(&net, 0).await;
     net.state(client, &id, in_trouble("nonce conflict")).await;
-    assert_eq!(net.messager.records()[0].status.receipt.as_ref().unwrap().exit_code, 0, "of a message that is not ours");
+    assert_eq!(
+        net.messager.records()[0].status.receipt.as_ref().unwrap().exit_code,
+        0,
+        "of a message that is not ours"
+    );
     net.mine(800).await;
     let state = client.message(&id, 1).await.unwrap();
     assert!(in_trouble("nonce conflict")(&state), "{state:?}");
@@ -92,7 +96,10 @@ async fn a_conflict_of_nonces_is_trouble_until_it_is_final_and_then_the_end() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_message_is_replaced_at_another_price_and_lands_once() {
-    for price in [Price::Estimated, Price::Given { premium: TokenAmount::from_atto(1 << 40), fee_cap: TokenAmount::from_atto(1 << 41) }] {
+    for price in [
+        Price::Estimated,
+        Price::Given { premium: TokenAmount::from_atto(1 << 40), fee_cap: TokenAmount::from_atto(1 << 41) },
+    ] {
         let net = Net::new().await;
         let running = net.client().await;
         let client = &running.client;
@@ -119,7 +126,7 @@ async fn a_replacement_that_the_messager_does_not_know_of_is_ours_all_the_same()
     let record = net.messager.records().remove(0);
     let mut message = record.message;
     message.gas_premium = message.gas_premium * 2u64 + econ::TokenAmount::from_atto(1);
-    message.gas_fee_cap = message.gas_fee_cap * 3u64;
+    message.gas_fee_cap *= 3u64;
     let signature = net.keys.sign(&net.worker, &SignRequest::message(message.clone())).await.unwrap();
     let signed = SignedMessage { message, signature };
     net.devnet.call("Filecoin.MpoolPush", json!([signed])).unwrap();

@@ -5,8 +5,8 @@ use crate::lotus_json::{PoStProof, form};
 use async_trait::async_trait;
 use cid::Cid;
 use damocles_core::{
-    ActorId, Address, BoxError, CancellationToken, CommR, Context, Epoch, SealProofType, SectorNumber,
-    post::PoStError, verify::Randomness,
+    ActorId, Address, BoxError, CancellationToken, CommR, Context, Epoch, SealProofType, SectorNumber, post::PoStError,
+    verify::Randomness,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -167,7 +167,10 @@ mod tests {
             ("SectorInfos", json!([])),
             ("SectorInfos", json!(null)),
             ("SectorInfos", Value::Array(vec![asked()["SectorInfos"][0].clone(); MAX_SECTORS + 1])),
-            ("SectorInfos", json!([{"SealProof": 99, "SectorNumber": 7, "SealedCID": {"/": CommR([1; 32]).cid().to_string()}}])),
+            (
+                "SectorInfos",
+                json!([{"SealProof": 99, "SectorNumber": 7, "SealedCID": {"/": CommR([1; 32]).cid().to_string()}}]),
+            ),
             ("Rand", json!("AAAA")),
             ("Rand", json!(null)),
             ("Height", json!("x")),

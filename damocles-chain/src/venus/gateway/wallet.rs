@@ -103,9 +103,9 @@ impl WalletLink {
 
 fn addresses_param(addresses: &[Address]) -> Result<Value, ChainError> {
     let form = |address: &Address| {
-        from_core(address).map(Lotus).map_err(|e| {
-            ChainError::new(ChainErrorKind::Rejected, "tell gateway").with("address", address).because(e)
-        })
+        from_core(address)
+            .map(Lotus)
+            .map_err(|e| ChainError::new(ChainErrorKind::Rejected, "tell gateway").with("address", address).because(e))
     };
     Ok(json!(addresses.iter().map(form).collect::<Result<Vec<_>, _>>()?))
 }
@@ -121,7 +121,10 @@ struct WalletWork {
 
 impl fmt::Debug for WalletWork {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("WalletWork").field("signer", &self.signer).field("accounts", &self.accounts).finish_non_exhaustive()
+        f.debug_struct("WalletWork")
+            .field("signer", &self.signer)
+            .field("accounts", &self.accounts)
+            .finish_non_exhaustive()
     }
 }
 

@@ -57,9 +57,8 @@ pub struct MessagerClient {
 }
 
 fn address_param(address: &Address) -> Result<Value, ChainError> {
-    let known = from_core(address).map_err(|e| {
-        ChainError::new(ChainErrorKind::Rejected, "ask messager").with("address", address).because(e)
-    })?;
+    let known = from_core(address)
+        .map_err(|e| ChainError::new(ChainErrorKind::Rejected, "ask messager").with("address", address).because(e))?;
     Ok(json!(Lotus(known)))
 }
 

@@ -1,7 +1,7 @@
 //! A gateway that asks those who connect to it.
 
 use super::{
-    Fault, FakeServer, Socket,
+    FakeServer, Fault, Socket,
     fault::{Answer, Faults, part, uuid},
     server::Arrived,
 };
@@ -288,7 +288,8 @@ impl Hub {
 
     async fn open(&self, mut channel: Channel) -> Result<(), String> {
         if let Kind::Wallet { .. } = &channel.kind {
-            let Lotus(listed) = self.ask::<Lotus<Vec<Address>>>(&channel.socket, channel.number, "WalletList", &Value::Null).await?;
+            let Lotus(listed) =
+                self.ask::<Lotus<Vec<Address>>>(&channel.socket, channel.number, "WalletList", &Value::Null).await?;
             for address in &listed {
                 self.check(&channel, *address).await?;
             }

@@ -1,7 +1,7 @@
 //! A messager that signs with keys of its own and sends to a node.
 
 use super::{
-    Fault, FakeServer,
+    FakeServer, Fault,
     fault::{Answer, Faults, part},
 };
 use crate::{
@@ -338,6 +338,11 @@ impl Desk {
         sent.map(drop).map_err(|e| e.chain())
     }
 
+    /// Sends what the node may have already: whatever it says, it is sent again at the next head.
+    async fn publish(&self, signed: &SignedMessage) {
+        let _ = self.send(signed).await;
+    }
+
     /// One round, as after each head: what is on chain is noted, what is signed is sent, what is new is signed.
     async fn work(&self) {
         {
@@ -373,7 +378,8 @@ impl Desk {
                 let signed = self.fill(record).await?;
                 self.filled(id, &signed);
                 self.book.lock().nonces.insert(signed.message.from, signed.message.sequence + 1);
-                self.send(&signed).await
+                self.publish(&signed).await;
+                Ok(())
             }
             MessagerState::Fill | MessagerState::OnChain | MessagerState::NonceConflict => {
                 let (Some(signed), Some(cid)) = (record.signed(), record.status.signed_cid) else { return Ok(()) };
@@ -383,7 +389,10 @@ impl Desk {
                 }
                 self.look(id, &cid).await?;
                 let unseen = self.book.lock().named(id)?.status.state == MessagerState::Fill;
-                if unseen { self.send(&signed).await } else { Ok(()) }
+                if unseen {
+                    self.publish(&signed).await;
+                }
+                Ok(())
             }
             _ => Ok(()),
         }
@@ -430,8 +439,7 @@ impl Desk {
     async fn fill(&self, record: &MessagerRecord) -> Result<SignedMessage, String> {
         let spec = record.status.meta.clone().unwrap_or_default();
         let mut message = record.message.clone();
-        let told: u64 =
-            self.node.call("MpoolGetNonce", json!([Lotus(message.from)])).await.map_err(|e| e.chain())?;
+        let told: u64 = self.node.call("MpoolGetNonce", json!([Lotus(message.from)])).await.map_err(|e| e.chain())?;
         let used = self.book.lock().nonces.get(&message.from).copied().unwrap_or_default();
         message.sequence = told.max(used);
         let whole = message.gas_limit == 0;

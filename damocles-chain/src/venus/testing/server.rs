@@ -77,6 +77,19 @@ impl FakeServer {
     ///
     /// There is none.
     pub async fn start(answering: Answering) -> io::Result<Self> {
+        Self::listen(answering, true).await
+    }
+
+    /// Listens on a free port and speaks HTTP only.
+    ///
+    /// # Errors
+    ///
+    /// There is none.
+    pub async fn without_sockets(answering: Answering) -> io::Result<Self> {
+        Self::listen(answering, false).await
+    }
+
+    async fn listen(answering: Answering, sockets: bool) -> io::Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let address = listener.local_addr()?;
         let (alive, cut) = (CancellationToken::new(), Arc::new(Mutex::new(CancellationToken::new())));
@@ -86,7 +99,7 @@ impl FakeServer {
             let accept = async {
                 while let Ok((stream, _)) = listener.accept().await {
                     let (answering, cut) = (Arc::clone(&answering), cutting.lock().clone());
-                    open.spawn(async move { cut.run_until_cancelled(serve(stream, &answering)).await });
+                    open.spawn(async move { cut.run_until_cancelled(serve(stream, &answering, sockets)).await });
                 }
             };
             ending.run_until_cancelled(accept).await;
@@ -105,12 +118,15 @@ impl FakeServer {
     }
 }
 
-async fn serve(stream: TcpStream, answering: &Answering) {
+async fn serve(mut stream: TcpStream, answering: &Answering, sockets: bool) {
     let mut start = [0; 4];
     while stream.peek(&mut start).await.is_ok_and(|n| n > 0 && n < 4) {
         tokio::task::yield_now().await;
     }
-    if &start == b"GET " {
+    if &start == b"GET " && !sockets {
+        // A client that goes away is its own business.
+        let _ = stream.write_all(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n").await;
+    } else if &start == b"GET " {
         serve_socket(stream, answering).await;
     } else {
         // A client that goes away is its own business.
@@ -125,8 +141,8 @@ async fn serve_posts(stream: TcpStream, answering: &Answering) -> io::Result<()>
         if stream.read_line(&mut line).await? == 0 {
             return Ok(());
         }
-        let mut arrived = Arrived::default();
-        arrived.path = line.split(' ').nth(1).unwrap_or_default().to_owned();
+        let path = line.split(' ').nth(1).unwrap_or_default().to_owned();
+        let mut arrived = Arrived { path, ..Arrived::default() };
         loop {
             line.clear();
             stream.read_line(&mut line).await?;
