@@ -153,9 +153,9 @@ async fn serve_posts(stream: TcpStream, answering: &Answering) -> io::Result<()>
         stream.read_exact(&mut body).await?;
         arrived.text = String::from_utf8_lossy(&body).into_owned();
         let Some(answer) = answering(arrived).await else { return Ok(()) };
-        let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", answer.len());
-        stream.write_all(head.as_bytes()).await?;
-        stream.write_all(answer.as_bytes()).await?;
+        // One write: a second one would wait until the other side acknowledges the first.
+        let whole = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{answer}", answer.len());
+        stream.write_all(whole.as_bytes()).await?;
         stream.flush().await?;
     }
 }
