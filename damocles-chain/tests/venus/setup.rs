@@ -23,7 +23,14 @@ use futures::FutureExt as _;
 use fvm_shared::econ::TokenAmount;
 use serde_json::json;
 use sqlx::{AnyPool, any::AnyPoolOptions};
-use std::{future::Future, sync::Arc, time::Duration};
+use std::{
+    future::Future,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::Duration,
+};
 use tempfile::TempDir;
 use tokio_util::sync::DropGuard;
 
@@ -36,6 +43,8 @@ pub(crate) struct Net {
     pub(crate) keys: Keystore,
     pub(crate) owner: Address,
     pub(crate) worker: Address,
+    /// What the node says of the network's version instead of the truth, unless it is zero.
+    pub(crate) version: Arc<AtomicU32>,
     dir: TempDir,
 }
 
@@ -56,14 +65,20 @@ impl Net {
             DevnetConfig { network_name: "devnet-fake-venus".into(), fund: fund.to_vec(), ..DevnetConfig::default() };
         let devnet = Devnet::in_memory(config, Arc::new(FakeVerifier)).unwrap();
         let rpc = DevnetRpc::new(Arc::clone(&devnet));
+        let version = Arc::new(AtomicU32::new(0));
+        let lies = Arc::clone(&version);
         let answering = move |arrived: damocles_chain::venus::testing::Arrived| {
-            let rpc = rpc.clone();
+            let (rpc, lie) = (rpc.clone(), lies.load(Ordering::SeqCst));
+            if lie != 0 && arrived.text.contains("Filecoin.StateNetworkVersion") {
+                let answer = json!({"jsonrpc": "2.0", "id": 1, "result": lie}).to_string();
+                return async move { Some(answer) }.boxed();
+            }
             async move { rpc.handle(&arrived.text).await }.boxed()
         };
         let server = FakeServer::without_sockets(Arc::new(answering)).await.unwrap();
         let node: Endpoint = server.url().parse().unwrap();
         let messager = FakeMessager::start(node, Arc::new(keys.clone()), TOKEN).await.unwrap();
-        Self { devnet, server, messager, keys, owner, worker, dir }
+        Self { devnet, server, messager, keys, owner, worker, version, dir }
     }
 
     pub(crate) async fn database(&self) -> AnyPool {

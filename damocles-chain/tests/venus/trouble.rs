@@ -202,3 +202,17 @@ async fn a_messager_that_is_away_or_refuses_is_told_of_and_waited_for() {
     net.state(&away.client, &id, in_trouble("missing permission")).await;
     assert_eq!(away.client.entries().await.unwrap()[1].state, VenusState::Sent);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_leaves_for_a_network_whose_actors_are_not_known() {
+    let net = Net::new().await;
+    net.version.store(29, std::sync::atomic::Ordering::SeqCst);
+    let running = net.client().await;
+    let client = &running.client;
+    let id = client.submit(&key("pay"), &net.pay(1)).await.unwrap();
+    net.state(client, &id, in_trouble("at version 29")).await;
+    assert!(net.messager.called("PushMessageWithId").is_empty());
+    assert_eq!(client.entries().await.unwrap()[0].state, VenusState::Recorded);
+    net.version.store(0, std::sync::atomic::Ordering::SeqCst);
+    assert!(net.landed(client, &id, 1).await.is_success());
+}
