@@ -23,7 +23,8 @@ async fn pooled(net: &Net, client: &damocles_chain::venus::VenusClient) -> Messa
     net.until(async || net.messager.records().len() == 1).await;
     // The messager works at the next head; nothing of that head is in a block yet.
     net.devnet.mine(1).unwrap();
-    net.until(async || net.messager.records()[0].status.state == MessagerState::Fill).await;
+    let in_pool = || net.devnet.call("Filecoin.MpoolPending", json!([[]])).unwrap().as_array().map_or(0, Vec::len);
+    net.until(async || in_pool() == 1).await;
     id
 }
 
@@ -132,7 +133,9 @@ async fn a_replacement_that_the_messager_does_not_know_of_is_ours_all_the_same()
     net.devnet.call("Filecoin.MpoolPush", json!([signed])).unwrap();
     let receipt = net.landed(client, &id, 1).await;
     assert_ne!(receipt.message, record.status.signed_cid.unwrap().to_string());
-    assert_eq!(net.messager.records()[0].status.state, MessagerState::NonceConflict);
+    let conflict = || net.messager.records()[0].status.state == MessagerState::NonceConflict;
+    net.mine_until(net.until(async || conflict())).await;
+    assert!(net.landed(client, &id, 1).await.is_success());
     assert_eq!(net.on_chain(&net.owner), 1);
 }
 
