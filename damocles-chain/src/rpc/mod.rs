@@ -15,5 +15,5 @@ pub(crate) use duplex::Duplex;
 pub use endpoint::{Endpoint, EndpointError};
 pub use error::RpcError;
 pub(crate) use feed::{Feed, FeedError};
-pub use service::Transport;
+pub use service::Wire;
 pub(crate) use service::{Service, ServiceName};

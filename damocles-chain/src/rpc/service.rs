@@ -46,7 +46,7 @@ pub(crate) struct ServiceName {
 /// How calls travel.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum Transport {
+pub enum Wire {
     /// One request over HTTP for each call.
     #[default]
     Http,
@@ -64,7 +64,7 @@ pub(crate) struct Service {
     headers: HeaderMap,
     tls: Arc<rustls::ClientConfig>,
     next_id: AtomicU64,
-    transport: Transport,
+    transport: Wire,
     open: tokio::sync::Mutex<Option<Arc<Duplex>>>,
 }
 
@@ -84,7 +84,7 @@ fn placed(url: &Url, path: &str) -> Url {
 
 impl Service {
     /// A client. Nothing is sent.
-    pub(crate) fn new(endpoint: Endpoint, name: ServiceName, transport: Transport) -> Result<Self, ChainError> {
+    pub(crate) fn new(endpoint: Endpoint, name: ServiceName, transport: Wire) -> Result<Self, ChainError> {
         let failed = || ChainError::new(ChainErrorKind::Rejected, "set up client").with("endpoint", &endpoint);
         let tls = tls::config().map_err(|e| failed().because(e))?;
         let mut headers = HeaderMap::new();
@@ -120,8 +120,8 @@ impl Service {
         most: Duration,
     ) -> Result<T, ChainError> {
         let result = match self.transport {
-            Transport::Http => self.post(method, &params, most).await,
-            Transport::WebSocket => match self.connection().await {
+            Wire::Http => self.post(method, &params, most).await,
+            Wire::WebSocket => match self.connection().await {
                 Ok(open) => self.call_on(&open, method, &params, most).await,
                 Err(e) => Err(e),
             },

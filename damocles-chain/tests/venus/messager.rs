@@ -2,7 +2,7 @@
 
 use crate::setup::{Net, TOKEN, key};
 use damocles_chain::{
-    rpc::{Endpoint, Transport},
+    rpc::{Endpoint, Wire},
     venus::{
         message_uid,
         messager::{MessagerClient, MessagerConfig, MessagerRecord, MessagerState, Replacement, SendSpec},
@@ -78,7 +78,7 @@ async fn scripted(
     (server.await.unwrap(), came)
 }
 
-fn client(url: &str, transport: Transport) -> MessagerClient {
+fn client(url: &str, transport: Wire) -> MessagerClient {
     let endpoint: Endpoint = url.parse().unwrap();
     let config = MessagerConfig { transport, ..MessagerConfig::new(endpoint.with_token(TOKEN)) };
     MessagerClient::new(config).unwrap()
@@ -121,7 +121,7 @@ async fn all(client: &MessagerClient) -> Vec<(&'static str, Result<String, Chain
 #[tokio::test(flavor = "multi_thread")]
 async fn requests_and_answers_are_the_messagers_over_http_and_websocket() {
     let mut wires = Vec::new();
-    for transport in [Transport::Http, Transport::WebSocket] {
+    for transport in [Wire::Http, Wire::WebSocket] {
         let (server, came) =
             scripted(|method, id| Some(json!({"jsonrpc": "2.0", "id": id, "result": answer_of(method)}).to_string()))
                 .await;
@@ -205,7 +205,7 @@ async fn rubbish_is_a_typed_error_with_the_endpoint_and_a_hint() {
     for answer in answers {
         let said = answer.clone();
         let (server, _came) = scripted(move |_, _| Some(said.clone())).await;
-        for (method, done) in all(&client(&server.url(), Transport::Http)).await {
+        for (method, done) in all(&client(&server.url(), Wire::Http)).await {
             // What says nothing is all that these answer.
             let Err(e) = done else {
                 let lenient = ["MarkBadMessage", "RepublishMessage", "RecoverFailedMsg"].contains(&method);
@@ -231,7 +231,7 @@ async fn answers_for_another_message_are_refused() {
         Some(json!({"jsonrpc": "2.0", "id": id, "result": answer}).to_string())
     })
     .await;
-    for (method, done) in all(&client(&server.url(), Transport::Http)).await {
+    for (method, done) in all(&client(&server.url(), Wire::Http)).await {
         if ["PushMessageWithId", "GetMessageByUid", "WaitMessage"].contains(&method) {
             assert_eq!(done.unwrap_err().kind(), ChainErrorKind::Malformed, "{method}");
         }
@@ -241,7 +241,7 @@ async fn answers_for_another_message_are_refused() {
 #[tokio::test(flavor = "multi_thread")]
 async fn waits_end_with_the_message_the_time_or_the_caller() {
     let net = Net::new().await;
-    for transport in [Transport::Http, Transport::WebSocket] {
+    for transport in [Wire::Http, Wire::WebSocket] {
         let client = client(&net.messager.url(), transport);
         let uid = format!("wait-{transport:?}");
         let message = Message {
@@ -289,7 +289,7 @@ async fn waits_end_with_the_message_the_time_or_the_caller() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_connection_that_was_lost_is_made_again() {
     let net = Net::new().await;
-    let client = client(&net.messager.url(), Transport::WebSocket);
+    let client = client(&net.messager.url(), Wire::WebSocket);
     let uid = message_uid(&key("nothing"));
     for _ in 0..3 {
         assert!(!client.has(&uid).await.unwrap());

@@ -6,7 +6,7 @@ use super::{
     proof::ProofWork,
 };
 use crate::{
-    rpc::{Duplex, Service, ServiceName, Transport},
+    rpc::{Duplex, Service, ServiceName, Wire},
     signer::Signer,
 };
 use async_trait::async_trait;
@@ -74,7 +74,7 @@ impl GatewayLink {
     ///
     /// The token cannot be a header, or TLS cannot be set up.
     pub fn new(config: GatewayConfig) -> Result<Arc<Self>, ChainError> {
-        let service = Service::new(config.endpoint.clone(), GATEWAY, Transport::WebSocket)?;
+        let service = Service::new(config.endpoint.clone(), GATEWAY, Wire::WebSocket)?;
         Ok(Arc::new(Self { service, config }))
     }
 

@@ -3,7 +3,7 @@
 use super::{MessagerRecord, MessagerState, Replacement, SendSpec};
 use crate::{
     lotus_json::{Lotus, from_core},
-    rpc::{Endpoint, Service, ServiceName, Transport},
+    rpc::{Endpoint, Service, ServiceName, Wire},
 };
 use cid::Cid;
 use damocles_core::{
@@ -29,7 +29,7 @@ pub struct MessagerConfig {
     /// Its endpoint with the token; without a path it means `/rpc/v0`.
     pub endpoint: Endpoint,
     /// How calls travel.
-    pub transport: Transport,
+    pub transport: Wire,
     /// How long a call may take.
     pub timeout: Duration,
     /// How long a call may take for which the messager signs or asks the node.
@@ -41,7 +41,7 @@ impl MessagerConfig {
     pub fn new(endpoint: Endpoint) -> Self {
         Self {
             endpoint,
-            transport: Transport::Http,
+            transport: Wire::Http,
             timeout: Duration::from_secs(30),
             slow_timeout: Duration::from_secs(120),
         }
