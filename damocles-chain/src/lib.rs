@@ -9,6 +9,7 @@ pub mod lotus_json;
 mod outbox;
 pub mod rpc;
 pub mod signer;
+pub mod venus;
 pub mod wallet;
 
 pub use client::{LotusClient, LotusConfig, Simulation};
@@ -16,6 +17,7 @@ pub use outbox::{
     BaseFee, FeePolicy, Fees, Limits, MessageVersion, OutboxEntry, OutboxState, Ratio, Replacement, SenderFunds,
     Senders, Simulate, VersionPurpose,
 };
+pub use venus::{VenusClient, VenusConfig};
 
 pub use actor::{
     ActorCall, ActorsVersion, EncodeError, LimitError, ReturnError, UnknownNetworkVersion, decode_call, decode_message,

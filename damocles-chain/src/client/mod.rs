@@ -3,10 +3,12 @@
 mod config;
 mod convert;
 mod messages;
+mod read_only;
 mod reads;
 
 pub use config::LotusConfig;
 pub use messages::Simulation;
+pub(crate) use read_only::ReadOnly;
 
 use crate::{
     heads::{Heads, Pace},
