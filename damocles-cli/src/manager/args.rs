@@ -1,13 +1,13 @@
 //! The arguments of `damocles-manager`, as data.
 
-use super::wallet::args::WalletArgs;
+use super::wallet::args::{PasswordArgs, WalletArgs};
 use crate::{
     frame::Global,
     supervised::Supervision,
     worker::args::{DaemonArgs as WorkerDaemonArgs, ProcessorArgs},
 };
 use clap::{Args, Parser, Subcommand};
-use damocles_core::{Address, SectorId, SectorSize, TokenAmount};
+use damocles_core::{Address, Network, SectorId, SectorSize, TokenAmount};
 use std::{net::SocketAddr, path::PathBuf, str::FromStr};
 
 /// Gives out sectors, lands their messages and keeps them proven
@@ -105,15 +105,21 @@ pub struct RunArgs {
 }
 
 /// How the directory is made.
-#[derive(Clone, Debug, Args)]
+#[derive(Clone, Debug, Default, Args)]
 pub struct InitArgs {
     /// For a devnet on this machine: keys in plain text
     #[arg(long)]
     pub devnet: bool,
-    /// The node's RPC
+    /// The node's RPC [default: what FULLNODE_API_INFO names; with --devnet, port 1234 of this machine]
     // As text: the parser of arguments would repeat what it does not understand, token included.
     #[arg(long, value_name = "URL")]
     pub chain: Option<String>,
+    /// The network that the node must be on, e.g. `mainnet` or `calibration`
+    #[arg(long, value_name = "NAME")]
+    pub network: Option<Network>,
+    /// Where the password of the keys comes from; without any, it is asked for. The daemon will look for it there.
+    #[command(flatten)]
+    pub password: PasswordArgs,
 }
 
 /// Commands on the devnet.

@@ -1,10 +1,6 @@
 //! `miner create`.
 
-use super::{
-    args::CreateMinerArgs,
-    chain::{self, key_of_kind},
-    init::write_text,
-};
+use super::{args::CreateMinerArgs, chain, init::write_text, signer};
 use crate::{
     config::{
         ManagerConfig, Source,
@@ -15,10 +11,7 @@ use crate::{
     output::Render,
 };
 use anyhow::{Context as _, anyhow};
-use damocles_chain::{
-    LotusClient,
-    signer::{KeyKind, Keystore},
-};
+use damocles_chain::{LotusClient, signer::KeyKind};
 use damocles_core::{
     ActorId, Address, Context, NullSink,
     chain::{Call, ChainClient, ChainClientExt as _, CreateMiner, MessageId, MessageState, SubmitKey},
@@ -48,14 +41,13 @@ impl Render for Created {
 /// The message cannot be sent, or the actor refuses it.
 pub async fn create(args: &CreateMinerArgs, home: &Home, cx: &Context) -> Result<Created, Failure> {
     let config = ManagerConfig::load(home.config())?;
-    let keystore = Keystore::open(home.keystore())?;
-    let missing = || anyhow!("`{}` lacks an owner or a worker key", keystore.dir().display());
-    let owner = key_of_kind(&keystore, KeyKind::Secp256k1)?.with_context(missing)?;
-    let worker = key_of_kind(&keystore, KeyKind::Bls)?.with_context(missing)?;
+    let signer = signer::open(&config, home)?;
+    let owner = signer::only_key(signer.as_ref(), KeyKind::Secp256k1, "`--owner`").await?;
+    let worker = signer::only_key(signer.as_ref(), KeyKind::Bls, "`--worker`").await?;
     let database = Database::open(&home.database()).await?;
-    let client = chain::connect(&config, home, database.pool.clone(), Arc::new(NullSink)).await?;
+    let client = chain::connect(&config, Arc::clone(&signer), database.pool.clone(), Arc::new(NullSink)).await?;
     let head = client.head().await?;
-    Keystore::refuse_on(&client.network(&head).await?.name)?;
+    chain::admit(&config, signer.as_ref(), &client.network(&head).await?.name)?;
     let call = Call::CreateMiner(CreateMiner::new(owner.clone(), worker, args.sector_size));
     let key = next_key(&owner, &client, &config).await?;
     let sending = client.run(cx.cancel.clone());

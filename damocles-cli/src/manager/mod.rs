@@ -10,6 +10,7 @@ pub(crate) mod remote;
 mod rpc;
 mod run;
 mod sectors;
+mod signer;
 mod stores;
 pub mod wallet;
 

@@ -4,6 +4,7 @@ use super::{
     args::RunArgs,
     chain,
     rpc::ManagerRpc,
+    signer,
     stores::{Replicas, Stores},
 };
 use crate::{
@@ -22,7 +23,7 @@ use crate::{
     verifier,
 };
 use anyhow::{Context as _, anyhow};
-use damocles_chain::{LotusClient, signer::Keystore};
+use damocles_chain::{LotusClient, signer::Signer};
 use damocles_core::{
     Context, SealProofType,
     chain::{ChainClient, ChainError, ChainErrorKind, MinerInfo},
@@ -44,21 +45,29 @@ use std::{collections::BTreeSet, sync::Arc, time::Duration};
 /// Its configuration, database, keys, stores, node or address cannot be used.
 pub(super) fn run(args: RunArgs, home: &Home, printer: Printer) -> Result<(), Failure> {
     let config = ManagerConfig::load(home.config())?;
-    frame::runtime()?.block_on(serve(args, config, home, printer))
+    // A password is asked for before anything else waits.
+    let signer = signer::open(&config, home)?;
+    frame::runtime()?.block_on(serve(args, config, signer, home, printer))
 }
 
-async fn serve(args: RunArgs, config: ManagerConfig, home: &Home, printer: Printer) -> Result<(), Failure> {
+async fn serve(
+    args: RunArgs,
+    config: ManagerConfig,
+    signer: Arc<dyn Signer>,
+    home: &Home,
+    printer: Printer,
+) -> Result<(), Failure> {
     let shutdown = signals::install().context("listen for signals")?;
     let database = Database::open(&home.database()).await?;
     let server = Server::bind(config.listen.address).await?;
-    let Some(client) = shutdown.drain.run_until_cancelled(reach_node(&config, home, &database)).await.transpose()?
+    let Some(client) = shutdown.drain.run_until_cancelled(reach_node(&config, &signer, &database)).await.transpose()?
     else {
         return Ok(());
     };
     let Some((network, miners)) = shutdown.drain.run_until_cancelled(ask_node(&client, &config)).await else {
         return Ok(());
     };
-    Keystore::refuse_on(&network)?;
+    chain::admit(&config, signer.as_ref(), &network)?;
     let verifier = verifier::for_network(&network);
     if !verifier::is_fake(&network) {
         let progress = Progress::new(printer.is_quiet());
@@ -82,9 +91,13 @@ async fn serve(args: RunArgs, config: ManagerConfig, home: &Home, printer: Print
 const NODE_AWAY: Duration = Duration::from_secs(5);
 
 /// The client. A sender that is named by its ID needs the node; one that does not answer is waited for.
-async fn reach_node(config: &ManagerConfig, home: &Home, database: &Database) -> Result<Arc<LotusClient>, Failure> {
+async fn reach_node(
+    config: &ManagerConfig,
+    signer: &Arc<dyn Signer>,
+    database: &Database,
+) -> Result<Arc<LotusClient>, Failure> {
     loop {
-        match chain::connect(config, home, database.pool.clone(), Arc::new(LogSink)).await {
+        match chain::connect(config, Arc::clone(signer), database.pool.clone(), Arc::new(LogSink)).await {
             Err(failure) if failure.exit == Exit::Retryable => {
                 tracing::warn!(error = %format_args!("{:#}", failure.error), "the chain client cannot start yet");
                 tokio::time::sleep(NODE_AWAY).await;

@@ -108,7 +108,7 @@ impl Lab {
     ///
     /// The home cannot be written.
     pub(super) fn keys(&self) -> Result<Initialised, Failure> {
-        init::init(&InitArgs { devnet: true, chain: None }, &self.home())
+        init::init(&InitArgs { devnet: true, ..InitArgs::default() }, &self.home())
     }
 
     /// Starts the devnet.
