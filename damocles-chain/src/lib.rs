@@ -11,7 +11,10 @@ pub mod rpc;
 pub mod signer;
 pub mod wallet;
 
-pub use client::{LotusClient, LotusConfig};
+pub use client::{
+    BlockDetail, DeadlineDetail, Estimate, LotusClient, LotusConfig, MinerDetail, MinerFunds, Operator,
+    PendingBeneficiary, Term, TipsetDetail,
+};
 pub use outbox::{Limits, OutboxEntry, OutboxState, Senders};
 
 pub use actor::{

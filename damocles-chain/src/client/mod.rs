@@ -2,9 +2,13 @@
 
 mod config;
 mod convert;
+mod operator;
 mod reads;
 
 pub use config::LotusConfig;
+pub use operator::{
+    BlockDetail, DeadlineDetail, Estimate, MinerDetail, MinerFunds, Operator, PendingBeneficiary, Term, TipsetDetail,
+};
 
 use crate::{
     heads::Heads,
