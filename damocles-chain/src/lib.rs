@@ -13,9 +13,12 @@ pub mod wallet;
 
 pub use client::{
     BlockDetail, DeadlineDetail, Estimate, LotusClient, LotusConfig, MinerDetail, MinerFunds, Operator,
-    PendingBeneficiary, Term, TipsetDetail,
+    PendingBeneficiary, Simulation, Term, TipsetDetail,
 };
-pub use outbox::{Limits, OutboxEntry, OutboxState, Senders};
+pub use outbox::{
+    BaseFee, FeePolicy, Fees, Limits, MessageVersion, OutboxEntry, OutboxState, Ratio, Replacement, SenderFunds,
+    Senders, Simulate, VersionPurpose,
+};
 
 pub use actor::{
     ActorCall, ActorsVersion, EncodeError, LimitError, ReturnError, UnknownNetworkVersion, decode_call, decode_message,

@@ -1,7 +1,7 @@
 //! What libraries report. Information flows out through events and never back.
 
 use crate::{
-    JobId, Recovery, SectorId,
+    Address, JobId, Recovery, SectorId, TokenAmount,
     chain::SubmitKey,
     pipeline::{StageId, Wake},
     pool::TaskKind,
@@ -40,6 +40,13 @@ pub enum Event {
         key: SubmitKey,
         /// What happened.
         what: MessageEvent,
+    },
+    /// What a sender of messages has.
+    Funds {
+        /// The sender.
+        sender: Address,
+        /// What happened.
+        what: FundsEvent,
     },
     /// Anything an operator should read that has no shape of its own.
     Note {
@@ -118,6 +125,27 @@ pub enum MessageEvent {
     Landed {
         /// The actor's exit code.
         exit_code: i64,
+    },
+}
+
+/// What happened to a sender's funds.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum FundsEvent {
+    /// They do not last for long any more: its messages will stand still.
+    Low {
+        /// What it owns.
+        balance: TokenAmount,
+        /// What its messages on their way may cost.
+        locked: TokenAmount,
+        /// For how many epochs the rest lasts, at the rate of late; none where nothing was spent.
+        runway: Option<i64>,
+    },
+    /// They last again.
+    Enough {
+        /// What it owns.
+        balance: TokenAmount,
     },
 }
 

@@ -29,7 +29,7 @@ pub use clock::{Clock, Timestamp};
 pub use commitment::{CommD, CommP, CommR, ParseCommitmentError, zero_comm_d};
 pub use context::Context;
 pub use error::{BoxError, Error, Kind, Recovery};
-pub use event::{Event, EventSink, JobEvent, MessageEvent, NullSink, StageEvent};
+pub use event::{Event, EventSink, FundsEvent, JobEvent, MessageEvent, NullSink, StageEvent};
 pub use ids::{
     ActorId, Address, DeadlineIndex, Epoch, Fence, JobId, ParseIdError, PartitionIndex, RequestId, SectorId,
     SectorNumber, StoreId,

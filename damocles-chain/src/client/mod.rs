@@ -2,10 +2,12 @@
 
 mod config;
 mod convert;
+mod messages;
 mod operator;
 mod reads;
 
 pub use config::LotusConfig;
+pub use messages::Simulation;
 pub use operator::{
     BlockDetail, DeadlineDetail, Estimate, MinerDetail, MinerFunds, Operator, PendingBeneficiary, Term, TipsetDetail,
 };
@@ -13,7 +15,7 @@ pub use operator::{
 use crate::{
     heads::Heads,
     lotus_json::{MinerPower, Version, from_core},
-    outbox::{CheckedSenders, LotusNode, Outbox, OutboxEntry, Store, in_chain},
+    outbox::{CheckedSenders, LotusNode, Outbox, OutboxEntry, Store},
     rpc::RpcClient,
     signer::Signer,
 };
@@ -57,12 +59,11 @@ impl LotusClient {
         let rpc = Arc::new(RpcClient::new(config.endpoint)?);
         let senders = CheckedSenders::check(&config.senders, signer.as_ref(), &rpc).await?;
         let store = Store::open(database).await?;
-        let reserve = in_chain(config.limits.post_reserve);
-        let node = Arc::new(LotusNode::new(Arc::clone(&rpc), config.limits));
+        let node = Arc::new(LotusNode::new(Arc::clone(&rpc), config.limits.clone(), senders.keys()));
         Ok(Arc::new(Self {
             heads: Heads::new(Arc::clone(&rpc), config.poll_every, config.silence),
             reads: Reads::new(rpc),
-            outbox: Outbox::new(store, node, signer, senders, reserve, config.events),
+            outbox: Outbox::new(store, node, signer, senders, &config.limits, config.events),
         }))
     }
 

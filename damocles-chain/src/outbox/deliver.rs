@@ -1,193 +1,367 @@
-//! From a signed message to one that is final on chain.
+//! From a signed message to one that is on chain.
 
-use super::{FINALITY, Found, Outbox, Push, Search, Stage, Unfinished, receipt_of, run::Step};
-use crate::lotus_json::{SignedMessage, signed_message_cid, text_of};
-use cid::Cid;
+use super::{
+    Account, FINALITY, Found, InFlight, Outbox, OutboxState, Push, Search,
+    lane::Lane,
+    lookup::same_call,
+    node::OnChain,
+    receipt_of,
+    run::{Notes, Went},
+    sign::closes,
+    store::{Landing, Purpose, Version},
+};
+use crate::lotus_json::text_of;
 use damocles_core::{
     MessageEvent,
-    chain::{ChainError, ChainErrorKind, SubmitKey, TipsetRef},
+    chain::{CallKind, ChainError, ChainErrorKind, SubmitKey, TipsetRef},
 };
-use parking_lot::Mutex;
-use std::collections::HashMap;
+use fvm_shared::address::Address;
+use std::collections::{BTreeMap, BTreeSet};
+use tracing::warn;
 
-/// A node forgets its pool when it restarts, so a message that does not land is pushed again after so many epochs.
-const PUSH_AGAIN: i64 = 5;
-
-/// When messages are looked at again; what is lost with the process is only done again.
-#[derive(Debug, Default)]
-pub(super) struct Looks {
-    looks: Mutex<HashMap<SubmitKey, Look>>,
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Look {
-    last: i64,
-    next: i64,
-    landed: Option<i64>,
-}
-
-impl Looks {
-    /// A tipset is gone: what landed there or later is looked at again.
-    pub(super) fn reverted(&self, epoch: i64) {
-        self.looks.lock().retain(|_, look| look.landed.is_none_or(|landed| landed < epoch));
-    }
-
-    fn rests(&self, key: &SubmitKey, head: i64) -> bool {
-        self.looks.lock().get(key).is_some_and(|look| (look.last..look.next).contains(&head))
-    }
-
-    /// Whether it was pushed by this process.
-    fn knows(&self, key: &SubmitKey) -> bool {
-        self.looks.lock().contains_key(key)
-    }
-
-    fn pushed(&self, key: &SubmitKey, head: i64) {
-        let look = Look { last: head, next: head.saturating_add(PUSH_AGAIN), landed: None };
-        self.looks.lock().insert(key.clone(), look);
-    }
-
-    /// The deeper a message lies, the less often it is looked at, and once more when it is final.
-    fn landed(&self, key: &SubmitKey, head: i64, landed: i64) {
-        let depth = head.saturating_sub(landed).max(PUSH_AGAIN);
-        let next = head.saturating_add(depth).min(landed.saturating_add(FINALITY));
-        self.looks.lock().insert(key.clone(), Look { last: head, next, landed: Some(landed) });
-    }
-
-    fn forget(&self, key: &SubmitKey) {
-        self.looks.lock().remove(key);
-    }
-}
+/// From so many messages on they are looked for tipset by tipset, and not one by one.
+const BULK: usize = 4;
+/// So many messages are pushed without a look into the pool first.
+const FEW: usize = 8;
 
 impl Outbox {
-    /// Pushes a signed message until it is on chain, and watches it there until it is final.
-    pub(super) async fn deliver(&self, head: &TipsetRef, row: &Unfinished) -> Result<Step, ChainError> {
-        let Stage::Signed { signed, landed, .. } = &row.stage else { return Ok(Step::Rests) };
-        if self.looks.rests(&row.key, head.epoch.0) {
-            return Ok(Step::Rests);
-        }
-        let cid = signed_message_cid(signed);
-        // What was never seen on chain is handed in first: the same bytes twice are one message, a pool answers faster
-        // than a search, and a nonce that is never filled stops all that follow.
-        if landed.is_none() {
-            let again = self.looks.knows(&row.key);
-            if self.push(head, &row.key, signed).await? == Push::Accepted {
-                if again {
-                    self.check_gap(head, signed).await?;
+    /// Pushes the signed messages of a sender until they are on chain.
+    pub(super) async fn deliver(&self, lane: &Lane, head: &TipsetRef, sender: &Address) -> Went {
+        let rows = match self.store.in_flight(sender).await {
+            Ok(rows) if rows.is_empty() => return Went::Well,
+            Ok(rows) => rows,
+            Err(e) => {
+                warn!(error = e.chain(), "the outbox cannot be read");
+                return Went::Badly;
+            }
+        };
+        let mut notes = Notes::default();
+        let account = match self.node.account(head, sender).await {
+            Ok(account) => account,
+            Err(e) => {
+                if let Some(row) = rows.first() {
+                    notes.take(&row.key, OutboxState::Signed, row.error.as_deref(), Some(&e));
                 }
-                return Ok(Step::Moved);
+                self.note(notes).await;
+                return Went::of(&e);
+            }
+        };
+        let (ran, waiting): (Vec<_>, Vec<_>) = rows.into_iter().partition(|row| row.nonce() < account.nonce);
+        // A pool answers faster than a search, and a nonce that is never filled stops all that follow.
+        let mut went = self.keep_in_pool(lane, head, &account, &waiting, &mut notes).await;
+        if went != Went::Away {
+            went = went.max(self.find(lane, head, sender, ran, &mut notes).await);
+        }
+        if went != Went::Away {
+            went = went.max(self.reprice(lane, head, &account, &waiting, &mut notes).await);
+        }
+        self.note(notes).await;
+        went
+    }
+
+    /// Sees to it that messages are in the node's pool.
+    async fn keep_in_pool(
+        &self,
+        lane: &Lane,
+        head: &TipsetRef,
+        account: &Account,
+        rows: &[InFlight],
+        notes: &mut Notes,
+    ) -> Went {
+        let Some(first) = rows.first() else { return Went::Well };
+        if let Err(e) = self.check_network(head).await {
+            for row in rows {
+                notes.take(&row.key, OutboxState::Signed, row.error.as_deref(), Some(&e));
+            }
+            return Went::of(&e);
+        }
+        let new: Vec<&InFlight> = rows.iter().filter(|row| !lane.knows(&row.key)).collect();
+        let look = new.len() > FEW || lane.pooled_long_ago(&first.key, head.epoch.0) || lane.was_shaken();
+        let mut went = Went::Well;
+        let mut missing = new;
+        if look {
+            match self.node.pooled(&first.version.signed.message.from).await {
+                Ok(pooled) => {
+                    let is_there = |row: &InFlight| {
+                        pooled.get(&row.nonce()).is_some_and(|cid| cid.is_none_or(|cid| cid == row.version.cid))
+                    };
+                    for row in rows.iter().filter(|row| is_there(row)) {
+                        lane.pooled(&row.key, head.epoch.0);
+                    }
+                    missing = rows.iter().filter(|row| !is_there(row)).collect();
+                    went = self.check_gap(account, rows, &pooled.into_keys().collect(), notes).await;
+                }
+                Err(e) if Went::of(&e) == Went::Away => {
+                    notes.take(&first.key, OutboxState::Signed, first.error.as_deref(), Some(&e));
+                    return Went::Away;
+                }
+                // A node that does not show its pool is handed everything that is new.
+                Err(_) => {}
             }
         }
-        let searched = self.node.search(head, signed, &cid).await.inspect_err(|_| self.looks.forget(&row.key))?;
-        if let Search::Landed(found) = &searched {
-            self.note_landed(head, row, *landed, found).await?;
-            return Ok(Step::Moved);
-        }
-        // What was seen on chain and is not there may have been reverted.
-        if landed.is_some() && self.push(head, &row.key, signed).await? == Push::Accepted {
-            return Ok(Step::Moved);
-        }
-        // The nonce is used on chain and the message was not found: another message has it, or its tipset came just
-        // now. Only when that is final the call may have another nonce.
-        let used = self.node.nonce_before(head, FINALITY, &signed.message.from).await?;
-        if used.is_some_and(|nonce| nonce > signed.message.sequence) {
-            self.replace(head, row, signed, &cid, *landed).await?;
-        }
-        Ok(Step::Moved)
+        missing.sort_by_key(|row| row.kind() != Some(CallKind::PoSt));
+        let missing: Vec<_> = missing.into_iter().map(|row| (&row.key, &row.version, row.error.as_deref())).collect();
+        went.max(self.push(lane, head, &missing, notes).await)
     }
 
+    /// Pushes messages, each with what was said of it last.
     pub(super) async fn push(
         &self,
+        lane: &Lane,
         head: &TipsetRef,
-        key: &SubmitKey,
-        signed: &SignedMessage,
-    ) -> Result<Push, ChainError> {
-        let pushed = self.node.push(signed).await?;
-        self.looks.pushed(key, head.epoch.0);
-        if pushed == Push::Accepted {
-            self.emit(key, MessageEvent::Pushed { cid: signed_message_cid(signed).to_string() });
+        rows: &[(&SubmitKey, &Version, Option<&str>)],
+        notes: &mut Notes,
+    ) -> Went {
+        if rows.is_empty() {
+            return Went::Well;
         }
-        Ok(pushed)
+        let mut went = Went::Well;
+        let messages: Vec<_> = rows.iter().map(|(_, version, _)| &version.signed).collect();
+        let pushed = self.node.push(&messages).await;
+        for ((key, version, now), pushed) in rows.iter().zip(pushed) {
+            match pushed {
+                Ok(how) => {
+                    if how == Push::Accepted {
+                        self.emit(key, MessageEvent::Pushed { cid: version.cid.to_string() });
+                    }
+                    lane.pooled(key, head.epoch.0);
+                    if now.is_some() {
+                        notes.take(key, OutboxState::Signed, *now, None);
+                    }
+                }
+                Err(e) => {
+                    notes.take(key, OutboxState::Signed, *now, Some(&e));
+                    went = went.max(Went::of(&e));
+                }
+            }
+        }
+        went
     }
 
-    async fn note_landed(
+    /// Looks for messages whose nonces are used on chain.
+    async fn find(
+        &self,
+        lane: &Lane,
+        head: &TipsetRef,
+        sender: &Address,
+        mut rows: Vec<InFlight>,
+        notes: &mut Notes,
+    ) -> Went {
+        rows.retain(|row| !lane.rests(&row.key, head.epoch.0));
+        lane.late_last(&mut rows, |row| &row.key);
+        let located = match self.in_bulk(head, sender, &rows).await {
+            Ok(located) => located,
+            Err(e) => {
+                if let Some(row) = rows.first() {
+                    notes.take(&row.key, OutboxState::Signed, row.error.as_deref(), Some(&e));
+                }
+                return Went::of(&e);
+            }
+        };
+        let (mut went, mut landings) = (Went::Well, Vec::new());
+        for row in &rows {
+            let seen = match located.get(&row.nonce()) {
+                Some(on_chain) => identify(row, on_chain).map(|purpose| (on_chain.found.clone(), purpose)),
+                None => None,
+            };
+            let looked = match seen {
+                Some(seen) => Ok(Some(seen)),
+                None => self.look_for(lane, head, row).await,
+            };
+            match looked {
+                Ok(Some((found, purpose))) => landings.push(self.landing(row, &found, purpose).await),
+                Ok(None) => notes.take(&row.key, OutboxState::Signed, row.error.as_deref(), None),
+                Err(e) => {
+                    notes.take(&row.key, OutboxState::Signed, row.error.as_deref(), Some(&e));
+                    went = went.max(Went::of(&e));
+                    if went == Went::Away {
+                        *lane.late.lock() = Some(row.key.clone());
+                        break;
+                    }
+                }
+            }
+        }
+        if landings.is_empty() {
+            return went;
+        }
+        if let Err(e) = self.store.landed(&landings).await {
+            warn!(error = e.chain(), "the outbox cannot be written");
+            return Went::Badly;
+        }
+        for landing in &landings {
+            lane.forget(&landing.key);
+        }
+        went
+    }
+
+    /// Where messages are, as far as the last tipsets tell.
+    async fn in_bulk(
         &self,
         head: &TipsetRef,
-        row: &Unfinished,
-        before: Option<i64>,
-        found: &Found,
-    ) -> Result<(), ChainError> {
-        if before != Some(found.epoch) {
-            self.store.landed(&row.key, found.epoch).await?;
+        sender: &Address,
+        rows: &[InFlight],
+    ) -> Result<BTreeMap<u64, OnChain>, ChainError> {
+        if rows.len() < BULK {
+            return Ok(BTreeMap::new());
         }
-        if before.is_none() {
+        let first_signed = |row: &InFlight| row.older.first().unwrap_or(&row.version).signed_at.unwrap_or_default();
+        let since = rows.iter().map(first_signed).min().unwrap_or_default();
+        let nonces: BTreeSet<u64> = rows.iter().map(InFlight::nonce).collect();
+        match self.node.locate(head, since, sender, &nonces).await {
+            Err(e) if Went::of(&e) != Went::Away => Ok(BTreeMap::new()),
+            located => located,
+        }
+    }
+
+    async fn landing(&self, row: &InFlight, found: &Found, purpose: Purpose) -> Landing {
+        if row.landed.is_none() && purpose == Purpose::Call {
             self.emit(&row.key, MessageEvent::Landed { exit_code: found.exit_code });
         }
-        if head.epoch.0.saturating_sub(found.epoch) >= FINALITY {
-            let said = self.said(found).await;
-            self.store.settle(&row.key, &receipt_of(row.kind(), found, said)).await?;
-            self.looks.forget(&row.key);
-        } else {
-            self.looks.landed(&row.key, head.epoch.0, found.epoch);
+        let said = self.said(found).await;
+        Landing {
+            key: row.key.clone(),
+            epoch: found.epoch,
+            tipset: found.tipset.to_string(),
+            landed_as: purpose,
+            receipt: receipt_of(row.kind(), found, said),
         }
-        Ok(())
+    }
+
+    /// Searches for a message whose nonce is used on chain.
+    async fn look_for(
+        &self,
+        lane: &Lane,
+        head: &TipsetRef,
+        row: &InFlight,
+    ) -> Result<Option<(Found, Purpose)>, ChainError> {
+        let versions: Vec<_> = row.versions().collect();
+        let searched = self.search_all(head, &versions).await?;
+        if let (Search::Landed(found), purpose) = searched {
+            return Ok(Some((found, purpose)));
+        }
+        lane.searched(&row.key, head.epoch.0);
+        // The nonce is used on chain and no message of ours was found: another message has it, or its tipset came just
+        // now. Only when that is final the call may have another nonce.
+        let message = &row.version.signed.message;
+        let used = self.node.nonce_before(head, FINALITY, &message.from).await?;
+        if used.is_some_and(|nonce| nonce > message.sequence) {
+            self.overtaken(lane, head, row).await?;
+        }
+        Ok(None)
+    }
+
+    /// What a node says of the messages of one call, the newest first: of one that it does not know the older ones are
+    /// asked for, and of those that do something else one each.
+    pub(super) async fn search_all(
+        &self,
+        head: &TipsetRef,
+        versions: &[&Version],
+    ) -> Result<(Search, Purpose), ChainError> {
+        let mut best = (Search::Unknown, Purpose::Call);
+        for purpose in [Purpose::Call, Purpose::Cancel] {
+            for version in versions.iter().filter(|v| v.purpose == purpose) {
+                match self.node.search(head, &version.signed, &version.cid).await? {
+                    Search::Unknown => {}
+                    Search::Landed(found) => return Ok((Search::Landed(found), purpose)),
+                    told => {
+                        if best.0 != Search::Taken {
+                            best = (told, purpose);
+                        }
+                        break;
+                    }
+                }
+            }
+        }
+        Ok(best)
     }
 
     /// Takes back a nonce that another message has used for good.
-    async fn replace(
-        &self,
-        head: &TipsetRef,
-        row: &Unfinished,
-        signed: &SignedMessage,
-        cid: &Cid,
-        landed: Option<i64>,
-    ) -> Result<(), ChainError> {
+    async fn overtaken(&self, lane: &Lane, head: &TipsetRef, row: &InFlight) -> Result<(), ChainError> {
+        let message = &row.version.signed.message;
         // The search may have met another node, or a tipset that came meanwhile.
-        let searched = self.node.search(head, signed, cid).await.inspect_err(|_| self.looks.forget(&row.key))?;
+        let versions: Vec<_> = row.versions().collect();
+        let (searched, _) = self.search_all(head, &versions).await?;
         let lost = |hint: &'static str| {
             ChainError::new(ChainErrorKind::NotFound, "look for message")
-                .with("message", cid)
-                .with("sender", text_of(&signed.message.from))
-                .with("nonce", signed.message.sequence)
+                .with("message", row.version.cid)
+                .with("sender", text_of(&message.from))
+                .with("nonce", message.sequence)
                 .hint_with(hint)
         };
         if let Search::Landed(_) = searched {
+            lane.forget(&row.key);
             return Ok(());
         }
-        if let Some(epoch) = landed {
+        if let Some(epoch) = row.landed {
             return Err(lost("it was on chain once and is not sent again: use a node with a longer history")
                 .with("landed", epoch));
         }
         // A node that was restored from a snapshot has forgotten what landed before that. The message is only known
         // to be another one if the nonce was used in a part of the chain that the node has.
         if searched == Search::Unknown {
-            let before = self.node.nonce_before(head, 2 * FINALITY, &signed.message.from).await?;
-            if before.is_some_and(|nonce| nonce > signed.message.sequence) {
+            let before = self.node.nonce_before(head, 2 * FINALITY, &message.from).await?;
+            if before.is_some_and(|nonce| nonce > message.sequence) {
                 return Err(lost("the nonce was used before the node's history begins: use a node with a longer one"));
             }
         }
-        let reason = format!("nonce {} was used by another message", signed.message.sequence);
+        let reason = if row.cancel {
+            "cancelled; its nonce was used by another message".to_owned()
+        } else {
+            format!("nonce {} was used by another message", message.sequence)
+        };
         self.store.unsign(&row.key, &reason).await?;
-        self.looks.forget(&row.key);
-        self.wake(&signed.message.from);
+        lane.forget(&row.key);
+        self.wake(&message.from);
         Ok(())
     }
 
-    /// Refuses to be content with a message that waits in the pool behind nonces that nobody fills.
-    async fn check_gap(&self, head: &TipsetRef, signed: &SignedMessage) -> Result<(), ChainError> {
-        let (sender, nonce) = (&signed.message.from, signed.message.sequence);
-        let account = self.node.account(head, sender).await?;
-        // Behind another message of ours it waits for that one.
-        let ours = self.store.signed_from(sender, account.nonce).await?;
-        if account.nonce >= nonce || ours.range(..nonce).next().is_some() {
-            return Ok(());
+    /// Refuses to be content with messages that wait in the pool behind nonces that nobody fills.
+    async fn check_gap(&self, account: &Account, rows: &[InFlight], pooled: &BTreeSet<u64>, notes: &mut Notes) -> Went {
+        let Some(last) = rows.last() else { return Went::Well };
+        let waiting: BTreeSet<u64> = rows.iter().map(InFlight::nonce).collect();
+        let open: Vec<u64> =
+            (account.nonce..last.nonce()).filter(|n| !waiting.contains(n) && !pooled.contains(n)).collect();
+        if open.is_empty() {
+            return Went::Well;
         }
-        let pooled = self.node.pooled(sender).await?;
-        let Some(missing) = (account.nonce..nonce).find(|n| !pooled.contains(n)) else { return Ok(()) };
-        Err(ChainError::new(ChainErrorKind::NotFound, "wait for nonces before the message's")
-            .with("sender", text_of(sender))
-            .with("nonce", nonce)
+        let sender = last.version.signed.message.from;
+        // One that is on chain as far as is known here comes back with the tipset that holds it, or is found again.
+        let Ok(ours) = self.store.signed_from(&sender, account.nonce).await else { return Went::Badly };
+        let Some(missing) = open.into_iter().find(|nonce| !matches!(ours.get(nonce), Some(Some(_)))) else {
+            return Went::Well;
+        };
+        let Some(row) = rows.iter().find(|row| row.nonce() > missing) else { return Went::Well };
+        let error = ChainError::new(ChainErrorKind::NotFound, "wait for nonces before the message's")
+            .with("sender", text_of(&sender))
+            .with("nonce", row.nonce())
             .with("missing", missing)
             .with("account nonce", account.nonce)
-            .hint_with("send messages with the missing nonces from the sender: nothing that follows them lands before"))
+            .hint_with("send messages with the missing nonces from the sender: nothing that follows them lands before");
+        notes.take(&row.key, OutboxState::Signed, row.error.as_deref(), Some(&error));
+        Went::Badly
     }
+}
+
+/// Which of a call's messages is the one on chain; none if it is somebody else's.
+fn identify(row: &InFlight, on_chain: &OnChain) -> Option<Purpose> {
+    let same = |version: &&Version| {
+        version.cid == on_chain.found.message || same_call(&version.signed.message, &on_chain.message)
+    };
+    row.versions().find(same).map(|version| version.purpose)
+}
+
+/// The epochs that are left to each message until the first proof that waits for it is worth nothing.
+pub(super) fn time_left(rows: &[InFlight], head: i64) -> Vec<Option<i64>> {
+    let mut least = None;
+    let mut left: Vec<Option<i64>> = rows
+        .iter()
+        .rev()
+        .map(|row| {
+            let own = row.call.as_ref().and_then(closes).map(|close| close - head).filter(|left| *left > 0);
+            least = [least, own].into_iter().flatten().min();
+            least
+        })
+        .collect();
+    left.reverse();
+    left
 }

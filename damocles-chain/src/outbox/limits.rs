@@ -1,20 +1,17 @@
 //! The most that messages may cost.
 
+use super::Fees;
 use damocles_core::{
     Recovery, SectorSize, TokenAmount,
-    chain::{CallKind, ChainError, ChainErrorKind},
+    chain::{ChainError, ChainErrorKind},
 };
 use fvm_shared::econ::TokenAmount as ChainAmount;
 
 /// The most that messages may cost. What a node asks for is the node's word: beyond this nothing is signed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// The fee of a proof of spacetime, of a declaration of faults or of recoveries.
-    pub post_fee: TokenAmount,
-    /// The fee of a batch of pre-commits or of proofs.
-    pub commit_fee: TokenAmount,
-    /// The fee of making a miner.
-    pub create_miner_fee: TokenAmount,
+    /// What is paid for gas, by class.
+    pub fees: Fees,
     /// The deposit of a pre-commit, for a sector of up to 32 GiB; twice that for 64 GiB.
     pub sector_deposit: TokenAmount,
     /// The pledge of a sector of up to 32 GiB; twice that for 64 GiB.
@@ -28,9 +25,7 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Self {
         Self {
-            post_fee: TokenAmount::from_fil(5),
-            commit_fee: TokenAmount::from_fil(5),
-            create_miner_fee: TokenAmount::from_fil(2),
+            fees: Fees::default(),
             sector_deposit: TokenAmount::from_fil(5),
             sector_pledge: TokenAmount::from_fil(5),
             create_miner_deposit: TokenAmount::from_fil(500),
@@ -40,15 +35,6 @@ impl Default for Limits {
 }
 
 impl Limits {
-    /// What a message of this class may pay for its gas.
-    pub(super) const fn fee(&self, kind: CallKind) -> TokenAmount {
-        match kind {
-            CallKind::CreateMiner => self.create_miner_fee,
-            CallKind::PreCommit | CallKind::ProveCommit => self.commit_fee,
-            _ => self.post_fee,
-        }
-    }
-
     /// An amount for one sector of this size. Sizes below 32 GiB are those of development networks, where the share of
     /// a sector in the network says nothing.
     pub(super) fn of_size(amount: TokenAmount, size: SectorSize) -> TokenAmount {

@@ -1,34 +1,44 @@
 //! The outbox's node, over Lotus' RPC.
 
 use super::{
-    Account, Found, Limits, Node, Push, Search, limits, same_call,
+    Account, Found, Limits, Node, OnChain, Push, Search, Simulated,
+    answers::{said_by_error, taken, would_be_refused},
+    pricing::{BLOCK_GAS, Estimate},
+    recent::Recent,
+    same_call,
     value::{key_param, param, value_of},
 };
 use crate::{
     lotus_json::{ActorState, InvocResult, Lotus, MsgLookup, SignedMessage, TipSet, message_cid},
-    rpc::{RpcClient, RpcError, is_missing_block},
+    rpc::{RpcClient, RpcError, is_missing_block, is_unknown_method},
 };
 use async_trait::async_trait;
 use cid::Cid;
 use damocles_core::{
     Recovery,
-    chain::{Call, ChainError, ChainErrorKind, TipsetRef},
+    chain::{Call, ChainError, ChainErrorKind, TipsetKey, TipsetRef},
 };
-use fvm_shared::{address::Address, bigint::BigInt, econ::TokenAmount, message::Message};
+use fvm_shared::{address::Address, econ::TokenAmount, message::Message};
+use parking_lot::Mutex;
 use serde::Deserialize;
 use serde_json::{Value, json};
-use std::{collections::BTreeSet, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
-/// The most gas that a block holds.
-const BLOCK_GAS: u64 = 10_000_000_000;
 /// For a message that the actor will refuse, attoFIL a unit of gas.
 const LEAST_PREMIUM: u64 = 100_000;
+/// Messages that are handed in with one question.
+const PUSHED_TOGETHER: usize = 100;
 
 /// What is read of a message in the pool.
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
 struct Pooled {
     message: PooledMessage,
+    #[serde(rename = "CID", default)]
+    cid: Option<Lotus<Cid>>,
 }
 
 #[derive(Deserialize)]
@@ -42,21 +52,15 @@ struct PooledMessage {
 pub(crate) struct LotusNode {
     rpc: Arc<RpcClient>,
     limits: Limits,
+    recent: Recent,
+    /// The network's version at the tipset that was asked for last.
+    version: Mutex<Option<(TipsetKey, u32)>>,
 }
 
 impl LotusNode {
-    pub(crate) fn new(rpc: Arc<RpcClient>, limits: Limits) -> Self {
-        Self { rpc, limits }
-    }
-
-    async fn tipset(&self, key: &[Cid]) -> Result<TipSet, ChainError> {
-        self.rpc.call("ChainGetTipSet", json!([Lotus(key.to_vec())])).await
-    }
-
-    fn within_limits(&self, call: &Call, message: Message) -> Result<Message, ChainError> {
-        let fee = message.gas_fee_cap.clone() * message.gas_limit;
-        limits::check("fee", &fee, self.limits.fee(call.kind()))?;
-        Ok(message)
+    /// `senders` are the keys that are held here.
+    pub(crate) fn new(rpc: Arc<RpcClient>, limits: Limits, senders: impl Iterator<Item = Address>) -> Self {
+        Self { rpc, limits, recent: Recent::new(senders.collect()), version: Mutex::default() }
     }
 
     /// An actor in the state of a tipset, if it is there.
@@ -68,21 +72,45 @@ impl LotusNode {
         }
     }
 
-    /// Limit and fees for a message that the node's trial run refuses. It is sent all the same: the receipt, not our
-    /// guess, tells the caller what the actor made of it, and what fails now may pass when it lands.
-    async fn price_unrun(&self, call: &Call, mut message: Message) -> Result<Message, ChainError> {
-        let head: TipSet = self.rpc.call("ChainHead", json!([])).await?;
-        let base_fee = head.blocks.first().map(|b| b.parent_base_fee.clone()).unwrap_or_default();
-        message.gas_limit = match call {
-            Call::PreCommit(batch) => gas(50_000_000, 30_000_000, batch.sectors.len()),
-            Call::ProveCommit(batch) => gas(100_000_000, 100_000_000, batch.sectors.len()),
-            Call::SubmitWindowedPoSt(post) => gas(100_000_000, 150_000_000, post.partitions.len()),
-            Call::CreateMiner(_) => gas(100_000_000, 0, 0),
-            _ => gas(200_000_000, 0, 0),
+    async fn push_one(&self, message: &SignedMessage) -> Result<Push, ChainError> {
+        let error = match self.rpc.call::<Value>("MpoolPush", json!([message])).await {
+            Ok(_) => return Ok(Push::Accepted),
+            Err(error) => error,
         };
-        message.gas_premium = TokenAmount::from_atto(LEAST_PREMIUM);
-        message.gas_fee_cap = base_fee * BigInt::from(2) + &message.gas_premium;
-        Ok(message)
+        // Funds come and fees fall: a push is never given up, its nonce has to be filled.
+        let taken = RpcError::of(&error).and_then(|e| taken(&e.message));
+        taken.ok_or_else(|| error.recover_by(Recovery::RETRY))
+    }
+
+    /// Hands messages in together; none if that has to be done one by one.
+    async fn push_together(&self, messages: &[&SignedMessage]) -> Option<Vec<Result<Push, ChainError>>> {
+        if messages.len() < 2 {
+            return None;
+        }
+        match self.rpc.call::<Value>("MpoolBatchPush", json!([messages])).await {
+            Ok(_) => Some(messages.iter().map(|_| Ok(Push::Accepted)).collect()),
+            // One of them was refused, and it is not said which; those before it are in the pool.
+            Err(e) if RpcError::of(&e).is_some() || is_unknown_method(&e) => None,
+            Err(e) => {
+                // Whoever has to wait for an answer to each would wait for hours.
+                let again =
+                    || ChainError::new(e.kind(), "push messages").recover_by(Recovery::RETRY).because(e.chain());
+                Some(messages.iter().map(|_| Err(again())).collect())
+            }
+        }
+    }
+}
+
+/// Limit for a message that the node's trial run refuses. It is sent all the same: the receipt, not our guess, tells the
+/// caller what the actor made of it, and what fails now may pass when it lands.
+fn limit_unrun(call: Option<&Call>) -> u64 {
+    match call {
+        Some(Call::PreCommit(batch)) => gas(50_000_000, 30_000_000, batch.sectors.len()),
+        Some(Call::ProveCommit(batch)) => gas(100_000_000, 100_000_000, batch.sectors.len()),
+        Some(Call::SubmitWindowedPoSt(post)) => gas(100_000_000, 150_000_000, post.partitions.len()),
+        Some(Call::CreateMiner(_)) => gas(100_000_000, 0, 0),
+        Some(Call::Send(_)) => gas(10_000_000, 0, 0),
+        _ => gas(200_000_000, 0, 0),
     }
 }
 
@@ -91,58 +119,33 @@ fn gas(fixed: u64, each: u64, count: usize) -> u64 {
     fixed.saturating_add(each.saturating_mul(count)).min(BLOCK_GAS / 2)
 }
 
-/// Whether a failed estimate says that the actor would refuse the message as things are, rather than that the sender
-/// cannot pay or the node cannot tell.
-fn would_be_refused(error: &ChainError) -> bool {
-    let Some(answer) = RpcError::of(error) else { return false };
-    let text = answer.message.to_lowercase();
-    // Money may come and nonces move: exit codes 1, 2 and 6 of the VM, in the spellings of the nodes.
-    let passing = [
-        "insufficient",
-        "not enough funds",
-        "exit=[1]",
-        "exit=[2]",
-        "exit=[6]",
-        "syserrsenderinvalid",
-        "syserrsenderstate",
-    ];
-    text.contains("execution failed") && !passing.iter().any(|p| text.contains(p))
-}
-
-/// What a search that ended in an error says all the same. Lotus loads a message before it looks for it, so that one
-/// that never reached it is an error, and so is one whose nonce another message has. Any other text is no answer: a
-/// node that was restored from a snapshot finds a message that landed and then misses its receipt.
-fn said_by_error(error: &ChainError) -> Option<Search> {
-    let text = RpcError::of(error)?.message.to_lowercase();
-    if text.contains("not a valid replacement message") {
-        Some(Search::Taken)
-    } else if text.contains("failed to load message") {
-        Some(Search::Unknown)
-    } else {
-        None
-    }
-}
-
-/// How a node took a message, by the text of its refusal; none if it did not. Both Lotus and Forest are read.
-fn taken(text: &str) -> Option<Push> {
-    let text = text.to_lowercase();
-    let has = |parts: &[&str]| parts.iter().any(|part| text.contains(part));
-    // The pool has another message with this nonce: Lotus begins that like what it says of a known one.
-    if has(&["replace by fee", "increase gaspremium"]) {
-        None
-    } else if has(&["already in mpool", "already in mempool", "already exists", "existing nonce"]) {
-        Some(Push::Accepted)
-    } else if has(&["minimum expected nonce", "nonce too low", "sequence too low"]) {
-        Some(Push::NonceUsed)
-    } else {
-        None
-    }
-}
-
 #[async_trait]
 impl Node for LotusNode {
     async fn network_name(&self) -> Result<String, ChainError> {
         self.rpc.call("StateNetworkName", json!([])).await
+    }
+
+    async fn network_version(&self, head: &TipsetRef) -> Result<u32, ChainError> {
+        if let Some((_, version)) = self.version.lock().as_ref().filter(|(key, _)| *key == head.key) {
+            return Ok(*version);
+        }
+        let version = self.rpc.call("StateNetworkVersion", json!([key_param(head)])).await?;
+        *self.version.lock() = Some((head.key.clone(), version));
+        Ok(version)
+    }
+
+    async fn base_fee(&self, head: &TipsetRef) -> Result<TokenAmount, ChainError> {
+        let told = self.recent.header(&self.rpc, &head.key).await?.base_fee;
+        told.filter(|fee| !fee.is_negative()).ok_or_else(|| {
+            ChainError::new(ChainErrorKind::Malformed, "read base fee")
+                .with("endpoint", self.rpc.endpoint())
+                .with("tipset", &head.key)
+        })
+    }
+
+    async fn tipset_at(&self, head: &TipsetRef, height: i64) -> Result<TipsetRef, ChainError> {
+        let tipset: TipSet = self.rpc.call("ChainGetTipSetByHeight", json!([height, key_param(head)])).await?;
+        Ok(tipset.to_ref())
     }
 
     async fn next_nonce(&self, sender: &Address) -> Result<u64, ChainError> {
@@ -154,8 +157,8 @@ impl Node for LotusNode {
         if epoch < 1 {
             return Ok(None);
         }
-        let old: TipSet = self.rpc.call("ChainGetTipSetByHeight", json!([epoch, key_param(head)])).await?;
-        let key = serde_json::to_value(Lotus(old.cids)).expect("a list of CIDs can be written");
+        let old = self.tipset_at(head, epoch).await?;
+        let key = key_param(&old);
         Ok(self.actor(sender, key).await?.map(|actor| actor.nonce))
     }
 
@@ -166,9 +169,12 @@ impl Node for LotusNode {
         }
     }
 
-    async fn pooled(&self, sender: &Address) -> Result<BTreeSet<u64>, ChainError> {
+    async fn pooled(&self, sender: &Address) -> Result<BTreeMap<u64, Option<Cid>>, ChainError> {
         let all: Option<Vec<Pooled>> = self.rpc.call("MpoolPending", json!([[]])).await?;
-        let of_sender = |entry: Pooled| (entry.message.from.0 == *sender).then_some(entry.message.nonce);
+        let of_sender = |entry: Pooled| {
+            let is_theirs = entry.message.from.0 == *sender;
+            is_theirs.then(|| (entry.message.nonce, entry.cid.map(|cid| cid.0)))
+        };
         Ok(all.unwrap_or_default().into_iter().filter_map(of_sender).collect())
     }
 
@@ -176,13 +182,12 @@ impl Node for LotusNode {
         value_of(&self.rpc, &self.limits, head, call).await
     }
 
-    async fn price(&self, _: &TipsetRef, call: &Call, message: Message) -> Result<Message, ChainError> {
-        let params = json!([param(message.clone()), Value::Null, []]);
+    async fn estimate(&self, call: Option<&Call>, message: Message) -> Result<Estimate, ChainError> {
+        let params = json!([param(message), Value::Null, []]);
         let priced: Message = match self.rpc.call_form("GasEstimateMessageGas", params).await {
             Ok(priced) => priced,
             Err(e) if would_be_refused(&e) => {
-                let priced = self.price_unrun(call, message).await?;
-                return self.within_limits(call, priced);
+                return Ok(Estimate { limit: limit_unrun(call), premium: TokenAmount::from_atto(LEAST_PREMIUM) });
             }
             Err(e) => return Err(e),
         };
@@ -198,18 +203,37 @@ impl Node for LotusNode {
         if priced.gas_premium.is_negative() || priced.gas_premium > priced.gas_fee_cap {
             return odd("a premium that the fee cap does not cover");
         }
-        let Message { gas_limit, gas_fee_cap, gas_premium, .. } = priced;
-        self.within_limits(call, Message { gas_limit, gas_fee_cap, gas_premium, ..message })
+        Ok(Estimate { limit: priced.gas_limit, premium: priced.gas_premium })
     }
 
-    async fn push(&self, message: &SignedMessage) -> Result<Push, ChainError> {
-        let error = match self.rpc.call::<Value>("MpoolPush", json!([message])).await {
-            Ok(_) => return Ok(Push::Accepted),
-            Err(error) => error,
+    async fn simulate(&self, head: &TipsetRef, message: &Message) -> Result<Option<Simulated>, ChainError> {
+        let params = json!([param(message.clone()), key_param(head)]);
+        let result: InvocResult = match self.rpc.call("StateCall", params).await {
+            Ok(result) => result,
+            Err(e) if is_unknown_method(&e) => return Ok(None),
+            Err(e) => return Err(e),
         };
-        // Funds come and fees fall: a push is never given up, its nonce has to be filled.
-        let taken = RpcError::of(&error).and_then(|e| taken(&e.message));
-        taken.ok_or_else(|| error.recover_by(Recovery::RETRY))
+        let Some(receipt) = result.msg_rct else { return Ok(None) };
+        Ok(Some(Simulated {
+            exit_code: receipt.exit_code,
+            returned: receipt.r#return,
+            gas_used: receipt.gas_used,
+            error: result.error,
+        }))
+    }
+
+    async fn push(&self, messages: &[&SignedMessage]) -> Vec<Result<Push, ChainError>> {
+        let mut out = Vec::with_capacity(messages.len());
+        for part in messages.chunks(PUSHED_TOGETHER) {
+            if let Some(pushed) = self.push_together(part).await {
+                out.extend(pushed);
+                continue;
+            }
+            for message in part {
+                out.push(self.push_one(message).await);
+            }
+        }
+        out
     }
 
     async fn search(&self, head: &TipsetRef, signed: &SignedMessage, cid: &Cid) -> Result<Search, ChainError> {
@@ -228,83 +252,32 @@ impl Node for LotusNode {
             }
         }
         // The lookup names the tipset with the receipt; the message is in the one before it.
-        let with_receipt = self.tipset(&lookup.tip_set).await?;
-        let parents = with_receipt.parents().ok_or_else(|| {
+        let child = TipsetKey(lookup.tip_set);
+        let tipset = self.recent.header(&self.rpc, &child).await?.parents.ok_or_else(|| {
             ChainError::new(ChainErrorKind::Malformed, "read tipset").with("endpoint", self.rpc.endpoint())
         })?;
-        let epoch = self.tipset(&parents.0).await?.height;
+        let epoch = self.recent.header(&self.rpc, &tipset).await?.height;
         Ok(Search::Landed(Found {
             message: lookup.message,
             exit_code: lookup.receipt.exit_code,
             returned: lookup.receipt.r#return,
             epoch,
+            tipset,
         }))
+    }
+
+    async fn locate(
+        &self,
+        head: &TipsetRef,
+        since: i64,
+        sender: &Address,
+        nonces: &BTreeSet<u64>,
+    ) -> Result<BTreeMap<u64, OnChain>, ChainError> {
+        self.recent.locate(&self.rpc, &head.key, since, sender, nonces).await
     }
 
     async fn said(&self, cid: &Cid) -> Option<String> {
         let replay = self.rpc.call::<InvocResult>("StateReplay", json!([[], param(*cid)])).await.ok()?;
         (!replay.error.is_empty()).then_some(replay.error)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn errors_of_a_search_that_are_answers() {
-        let said = |message: &str| {
-            let source = RpcError { code: 1, message: message.to_owned() };
-            said_by_error(&ChainError::new(ChainErrorKind::Rejected, "x").because(source))
-        };
-        assert_eq!(said("failed to load message: ipld: could not find bafy2bza"), Some(Search::Unknown));
-        // A snapshot has the messages and not their receipts.
-        assert_eq!(said("failed to get receipt: amt load: ipld: could not find bafy2bza"), None);
-        assert_eq!(
-            said(
-                "searching: found message with equal nonce as the one we are looking for that is NOT a valid \
-                  replacement message (F:bafya n 3, TS: bafyb n3)"
-            ),
-            Some(Search::Taken)
-        );
-        assert_eq!(said("node is syncing"), None);
-        assert_eq!(said_by_error(&ChainError::new(ChainErrorKind::Unavailable, "x")), None);
-    }
-
-    #[test]
-    fn refusals_of_a_push_that_say_where_the_message_is() {
-        for (text, push) in [
-            (
-                "message from t1wcuzrs736zqzbbjjdgl2wvyyufuk4pefbymzf2i with nonce 3 already in mpool: validation \
-                 failure",
-                Some(Push::Accepted),
-            ),
-            ("Message with sequence already in mempool", Some(Push::Accepted)),
-            ("minimum expected nonce is 7: message nonce too low", Some(Push::NonceUsed)),
-            ("Message sequence too low", Some(Push::NonceUsed)),
-            (
-                "message from t1wcuzrs736zqzbbjjdgl2wvyyufuk4pefbymzf2i with nonce 3 already in mpool, increase \
-                 GasPremium to 125001 from 100000 to trigger replace by fee: replace by fee has too low GasPremium",
-                None,
-            ),
-            ("mpool push: not enough funds: not enough funds to execute transaction", None),
-        ] {
-            assert_eq!(taken(text), push, "{text}");
-        }
-    }
-
-    #[test]
-    fn only_a_refusing_actor_is_a_reason_to_send_all_the_same() {
-        let refused = |message: &str| {
-            let source = RpcError { code: 3, message: message.to_owned() };
-            would_be_refused(&ChainError::new(ChainErrorKind::Rejected, "x").because(source))
-        };
-        assert!(refused("message execution failed (exit=[16], vm error=[invalid proof (1)])"));
-        assert!(refused("estimating gas used: message execution failed: exit ErrIllegalArgument(16), reason: no"));
-        assert!(!refused("message execution failed: exit SysErrInsufficientFunds(6), reason: none"));
-        assert!(!refused("message execution failed (exit=[6], vm error=[])"));
-        assert!(!refused("message execution failed: exit SysErrSenderInvalid(1), reason: none"));
-        assert!(!refused("boom"));
-        assert!(!would_be_refused(&ChainError::new(ChainErrorKind::Unavailable, "x")));
     }
 }

@@ -1,9 +1,10 @@
-//! The outbox: who submits, and the lanes that turn recorded calls into messages on chain.
+//! The outbox: who submits, and what runs the lanes.
 
 use super::{
-    CheckedSenders, Node, OutboxEntry, OutboxState, Row, Search, Store, Unfinished, deliver::Looks, receipt_of,
+    CheckedSenders, Fees, Limits, Node, OutboxEntry, OutboxState, Row, Search, Store, chain_view::BaseFees,
+    funds::Purses, in_chain, lane::Lane, receipt_of, store::Purpose,
 };
-use crate::{actor::encode, lotus_json::text_of, signer::Signer};
+use crate::{actor::encode, signer::Signer};
 use damocles_core::{
     CancellationToken, Event, EventSink, MessageEvent,
     chain::{
@@ -13,12 +14,11 @@ use damocles_core::{
 };
 use futures::{StreamExt as _, future::join_all};
 use fvm_shared::{address::Address, econ::TokenAmount};
-use parking_lot::Mutex;
 use std::{
     sync::{Arc, atomic::AtomicBool},
     time::Duration,
 };
-use tokio::sync::{Notify, watch};
+use tokio::sync::{OnceCell, watch};
 use tracing::warn;
 
 const FIRST_DELAY: Duration = Duration::from_millis(250);
@@ -33,37 +33,14 @@ pub(crate) struct Outbox {
     pub(super) senders: CheckedSenders,
     /// What no other message may leave less of to the sender of proofs of spacetime.
     pub(super) reserve: TokenAmount,
+    pub(super) fees: Fees,
+    pub(super) base_fees: BaseFees,
+    pub(super) purses: Purses,
     events: Arc<dyn EventSink>,
     pub(super) suits: AtomicBool,
-    pub(super) looks: Looks,
-    lanes: Vec<Lane>,
-}
-
-/// The messages of one sender, whose nonces come one after another. What a node does with the messages of one lane
-/// holds up no other.
-#[derive(Debug)]
-struct Lane {
-    /// None: the lane of what has no sender here, or no longer.
-    sender: Option<Address>,
-    wake: Notify,
-    /// A proof of spacetime came.
-    urgent: Notify,
-    /// The call at which the last pass ended because the node was away: others come first in the next.
-    late: Mutex<Option<SubmitKey>>,
-}
-
-impl Lane {
-    fn of(sender: Option<Address>) -> Self {
-        Self { sender, wake: Notify::new(), urgent: Notify::new(), late: Mutex::default() }
-    }
-}
-
-/// What came of the work on one call.
-pub(super) enum Step {
-    /// It went as far as it goes.
-    Moved,
-    /// It was not looked at: what was said of it last still holds.
-    Rests,
+    /// Every call without nonce was put into its lane: the senders may be others than those of the last process.
+    laned: OnceCell<()>,
+    pub(super) lanes: Vec<Lane>,
 }
 
 impl Outbox {
@@ -72,24 +49,35 @@ impl Outbox {
         node: Arc<dyn Node>,
         signer: Arc<dyn Signer>,
         senders: CheckedSenders,
-        reserve: TokenAmount,
+        limits: &Limits,
         events: Arc<dyn EventSink>,
     ) -> Self {
-        let lanes = senders.keys().map(Some).chain([None]).map(Lane::of).collect();
-        let (suits, looks) = (AtomicBool::new(false), Looks::default());
-        Self { store, node, signer, senders, reserve, events, suits, looks, lanes }
+        Self {
+            store,
+            node,
+            signer,
+            lanes: senders.keys().map(Some).chain([None]).map(Lane::of).collect(),
+            senders,
+            reserve: in_chain(limits.post_reserve),
+            fees: limits.fees.clone(),
+            base_fees: BaseFees::default(),
+            purses: Purses::default(),
+            events,
+            suits: AtomicBool::new(false),
+            laned: OnceCell::new(),
+        }
     }
 
     /// Records a call.
     pub(crate) async fn submit(&self, key: &SubmitKey, call: &Call) -> Result<MessageId, ChainError> {
         let id = MessageId::new(&key.0);
-        if self.store.get(&key.0).await?.is_some() {
+        if self.store.knows(&key.0).await? {
             return Ok(id);
         }
         let rejected = |e| ChainError::new(ChainErrorKind::Rejected, "submit").with("key", key).because(e);
         encode(call).map_err(rejected)?;
         let sender = self.senders.of(call)?;
-        if self.store.record(key, call).await? {
+        if self.store.record(key, call, &sender).await? {
             self.emit(key, MessageEvent::Recorded);
             for lane in self.lanes.iter().filter(|lane| lane.sender == Some(sender)) {
                 if call.kind() == CallKind::PoSt {
@@ -106,6 +94,12 @@ impl Outbox {
         Ok(self.store.all().await?.iter().map(Row::entry).collect())
     }
 
+    /// A call by its name.
+    pub(super) async fn row(&self, id: &MessageId) -> Result<Row, ChainError> {
+        let row = self.store.get(id.as_str()).await?;
+        row.ok_or_else(|| ChainError::new(ChainErrorKind::NotFound, "find message").with("message", id))
+    }
+
     /// Where a message stands on the chain of `head`.
     pub(crate) async fn state(
         &self,
@@ -113,20 +107,34 @@ impl Outbox {
         confidence: i64,
         head: &TipsetRef,
     ) -> Result<MessageState, ChainError> {
-        let row = self.store.get(id.as_str()).await?;
-        let row = row.ok_or_else(|| ChainError::new(ChainErrorKind::NotFound, "find message").with("message", id))?;
+        let row = self.row(id).await?;
         let deep = |epoch: i64| head.epoch.0.saturating_sub(epoch) >= confidence;
-        match (row.state, row.signed.zip(row.cid), row.receipt) {
-            (OutboxState::Dropped, ..) => Ok(MessageState::Dropped { reason: row.error.unwrap_or_default() }),
-            (OutboxState::Settled, _, Some(receipt)) if deep(receipt.epoch.0) => Ok(MessageState::Landed(receipt)),
-            (OutboxState::Signed, Some((signed, cid)), _) => match self.node.search(head, &signed, &cid).await? {
-                Search::Landed(found) if deep(found.epoch) => {
-                    let said = self.said(&found).await;
-                    Ok(MessageState::Landed(receipt_of(Some(row.call.kind()), &found, said)))
-                }
-                _ => Ok(MessageState::Pending { trouble: row.error }),
-            },
-            _ => Ok(MessageState::Pending { trouble: row.error }),
+        let pending = |trouble: Option<String>| Ok(MessageState::Pending { trouble });
+        match (row.state, &row.receipt) {
+            (OutboxState::Dropped, _) => return Ok(MessageState::Dropped { reason: row.error.unwrap_or_default() }),
+            (OutboxState::Settled, Some(receipt)) if deep(receipt.epoch.0) => {
+                return Ok(MessageState::Landed(receipt.clone()));
+            }
+            (OutboxState::Signed, _) => {}
+            _ => return pending(row.error),
+        }
+        // Where it was seen last, if that is still on the chain: one question, and none to the archives.
+        if let (Some(tipset), Some(landed), Some(receipt)) = (&row.tipset, row.landed, &row.receipt) {
+            let there = landed < head.epoch.0 && self.node.tipset_at(head, landed).await?.key.to_string() == *tipset;
+            if there && row.landed_as == Purpose::Cancel {
+                return pending(Some("cancelled on chain, and dropped when that is final".to_owned()));
+            }
+            if there {
+                return if deep(landed) { Ok(MessageState::Landed(receipt.clone())) } else { pending(row.error) };
+            }
+        }
+        let versions: Vec<_> = row.version.iter().chain(row.older.iter().rev()).collect();
+        match self.search_all(head, &versions).await? {
+            (Search::Landed(found), Purpose::Call) if deep(found.epoch) => {
+                let said = self.said(&found).await;
+                Ok(MessageState::Landed(receipt_of(Some(row.call.kind()), &found, said)))
+            }
+            _ => pending(row.error),
         }
     }
 
@@ -138,15 +146,20 @@ impl Outbox {
     pub(crate) async fn run(&self, mut heads: BoxStream<HeadChange>, cancel: CancellationToken) {
         let newest = watch::Sender::new(None);
         let lanes = join_all(self.lanes.iter().map(|lane| self.work(lane, newest.subscribe())));
+        let view = self.follow_base_fee(newest.subscribe());
         let follow = async {
             while let Some(change) = heads.next().await {
                 match change {
                     HeadChange::Apply(tipset) => drop(newest.send_replace(Some(tipset))),
-                    HeadChange::Revert(tipset) => self.looks.reverted(tipset.epoch.0),
+                    HeadChange::Revert(tipset) => {
+                        for lane in &self.lanes {
+                            lane.reverted(tipset.epoch.0);
+                        }
+                    }
                 }
             }
         };
-        cancel.run_until_cancelled(async { tokio::join!(follow, lanes) }).await;
+        cancel.run_until_cancelled(async { tokio::join!(follow, lanes, view) }).await;
     }
 
     async fn work(&self, lane: &Lane, mut newest: watch::Receiver<Option<TipsetRef>>) {
@@ -181,92 +194,32 @@ impl Outbox {
         clean
     }
 
-    async fn pass_of(&self, lane: &Lane, head: &TipsetRef) -> bool {
-        loop {
-            let rows = match self.rows_of(lane).await {
-                Ok(rows) => rows,
-                Err(e) => {
-                    warn!(error = e.chain(), "the outbox cannot be read");
-                    return false;
+    /// Puts what an earlier process recorded into the lanes of this one's senders.
+    pub(super) async fn put_in_lanes(&self) -> Result<(), ChainError> {
+        let put = async || {
+            for (call, lane, has_kind) in self.store.laned().await? {
+                let sender = self.senders.of(&call.call).ok();
+                if !has_kind || lane != sender.as_ref().map(crate::lotus_json::text_of) {
+                    self.store.put_in_lane(&call.key, sender.as_ref(), call.call.kind()).await?;
                 }
-            };
-            // None: a proof came, so that the rows are read again.
-            if let Some(clean) = self.advance(lane, head, &rows).await {
-                return clean;
             }
-        }
-    }
-
-    /// The calls of a lane in the order in which they are worked on. Proofs of spacetime have a deadline: no other
-    /// message, nor a slow search for one, may stand before a new one.
-    async fn rows_of(&self, lane: &Lane) -> Result<Vec<Unfinished>, ChainError> {
-        let name = lane.sender.as_ref().map(text_of);
-        let ours = |sender: Option<&str>| match sender {
-            None => true,
-            Some(sender) if name.is_some() => name.as_deref() == Some(sender),
-            Some(sender) => self.senders.keys().all(|key| text_of(&key) != sender),
+            Ok(())
         };
-        let mut rows = self.store.unfinished(ours).await?;
-        rows.retain(|row| match row.recorded() {
-            Some(call) => self.senders.of(call).ok() == lane.sender,
-            None => true,
-        });
-        let late = lane.late.lock().clone();
-        rows.sort_by_key(|row| {
-            let proves = row.kind() == Some(CallKind::PoSt);
-            (late.as_ref() == Some(&row.key), !proves, row.recorded().is_some() != proves)
-        });
-        Ok(rows)
+        self.laned.get_or_try_init(put).await.copied()
     }
 
-    /// Moves calls as far as they go. Whether all went well; none if that was broken off because a proof of
-    /// spacetime came.
-    async fn advance(&self, lane: &Lane, head: &TipsetRef, rows: &[Unfinished]) -> Option<bool> {
-        let mut clean = true;
-        for row in rows {
-            let moving = async {
-                match row.recorded() {
-                    Some(call) => self.sign(head, &row.key, call).await,
-                    None => self.deliver(head, row).await,
-                }
-            };
-            // Work can be dropped at any point, as at the end of the process.
-            let moved = if row.recorded().is_some() && row.kind() == Some(CallKind::PoSt) {
-                moving.await
-            } else {
-                tokio::select! {
-                    biased;
-                    () = lane.urgent.notified() => return None,
-                    moved = moving => moved,
-                }
-            };
-            let error = match moved {
-                Ok(Step::Rests) => continue,
-                Ok(Step::Moved) => None,
-                Err(e) => Some(e),
-            };
-            clean &= error.is_none();
-            self.note(row, error.as_ref()).await;
-            // A node that takes calls and does not answer would cost minutes with each row.
-            let away = error.is_some_and(|e| e.kind() == ChainErrorKind::Unavailable);
-            *lane.late.lock() = away.then(|| row.key.clone());
-            if away {
-                return Some(false);
-            }
-        }
-        Some(clean)
-    }
-
-    async fn note(&self, row: &Unfinished, error: Option<&ChainError>) {
-        let text = error.map(ChainError::chain);
-        if text == row.error {
+    /// Notes what keeps calls from moving, where that is news.
+    pub(super) async fn note(&self, notes: Notes) {
+        if notes.0.is_empty() {
             return;
         }
-        if let Some(text) = &text {
-            warn!(key = %row.key, error = text, "a message does not move");
+        for (key, _, text) in &notes.0 {
+            if let Some(text) = text {
+                warn!(%key, error = text, "a message does not move");
+            }
         }
-        if let Err(e) = self.store.note(&row.key, row.state(), text).await {
-            warn!(key = %row.key, error = e.chain(), "the outbox cannot be written");
+        if let Err(e) = self.store.note(&notes.0).await {
+            warn!(error = e.chain(), "the outbox cannot be written");
         }
     }
 
@@ -277,6 +230,44 @@ impl Outbox {
     }
 
     pub(super) fn emit(&self, key: &SubmitKey, what: MessageEvent) {
-        self.events.emit(Event::Message { key: key.clone(), what });
+        self.tell(Event::Message { key: key.clone(), what });
+    }
+
+    pub(super) fn tell(&self, event: Event) {
+        self.events.emit(event);
+    }
+}
+
+/// What keeps calls from moving, or does no more.
+#[derive(Debug, Default)]
+pub(super) struct Notes(Vec<(SubmitKey, OutboxState, Option<String>)>);
+
+impl Notes {
+    /// Takes a note if it is another than the one that is there.
+    pub(super) fn take(&mut self, key: &SubmitKey, state: OutboxState, now: Option<&str>, error: Option<&ChainError>) {
+        self.take_text(key, state, now, error.map(ChainError::chain));
+    }
+
+    pub(super) fn take_text(&mut self, key: &SubmitKey, state: OutboxState, now: Option<&str>, text: Option<String>) {
+        if text.as_deref() != now {
+            self.0.push((key.clone(), state, text));
+        }
+    }
+}
+
+/// How a piece of work went. The worst counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Went {
+    /// Everything moved as far as it goes.
+    Well,
+    /// Something did not move, and is tried again soon.
+    Badly,
+    /// The node is away: nothing more is asked in this pass.
+    Away,
+}
+
+impl Went {
+    pub(super) fn of(error: &ChainError) -> Self {
+        if error.kind() == ChainErrorKind::Unavailable { Self::Away } else { Self::Badly }
     }
 }

@@ -122,6 +122,11 @@ impl CheckedSenders {
         self.keys.iter().copied()
     }
 
+    /// Those that are named for some class.
+    pub(crate) fn used(&self) -> BTreeSet<ChainAddress> {
+        [Some(self.default), self.post, self.commit, self.create_miner].into_iter().flatten().collect()
+    }
+
     /// Whether this one sends proofs of spacetime.
     pub(crate) fn proves(&self, sender: &ChainAddress) -> bool {
         self.post.as_ref().unwrap_or(&self.default) == sender

@@ -1,51 +1,249 @@
-//! From a recorded call to a signed message.
+//! From recorded calls to signed messages.
 
-use super::{Account, Outbox, run::Step};
+use super::{
+    Account, Outbox, OutboxState, Recorded, Simulate,
+    lane::Lane,
+    pricing::{self, Estimate, Price},
+    run::{Notes, Went},
+    store::{Purpose, Signing, Version},
+};
 use crate::{
-    actor::{ActorCall, encode},
-    lotus_json::{SignedMessage, message_cid, signed_message_cid, text_of, to_core},
+    actor::{ActorCall, ActorsVersion, encode},
+    lotus_json::{SignedMessage, message_cid, text_of, to_core},
     signer::{SignRequest, SignerError, verify},
 };
 use damocles_core::{
     Recovery,
-    chain::{Call, CallKind, ChainError, ChainErrorKind, SubmitKey, TipsetRef},
+    chain::{Call, CallKind, ChainError, ChainErrorKind, TipsetRef},
 };
-use fvm_shared::{address::Address, econ::TokenAmount, message::Message};
-use std::{collections::BTreeMap, sync::atomic::Ordering};
+use fvm_shared::{METHOD_SEND, address::Address, econ::TokenAmount, message::Message};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::atomic::Ordering,
+};
+use tracing::warn;
 
 /// Epochs from the challenge of a deadline to its end, on every network: a proof names an epoch in them.
 const CHALLENGE_TO_CLOSE: i64 = 80;
+/// Messages that get their nonces together.
+const TOGETHER: usize = 100;
+/// Messages of one sender that are on their way at the same time, but for proofs: Lotus takes 1,000.
+const WINDOW: usize = 600;
+
+/// What is known of a sender while its messages are signed.
+struct Desk {
+    sender: Address,
+    account: Account,
+    next: u64,
+    base_fee: TokenAmount,
+    /// What the messages on their way may cost.
+    committed: TokenAmount,
+    on_their_way: usize,
+    /// Transfers cost the same however many there are.
+    sends: HashMap<Address, Estimate>,
+}
+
+/// What became of a call on its way to a signature.
+enum Drawn {
+    Signed(Box<SignedMessage>, Option<String>),
+    Dropped,
+    /// It waits for a lower base fee.
+    Waits,
+}
 
 impl Outbox {
-    /// Gives a call its nonce and signature, records both, and pushes it.
-    pub(super) async fn sign(&self, head: &TipsetRef, key: &SubmitKey, call: &Call) -> Result<Step, ChainError> {
+    /// Gives calls of a lane without nonce their nonces and signatures, records both, and pushes them: the proofs of
+    /// spacetime, or all others.
+    pub(super) async fn sign_recorded(&self, lane: &Lane, head: &TipsetRef, proofs: bool) -> Went {
+        let Some(sender) = lane.sender else {
+            return if proofs { Went::Well } else { self.note_without_sender().await };
+        };
+        let mut went = Went::Well;
+        loop {
+            let most = i64::try_from(WINDOW).unwrap_or(i64::MAX);
+            let mut rows = match self.store.recorded(Some(&sender), proofs, most).await {
+                Ok(rows) if rows.is_empty() => return went,
+                Ok(rows) => rows,
+                Err(e) => {
+                    warn!(error = e.chain(), "the outbox cannot be read");
+                    return Went::Badly;
+                }
+            };
+            lane.late_last(&mut rows, |row| &row.key);
+            let mut desk = match self.desk(head, sender).await {
+                Ok(desk) => desk,
+                Err(e) => {
+                    let mut notes = Notes::default();
+                    for row in rows.iter().take(1) {
+                        notes.take(&row.key, OutboxState::Recorded, row.error.as_deref(), Some(&e));
+                    }
+                    self.note(notes).await;
+                    return went.max(Went::of(&e));
+                }
+            };
+            let mut signed = 0;
+            for part in rows.chunks(TOGETHER) {
+                let room = if proofs { TOGETHER } else { WINDOW.saturating_sub(desk.on_their_way) };
+                let Some(part) = part.get(..part.len().min(room)).filter(|p| !p.is_empty()) else { return went };
+                let (done, how) = self.sign_part(lane, head, &mut desk, part).await;
+                signed += done;
+                went = went.max(how);
+                if went == Went::Away {
+                    return went;
+                }
+            }
+            // What is left does not move now.
+            if signed == 0 || rows.len() < WINDOW {
+                return went;
+            }
+        }
+    }
+
+    /// Draws messages for some calls, records them together and pushes them. How many were signed.
+    async fn sign_part(&self, lane: &Lane, head: &TipsetRef, desk: &mut Desk, rows: &[Recorded]) -> (usize, Went) {
+        let (mut went, mut notes, mut batch) = (Went::Well, Notes::default(), Vec::new());
+        for row in rows {
+            let now = row.error.as_deref();
+            match self.draw(head, desk, row).await {
+                Ok(Drawn::Signed(signed, doubt)) => {
+                    notes.take_text(&row.key, OutboxState::Signed, None, doubt);
+                    let version = Version::new(Purpose::Call, *signed, head.epoch.0);
+                    batch.push(Signing { key: row.key.clone(), version });
+                }
+                Ok(Drawn::Dropped) => {}
+                Ok(Drawn::Waits) => {
+                    let text = "it waits for the base fee to fall".to_owned();
+                    notes.take_text(&row.key, OutboxState::Recorded, now, Some(text));
+                }
+                Err(e) => {
+                    notes.take(&row.key, OutboxState::Recorded, now, Some(&e));
+                    went = went.max(Went::of(&e));
+                    if went == Went::Away {
+                        *lane.late.lock() = Some(row.key.clone());
+                        break;
+                    }
+                }
+            }
+        }
+        let recorded = match self.store.sign(&batch).await {
+            Ok(true) => true,
+            // One was dropped meanwhile: the nonces of all others are wrong.
+            Ok(false) => false,
+            Err(e) => {
+                warn!(error = e.chain(), "the outbox cannot be written");
+                false
+            }
+        };
+        if !recorded {
+            return (0, Went::Away);
+        }
+        let pushed = self.push_signed(lane, head, &batch, &mut notes).await;
+        self.note(notes).await;
+        (batch.len(), went.max(pushed))
+    }
+
+    /// Pushes messages that were recorded just now.
+    pub(super) async fn push_signed(
+        &self,
+        lane: &Lane,
+        head: &TipsetRef,
+        batch: &[Signing],
+        notes: &mut Notes,
+    ) -> Went {
+        let rows: Vec<_> = batch.iter().map(|s| (&s.key, &s.version, None)).collect();
+        self.push(lane, head, &rows, notes).await
+    }
+
+    async fn desk(&self, head: &TipsetRef, sender: Address) -> Result<Desk, ChainError> {
+        self.check_network(head).await?;
+        let account = self.node.account(head, &sender).await?;
+        let in_flight = self.store.signed_from(&sender, account.nonce).await?;
+        let next = self.free_nonce(&sender, &account, &in_flight).await?;
+        let base_fee = self.node.base_fee(head).await?;
+        let committed = in_flight.values().flatten().map(|signed| cost(&signed.message)).sum();
+        let on_their_way = in_flight.len();
+        Ok(Desk { sender, account, next, base_fee, committed, on_their_way, sends: HashMap::new() })
+    }
+
+    /// Makes the message of a call, if it can be sent now.
+    async fn draw(&self, head: &TipsetRef, desk: &mut Desk, row: &Recorded) -> Result<Drawn, ChainError> {
+        let call = &row.call;
         let encoded = match encode(call) {
-            Ok(_) if is_too_late(head, call) => {
-                self.store.drop_call(key, "its window had closed before it was sent").await?;
-                return Ok(Step::Moved);
+            Ok(_) if closes(call).is_some_and(|close| head.epoch.0 >= close) => {
+                self.store.drop_call(&row.key, "its window had closed before it was sent").await?;
+                return Ok(Drawn::Dropped);
             }
             Ok(encoded) => encoded,
             Err(e) => {
-                self.store.drop_call(key, &e.to_string()).await?;
-                return Ok(Step::Moved);
+                self.store.drop_call(&row.key, &e.to_string()).await?;
+                return Ok(Drawn::Dropped);
             }
         };
-        let sender = self.senders.of(call)?;
-        self.check_network().await?;
-        let value = self.node.value(head, call).await?;
-        let account = self.node.account(head, &sender).await?;
-        let in_flight = self.store.signed_from(&sender, account.nonce).await?;
-        let nonce = self.free_nonce(&sender, &account, &in_flight).await?;
-        let mut message = self.node.price(head, call, unpriced(encoded, sender, nonce, value)).await?;
-        message.sequence = nonce;
-        let reserved = call.kind() != CallKind::PoSt && self.senders.proves(&sender);
-        let reserve = if reserved { self.reserve.clone() } else { TokenAmount::default() };
-        check_funds(&account, &in_flight, &message, reserve)?;
-        let signed = self.signed(message).await?;
-        if self.store.sign(key, &signed, &signed_message_cid(&signed)).await? {
-            self.push(head, key, &signed).await?;
+        if self.waits(head, desk, row).await? {
+            return Ok(Drawn::Waits);
         }
-        Ok(Step::Moved)
+        let policy = self.fees.policy(call.kind());
+        let value = self.node.value(head, call).await?;
+        let message = unpriced(encoded, desk.sender, desk.next, value);
+        let said = self.estimate(desk, call, &message).await?;
+        let message = pricing::first(policy, &desk.base_fee, &said)?.onto(message);
+        let reserved = call.kind() != CallKind::PoSt && self.senders.proves(&desk.sender);
+        let reserve = if reserved { self.reserve.clone() } else { TokenAmount::default() };
+        check_funds(&desk.account, &desk.committed, &message, reserve)?;
+        let doubt = self.try_out(head, &message).await?;
+        let cost = cost(&message);
+        let signed = self.signed(message).await?;
+        desk.next += 1;
+        desk.committed += cost;
+        desk.on_their_way += 1;
+        Ok(Drawn::Signed(Box::new(signed), doubt))
+    }
+
+    /// Whether a call waits for a lower base fee.
+    async fn waits(&self, head: &TipsetRef, desk: &Desk, row: &Recorded) -> Result<bool, ChainError> {
+        let policy = self.fees.policy(row.call.kind());
+        let above = policy.wait_above.is_some_and(|most| desk.base_fee > super::in_chain(most));
+        if !above {
+            return Ok(false);
+        }
+        let since = match row.waits_since {
+            Some(since) => since,
+            None => {
+                self.store.waits(&row.key, head.epoch.0).await?;
+                head.epoch.0
+            }
+        };
+        Ok(head.epoch.0.saturating_sub(since) < policy.wait_most)
+    }
+
+    async fn estimate(&self, desk: &mut Desk, call: &Call, message: &Message) -> Result<Estimate, ChainError> {
+        let is_transfer = message.method_num == METHOD_SEND && message.params.is_empty();
+        if let Some(said) = desk.sends.get(&message.to).filter(|_| is_transfer) {
+            return Ok(said.clone());
+        }
+        let said = self.node.estimate(Some(call), message.clone()).await?;
+        if is_transfer {
+            desk.sends.insert(message.to, said.clone());
+        }
+        Ok(said)
+    }
+
+    /// Tries a message out where the policy says so. What to say of it if it fails and is sent all the same.
+    async fn try_out(&self, head: &TipsetRef, message: &Message) -> Result<Option<String>, ChainError> {
+        if self.fees.simulate == Simulate::Off {
+            return Ok(None);
+        }
+        let Some(would) = self.node.simulate(head, message).await?.filter(|would| would.exit_code != 0) else {
+            return Ok(None);
+        };
+        let refused = ChainError::new(ChainErrorKind::Rejected, "simulate message")
+            .recover_by(Recovery::RETRY)
+            .with("exit code", damocles_core::chain::ExitCode(would.exit_code))
+            .with("actor", would.error);
+        if self.fees.simulate == Simulate::Refuse {
+            return Err(refused.hint_with("it is tried again at every head and sent as soon as it would succeed"));
+        }
+        Ok(Some(refused.chain()))
     }
 
     /// The next nonce: the one that the node names, unless more are used here. A nonce that is too high would stop
@@ -60,7 +258,7 @@ impl Outbox {
         let told = self.node.next_nonce(sender).await?;
         if (account.nonce..told).find(|nonce| !in_flight.contains_key(nonce)).is_some() {
             let pooled = self.node.pooled(sender).await?;
-            let of_somebody = |nonce: &u64| in_flight.contains_key(nonce) || pooled.contains(nonce);
+            let of_somebody = |nonce: &u64| in_flight.contains_key(nonce) || pooled.contains_key(nonce);
             if let Some(missing) = (account.nonce..told).find(|nonce| !of_somebody(nonce)) {
                 return Err(ChainError::new(ChainErrorKind::Malformed, "read nonce")
                     .with("sender", text_of(sender))
@@ -72,7 +270,7 @@ impl Outbox {
         Ok(told.max(used).max(account.nonce))
     }
 
-    async fn signed(&self, message: Message) -> Result<SignedMessage, ChainError> {
+    pub(super) async fn signed(&self, message: Message) -> Result<SignedMessage, ChainError> {
         let sender = message.from;
         let bytes = message_cid(&message).to_bytes();
         let failed = |e| ChainError::new(ChainErrorKind::NoSender, "sign").with("sender", text_of(&sender)).because(e);
@@ -87,7 +285,9 @@ impl Outbox {
         Ok(SignedMessage { message, signature })
     }
 
-    async fn check_network(&self) -> Result<(), ChainError> {
+    /// Refuses networks that our keys or our messages are not for. The version is asked for at every head: an upgrade
+    /// comes while this runs.
+    pub(super) async fn check_network(&self, head: &TipsetRef) -> Result<(), ChainError> {
         if !self.suits.load(Ordering::Acquire) {
             let network = self.node.network_name().await?;
             let unsuitable = |e: SignerError| {
@@ -97,33 +297,39 @@ impl Outbox {
             self.signer.suits(&network).map_err(unsuitable)?;
             self.suits.store(true, Ordering::Release);
         }
-        Ok(())
+        let version = self.node.network_version(head).await?;
+        ActorsVersion::of(version).map(drop).map_err(|e| {
+            ChainError::new(ChainErrorKind::Rejected, "send messages")
+                .recover_by(Recovery::RETRY)
+                .with("network version", version)
+                .hint_with("install a release of damocles that knows this network version: until then nothing is sent")
+                .because(e)
+        })
     }
 }
 
-/// Whether a proof can land in its window no more.
-fn is_too_late(head: &TipsetRef, call: &Call) -> bool {
+/// The epoch at which the window of a proof closes.
+pub(super) fn closes(call: &Call) -> Option<i64> {
     match call {
-        Call::SubmitWindowedPoSt(post) => head.epoch.0 >= post.commit_epoch.0.saturating_add(CHALLENGE_TO_CLOSE),
-        _ => false,
+        Call::SubmitWindowedPoSt(post) => Some(post.commit_epoch.0.saturating_add(CHALLENGE_TO_CLOSE)),
+        _ => None,
     }
 }
 
 /// The most that a message takes from its sender.
-fn cost(message: &Message) -> TokenAmount {
+pub(super) fn cost(message: &Message) -> TokenAmount {
     &message.value + message.gas_fee_cap.clone() * message.gas_limit
 }
 
 /// Refuses a message that the sender cannot pay together with what it sent before: once it has a nonce, everything
 /// after it would wait until somebody sends money.
-fn check_funds(
+pub(super) fn check_funds(
     account: &Account,
-    in_flight: &BTreeMap<u64, Option<SignedMessage>>,
+    before: &TokenAmount,
     message: &Message,
     reserve: TokenAmount,
 ) -> Result<(), ChainError> {
-    let before: TokenAmount = in_flight.values().flatten().map(|signed| cost(&signed.message)).sum();
-    let needed = cost(message) + &before + &reserve;
+    let needed = cost(message) + before + &reserve;
     if account.balance >= needed {
         return Ok(());
     }
@@ -137,8 +343,9 @@ fn check_funds(
         .hint_with("send funds to the sender"))
 }
 
-fn unpriced(call: ActorCall, from: fvm_shared::address::Address, nonce: u64, value: TokenAmount) -> Message {
-    Message {
+fn unpriced(call: ActorCall, from: Address, nonce: u64, value: TokenAmount) -> Message {
+    let price = Price { limit: 0, cap: TokenAmount::default(), premium: TokenAmount::default() };
+    price.onto(Message {
         version: 0,
         from,
         to: call.to,
@@ -149,5 +356,5 @@ fn unpriced(call: ActorCall, from: fvm_shared::address::Address, nonce: u64, val
         gas_limit: 0,
         gas_fee_cap: TokenAmount::default(),
         gas_premium: TokenAmount::default(),
-    }
+    })
 }

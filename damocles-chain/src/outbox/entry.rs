@@ -1,0 +1,113 @@
+//! What operators see of the outbox.
+
+use damocles_core::{
+    Epoch, TokenAmount,
+    chain::{CallKind, Receipt, Returned, SubmitKey},
+};
+use serde::{Deserialize, Serialize};
+
+/// How far a call in the outbox is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum OutboxState {
+    /// Recorded, without nonce.
+    Recorded,
+    /// Signed with a nonce: it is pushed until it is on chain.
+    Signed,
+    /// On chain for good.
+    Settled,
+    /// Given up: before it had a nonce, or by a cancellation that is on chain for good.
+    Dropped,
+}
+
+impl OutboxState {
+    pub(super) const ALL: [Self; 4] = [Self::Recorded, Self::Signed, Self::Settled, Self::Dropped];
+
+    pub(super) const fn text(self) -> &'static str {
+        match self {
+            Self::Recorded => "recorded",
+            Self::Signed => "signed",
+            Self::Settled => "settled",
+            Self::Dropped => "dropped",
+        }
+    }
+}
+
+/// A call in the outbox, as shown to operators.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OutboxEntry {
+    /// Its key.
+    pub key: SubmitKey,
+    /// Its class.
+    pub kind: CallKind,
+    /// How far it is.
+    pub state: OutboxState,
+    /// Who sends it, once signed.
+    pub sender: Option<String>,
+    /// Its nonce, once signed.
+    pub nonce: Option<u64>,
+    /// The CID of its newest message, once signed.
+    pub cid: Option<String>,
+    /// Every message that was signed for it, the newest last: any of them may land, and one of them at most.
+    #[serde(default)]
+    pub versions: Vec<MessageVersion>,
+    /// The epoch at which one of them was last seen on chain.
+    #[serde(default)]
+    pub landed: Option<Epoch>,
+    /// The actor's exit code there.
+    #[serde(default)]
+    pub exit_code: Option<i64>,
+    /// What the chain made of it there.
+    #[serde(default)]
+    pub receipt: Option<Receipt>,
+    /// What the actor returned there, sector by sector for a batch.
+    #[serde(default)]
+    pub returned: Option<Returned>,
+    /// Whether it is to be, or was, cancelled.
+    #[serde(default)]
+    pub cancelled: bool,
+    /// Its trouble: why it does not move, or why it was dropped.
+    pub error: Option<String>,
+}
+
+/// One message that was signed for a call.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MessageVersion {
+    /// The CID by which the chain knows it.
+    pub cid: String,
+    /// What it does.
+    pub purpose: VersionPurpose,
+    /// The most that it pays for one unit of gas.
+    pub fee_cap: TokenAmount,
+    /// What it pays to the block's maker for one unit of gas.
+    pub premium: TokenAmount,
+    /// Its gas limit.
+    pub gas_limit: u64,
+    /// The epoch of the head at which it was signed and pushed first; none in rows of old outboxes.
+    pub epoch: Option<Epoch>,
+}
+
+/// What a message that was signed for a call does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum VersionPurpose {
+    /// What the call asks for.
+    Call,
+    /// Nothing: it fills the nonce of a call that was cancelled.
+    Cancel,
+}
+
+/// How a message is to be replaced by hand. What is not said follows the policy of its class, and what is said goes
+/// beyond its ceilings.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Replacement {
+    /// The fee cap for one unit of gas.
+    pub fee_cap: Option<TokenAmount>,
+    /// The premium for one unit of gas.
+    pub premium: Option<TokenAmount>,
+    /// The gas limit.
+    pub gas_limit: Option<u64>,
+}

@@ -1,0 +1,232 @@
+//! Messages that take the place of others: dearer ones that do the same, and ones that do nothing in the place of what
+//! was cancelled.
+
+use super::{
+    Account, InFlight, Outbox, OutboxState, Replacement,
+    deliver::time_left,
+    lane::Lane,
+    limits::in_chain,
+    pricing::{self, Price, is_due, least_premium, replacement},
+    run::{Notes, Went},
+    sign::{check_funds, cost},
+    store::{Purpose, Signing, Version},
+};
+use damocles_core::{
+    Recovery,
+    chain::{CallKind, ChainError, ChainErrorKind, TipsetRef},
+};
+use fvm_shared::{METHOD_SEND, econ::TokenAmount, message::Message};
+use tracing::warn;
+
+/// Messages that are replaced together.
+const TOGETHER: usize = 100;
+
+/// Why a message is replaced.
+#[derive(Clone, Copy, Debug)]
+enum Why {
+    /// It waits too long.
+    Age,
+    /// An operator asked for it.
+    Asked(Replacement),
+    /// It was cancelled.
+    Cancelled,
+}
+
+/// What lands at a head.
+struct Market {
+    base_fee: TokenAmount,
+    premium: TokenAmount,
+}
+
+impl Outbox {
+    /// Replaces the messages that wait too long, or that an operator wants replaced.
+    pub(super) async fn reprice(
+        &self,
+        lane: &Lane,
+        head: &TipsetRef,
+        account: &Account,
+        rows: &[InFlight],
+        notes: &mut Notes,
+    ) -> Went {
+        let due = self.due(head, account, rows);
+        let Some((_, first)) = due.first() else { return Went::Well };
+        let market = match self.market(head, first).await {
+            Ok(market) => market,
+            Err(e) => {
+                notes.take(&first.key, OutboxState::Signed, first.error.as_deref(), Some(&e));
+                return Went::of(&e);
+            }
+        };
+        let (mut went, mut batch) = (Went::Well, Vec::new());
+        let mut committed: TokenAmount = rows.iter().map(|row| cost(&row.version.signed.message)).sum();
+        for (why, row) in due {
+            if matches!(why, Why::Age) && !self.is_at_fault(account, row, &market) {
+                continue;
+            }
+            let others = &committed - cost(&row.version.signed.message);
+            match self.redraw(head, account, &others, row, why, &market).await {
+                Ok(version) => {
+                    committed = others + cost(&version.signed.message);
+                    batch.push((Signing { key: row.key.clone(), version }, row.version.clone()));
+                }
+                Err(e) => {
+                    notes.take(&row.key, OutboxState::Signed, row.error.as_deref(), Some(&e));
+                    if matches!(why, Why::Asked(_)) && self.store.ask(&row.key, None).await.is_err() {
+                        went = went.max(Went::Badly);
+                    }
+                    // A message at its ceiling waits for other days and not for another try.
+                    if e.kind() != ChainErrorKind::Rejected {
+                        went = went.max(Went::of(&e));
+                    }
+                }
+            }
+        }
+        for part in batch.chunks(TOGETHER) {
+            // Recorded first: whichever of them lands is known to be ours.
+            if let Err(e) = self.store.replace(part).await {
+                warn!(error = e.chain(), "the outbox cannot be written");
+                return Went::Badly;
+            }
+            let new: Vec<Signing> = part.iter().map(|(new, _)| new.clone()).collect();
+            went = went.max(self.push_signed(lane, head, &new, notes).await);
+        }
+        went
+    }
+
+    /// The messages that may have to be replaced.
+    fn due<'r>(&self, head: &TipsetRef, account: &Account, rows: &'r [InFlight]) -> Vec<(Why, &'r InFlight)> {
+        let left = time_left(rows, head.epoch.0);
+        let why = |(row, left): (&'r InFlight, Option<i64>)| {
+            if row.cancel && row.version.purpose == Purpose::Call {
+                return Some((Why::Cancelled, row));
+            }
+            if let Some(fees) = row.asked {
+                return Some((Why::Asked(fees), row));
+            }
+            // What stands before a proof is as urgent as the proof.
+            let kind = if left.is_some() { CallKind::PoSt } else { row.kind().unwrap_or(CallKind::Other) };
+            let age = row.version.signed_at.map_or(i64::MAX, |at| head.epoch.0.saturating_sub(at));
+            // A reorganisation may have taken the head back below the epoch at which it was signed.
+            let is_old = row.nonce() >= account.nonce && is_due(self.fees.policy(kind), age, left);
+            is_old.then_some((Why::Age, row))
+        };
+        rows.iter().zip(left).filter_map(why).collect()
+    }
+
+    /// Whether it is the message's own price that keeps it from landing, and not the message before it.
+    fn is_at_fault(&self, account: &Account, row: &InFlight, market: &Market) -> bool {
+        let message = &row.version.signed.message;
+        row.nonce() == account.nonce || message.gas_fee_cap < &market.base_fee + least_premium(&TokenAmount::default())
+    }
+
+    async fn market(&self, head: &TipsetRef, row: &InFlight) -> Result<Market, ChainError> {
+        let base_fee = self.node.base_fee(head).await?;
+        // With its limit set, nothing but the premium is estimated.
+        let message = Message {
+            gas_fee_cap: TokenAmount::default(),
+            gas_premium: TokenAmount::default(),
+            ..row.version.signed.message.clone()
+        };
+        let premium = self.node.estimate(row.call.as_ref(), message).await?.premium;
+        Ok(Market { base_fee, premium })
+    }
+
+    /// Makes the message that takes the place of a call's newest one.
+    async fn redraw(
+        &self,
+        head: &TipsetRef,
+        account: &Account,
+        others: &TokenAmount,
+        row: &InFlight,
+        why: Why,
+        market: &Market,
+    ) -> Result<Version, ChainError> {
+        let purpose = match why {
+            Why::Cancelled => Purpose::Cancel,
+            Why::Age | Why::Asked(_) => row.version.purpose,
+        };
+        // The same bytes but for the price: whatever of it lands does what was asked for.
+        let content = match why {
+            Why::Cancelled => self.nothing(row).await?,
+            Why::Age | Why::Asked(_) => row.version.signed.message.clone(),
+        };
+        let newest = &row.version.signed.message;
+        let old = Price { limit: content.gas_limit, ..Price::of(newest) };
+        let policy = self.fees.policy(row.kind().unwrap_or(CallKind::Other));
+        let ratio = self.fees.replace_ratio;
+        let usual = replacement(policy, ratio, &market.base_fee, &market.premium, &old);
+        let price = match why {
+            Why::Age | Why::Cancelled => usual?,
+            Why::Asked(fees) => by_hand(fees, usual, market, &old)?,
+        };
+        let message = price.onto(content);
+        check_funds(account, others, &message, TokenAmount::default())?;
+        let signed = self.signed(message).await?;
+        Ok(Version::new(purpose, signed, head.epoch.0))
+    }
+
+    /// A message that does nothing but fill the nonce of another.
+    async fn nothing(&self, row: &InFlight) -> Result<Message, ChainError> {
+        let newest = &row.version.signed.message;
+        let mut message = Message {
+            to: newest.from,
+            value: TokenAmount::default(),
+            method_num: METHOD_SEND,
+            params: Default::default(),
+            gas_limit: 0,
+            gas_fee_cap: TokenAmount::default(),
+            gas_premium: TokenAmount::default(),
+            ..newest.clone()
+        };
+        message.gas_limit = self.node.estimate(None, message.clone()).await?.limit;
+        Ok(message)
+    }
+}
+
+/// The price that an operator asks for, with what was left open filled in.
+fn by_hand(
+    fees: Replacement,
+    usual: Result<Price, ChainError>,
+    market: &Market,
+    old: &Price,
+) -> Result<Price, ChainError> {
+    let limit = fees.gas_limit.unwrap_or(old.limit);
+    let least = least_premium(&old.premium);
+    let premium = match (fees.premium, &usual) {
+        (Some(premium), _) => in_chain(premium),
+        (None, Ok(usual)) => usual.premium.clone(),
+        (None, Err(_)) => least.clone(),
+    };
+    let cap = match (fees.fee_cap, usual) {
+        (Some(cap), _) => in_chain(cap),
+        (None, Ok(usual)) => usual.cap.max(&market.base_fee + &premium),
+        (None, Err(e)) if fees.premium.is_none() => return Err(e),
+        (None, Err(_)) => old.cap.clone().max(&market.base_fee + &premium),
+    };
+    let price = Price { limit, cap, premium };
+    check_offer(&price, old)?;
+    Ok(price)
+}
+
+/// Refuses an offer that no pool takes in the place of another.
+pub(super) fn check_offer(price: &Price, old: &Price) -> Result<(), ChainError> {
+    let least = least_premium(&old.premium);
+    let refused = |what: &'static str| {
+        ChainError::new(ChainErrorKind::Rejected, "replace message").recover_by(Recovery::Park).with("what", what)
+    };
+    if price.premium < least {
+        return Err(refused("the premium is too low for a replacement")
+            .with("premium", &price.premium)
+            .with("least", &least)
+            .hint_with("offer at least 1.10 times the premium of the message that it replaces, and one attoFIL more"));
+    }
+    if price.cap < price.premium {
+        return Err(refused("the fee cap does not cover the premium")
+            .with("fee cap", &price.cap)
+            .with("premium", &price.premium));
+    }
+    if price.limit < old.limit || price.limit > pricing::BLOCK_GAS {
+        return Err(refused("the gas limit is lower than before, or higher than a block's").with("limit", price.limit));
+    }
+    Ok(())
+}
