@@ -36,7 +36,9 @@ pub use ids::{
 };
 pub use network::{EpochTimes, Network, UnknownNetwork};
 pub use piece::{PaddedPieceSize, PieceInfo, PieceSizeError, UnpaddedPieceSize};
-pub use proof_type::{PoStProofType, SealProofType, SectorSize, UnknownProofType, UnknownSectorSize};
+pub use proof_type::{
+    AggregationType, PoRepKind, PoStProofType, SealProofType, SectorSize, UnknownProofType, UnknownSectorSize,
+};
 pub use resource::{ByteSize, CpuSet, GpuId, NodeSet, ParseByteSizeError, ParseSetError};
 pub use sector_set::SectorSet;
 

@@ -94,18 +94,50 @@ impl<'de> Deserialize<'de> for SectorSize {
     }
 }
 
-/// A registered seal proof (interactive, version V1_1). On the wire it is its registered number.
-///
-/// Other versions (V1, synthetic, non-interactive) share the numbering in blocks of five.
+/// How a replica's challenges are drawn and proven.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct SealProofType(SectorSize);
+pub enum PoRepKind {
+    /// Challenges from a seed of the chain (V1_1).
+    Interactive,
+    /// The same proof, made from vanilla proofs over a smaller set of challenges that were kept from before (FIP-0059).
+    Synthetic,
+    /// Challenges from the replica itself, many more of them, with no pre-commit (FIP-0092).
+    NonInteractive,
+}
+
+impl PoRepKind {
+    const ALL: [Self; 3] = [Self::Interactive, Self::Synthetic, Self::NonInteractive];
+
+    /// The registered number for the smallest sectors: kinds share the numbering in blocks of five.
+    const fn base(self) -> i64 {
+        match self {
+            Self::Interactive => 5,
+            Self::Synthetic => 10,
+            Self::NonInteractive => 15,
+        }
+    }
+}
+
+/// A registered seal proof of version V1_1 or later. On the wire it is its registered number.
+///
+/// The network takes no new sectors of version V1 (numbers 0 to 4) since nv7, so that there is no word for it here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SealProofType(SectorSize, PoRepKind);
 
 impl SealProofType {
-    const V1_1: i64 = 5;
-
     /// The interactive V1_1 proof for sectors of this size.
     pub const fn of(size: SectorSize) -> Self {
-        Self(size)
+        Self(size, PoRepKind::Interactive)
+    }
+
+    /// The synthetic proof for sectors of this size.
+    pub const fn synthetic(size: SectorSize) -> Self {
+        Self(size, PoRepKind::Synthetic)
+    }
+
+    /// The non-interactive proof for sectors of this size.
+    pub const fn non_interactive(size: SectorSize) -> Self {
+        Self(size, PoRepKind::NonInteractive)
     }
 
     /// The sector size.
@@ -113,9 +145,14 @@ impl SealProofType {
         self.0
     }
 
-    /// The registered number: 5 to 9.
+    /// How its challenges are drawn.
+    pub const fn kind(self) -> PoRepKind {
+        self.1
+    }
+
+    /// The registered number: 5 to 19.
     pub const fn number(self) -> i64 {
-        Self::V1_1 + self.0.index()
+        self.1.base() + self.0.index()
     }
 
     /// The window-PoSt proof that keeps sectors of this type.
@@ -128,17 +165,20 @@ impl TryFrom<i64> for SealProofType {
     type Error = UnknownProofType;
 
     fn try_from(number: i64) -> Result<Self, UnknownProofType> {
-        number
-            .checked_sub(Self::V1_1)
-            .and_then(SectorSize::from_index)
-            .map(Self)
-            .ok_or(UnknownProofType { what: "seal", number })
+        let of_kind =
+            |kind: PoRepKind| number.checked_sub(kind.base()).and_then(SectorSize::from_index).map(|s| Self(s, kind));
+        PoRepKind::ALL.into_iter().find_map(of_kind).ok_or(UnknownProofType { what: "seal", number })
     }
 }
 
 impl fmt::Display for SealProofType {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "StackedDrg{}V1_1", self.0)
+        let version = match self.1 {
+            PoRepKind::Interactive => "V1_1",
+            PoRepKind::Synthetic => "V1_1_Feat_SyntheticPoRep",
+            PoRepKind::NonInteractive => "V1_2_Feat_NiPoRep",
+        };
+        write!(f, "StackedDrg{}{version}", self.0)
     }
 }
 
@@ -211,6 +251,38 @@ macro_rules! serde_by_number {
 }
 serde_by_number!(SealProofType);
 serde_by_number!(PoStProofType);
+serde_by_number!(AggregationType);
+
+/// A registered way to aggregate proofs. On the wire it is its registered number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum AggregationType {
+    /// SnarkPack as of FIP-0013, number 0.
+    SnarkPackV1,
+    /// SnarkPack as of nv16, number 1; the only one that the network takes.
+    SnarkPackV2,
+}
+
+impl AggregationType {
+    /// The registered number.
+    pub const fn number(self) -> i64 {
+        match self {
+            Self::SnarkPackV1 => 0,
+            Self::SnarkPackV2 => 1,
+        }
+    }
+}
+
+impl TryFrom<i64> for AggregationType {
+    type Error = UnknownProofType;
+
+    fn try_from(number: i64) -> Result<Self, UnknownProofType> {
+        match number {
+            0 => Ok(Self::SnarkPackV1),
+            1 => Ok(Self::SnarkPackV2),
+            _ => Err(UnknownProofType { what: "aggregate", number }),
+        }
+    }
+}
 
 /// A size that no sector has.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -247,6 +319,8 @@ mod tests {
     fn numbers_are_the_registered_ones() {
         assert_eq!(SealProofType::of(SectorSize::KiB2).number(), 5);
         assert_eq!(SealProofType::of(SectorSize::GiB32).number(), 8);
+        assert_eq!(SealProofType::synthetic(SectorSize::KiB2).number(), 10);
+        assert_eq!(SealProofType::non_interactive(SectorSize::GiB64).number(), 19);
         assert_eq!(PoStProofType::window(SectorSize::KiB2).number(), 10);
         assert_eq!(PoStProofType::Winning(SectorSize::GiB64).number(), 4);
         for n in -3..30 {
@@ -257,7 +331,16 @@ mod tests {
                 assert_eq!(proof.number(), n);
             }
         }
-        assert!(SealProofType::try_from(i64::MIN).is_err());
+        for n in 5..20 {
+            assert_eq!(SealProofType::try_from(n).map(SealProofType::number), Ok(n));
+        }
+        for n in [i64::MIN, 4, 20, i64::MAX] {
+            assert!(SealProofType::try_from(n).is_err(), "{n}");
+        }
+        for n in 0..2 {
+            assert_eq!(AggregationType::try_from(n).map(AggregationType::number), Ok(n));
+        }
+        assert!(AggregationType::try_from(2).is_err());
         assert!(PoStProofType::try_from(7).is_err());
     }
 

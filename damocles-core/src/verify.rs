@@ -3,7 +3,10 @@
 //! Verification is given, not imported: damocles-cli hands a [`ProofVerifier`] to the sealing service, to the PoSt
 //! scheduler and to the devnet. The real one lives in damocles-seal.
 
-use crate::{ActorId, CommD, CommR, Error, Kind, PoStProofType, Recovery, SealProofType, SectorId, SectorNumber};
+use crate::{
+    ActorId, AggregationType, CommD, CommR, Error, Kind, PoStProofType, Recovery, SealProofType, SectorId,
+    SectorNumber, SectorSize,
+};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
@@ -63,6 +66,77 @@ pub struct SealStatement {
     pub seed: Randomness,
 }
 
+/// What an aggregate of interactive (or synthetic) seal proofs proves: all of these seals at once.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AggregateSealStatement {
+    /// The miner that sealed them all.
+    pub miner: ActorId,
+    /// The kind of proof, one for all.
+    pub proof_type: SealProofType,
+    /// How the proofs were aggregated.
+    pub aggregation: AggregationType,
+    /// The sectors in the order in which their proofs were aggregated.
+    pub sectors: Vec<AggregatedSeal>,
+}
+
+/// One seal in an [`AggregateSealStatement`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AggregatedSeal {
+    /// The sector's number.
+    pub number: SectorNumber,
+    /// The replica.
+    pub comm_r: CommR,
+    /// The data.
+    pub comm_d: CommD,
+    /// The ticket that the replica was made with (tag 5, raw).
+    pub ticket: Randomness,
+    /// The interactive seed (tag 6, raw).
+    pub seed: Randomness,
+}
+
+/// What non-interactive seal proofs prove (FIP-0092), one alone or many in an aggregate: SnarkPack v2 either way.
+///
+/// There is no seed: challenges follow from the replica. Where an interface calls for one it is [`NI_SEED`], which the
+/// proof does not depend on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NiSealStatement {
+    /// The miner that sealed them all.
+    pub miner: ActorId,
+    /// The size of the sectors, from which the kind of proof follows.
+    pub sector_size: SectorSize,
+    /// The sectors in the order in which their proofs were aggregated.
+    pub sectors: Vec<NiSeal>,
+}
+
+/// One seal in an [`NiSealStatement`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NiSeal {
+    /// The number that it was sealed under.
+    pub number: SectorNumber,
+    /// The replica.
+    pub comm_r: CommR,
+    /// The data: that of [`zero_comm_d`](crate::zero_comm_d) in every sector that the actor takes.
+    pub comm_d: CommD,
+    /// The ticket that the replica was made with (tag 5, raw).
+    pub ticket: Randomness,
+}
+
+/// The constant that actors pass where a non-interactive proof has no seed.
+pub const NI_SEED: Randomness = Randomness([1; 32]);
+
+/// What a replica-update proof (empty sector update) proves: the new replica encodes the new data with the old replica.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UpdateStatement {
+    /// The size of the sector, from which the kind of proof follows.
+    pub sector_size: SectorSize,
+    /// The replica before.
+    pub old_comm_r: CommR,
+    /// The replica after.
+    pub new_comm_r: CommR,
+    /// The data after.
+    pub new_comm_d: CommD,
+}
+
 /// A sector as a PoSt statement names it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ProvenSector {
@@ -93,7 +167,20 @@ pub struct PoStStatement {
 /// - An error means that no answer could be found, e.g. because a verifying key is missing.
 pub trait ProofVerifier: fmt::Debug + Send + Sync + 'static {
     /// Whether `proof` proves the seal.
+    ///
+    /// A statement of a non-interactive kind is not proven this way: see [`verify_ni_seals`](Self::verify_ni_seals).
     fn verify_seal(&self, statement: &SealStatement, proof: &[u8]) -> Result<bool, VerifyError>;
+
+    /// Whether `proof` proves all of these interactive or synthetic seals. How many the network takes (4 to 819) is for
+    /// the caller to check.
+    fn verify_aggregate_seals(&self, statement: &AggregateSealStatement, proof: &[u8]) -> Result<bool, VerifyError>;
+
+    /// Whether `proof` proves all of these non-interactive seals. How many the network takes (1 to 65) is for the caller
+    /// to check.
+    fn verify_ni_seals(&self, statement: &NiSealStatement, proof: &[u8]) -> Result<bool, VerifyError>;
+
+    /// Whether `proof` proves the replica update.
+    fn verify_replica_update(&self, statement: &UpdateStatement, proof: &[u8]) -> Result<bool, VerifyError>;
 
     /// Whether `proof` proves the window PoSt.
     fn verify_window_post(&self, statement: &PoStStatement, proof: &[u8]) -> Result<bool, VerifyError>;

@@ -4,15 +4,24 @@ use crate::{
     params::{CircuitId, CircuitKind, ParameterCache},
     processor::{library, panic_text},
 };
+use bellperson::groth16::aggregate::AggregateProof;
+use blstrs::Bls12;
 use damocles_core::{
-    BoxError, Error, SealProofType,
-    verify::{PoStStatement, ProofVerifier, SealStatement, VerifyError, VerifyErrorKind, VerifyingKeys},
+    AggregationType, BoxError, Error, PoRepKind, SealProofType, SectorSize,
+    verify::{
+        AggregateSealStatement, AggregatedSeal, NI_SEED, NiSealStatement, PoStStatement, ProofVerifier, SealStatement,
+        UpdateStatement, VerifyError, VerifyErrorKind, VerifyingKeys,
+    },
 };
-use filecoin_proofs_api::{PublicReplicaInfo, RegisteredPoStProof, SectorId, post, seal};
+use filecoin_proofs_api::{PublicReplicaInfo, RegisteredPoStProof, RegisteredSealProof, SectorId, post, seal, update};
 use std::{
     collections::BTreeMap,
     panic::{AssertUnwindSafe, catch_unwind},
 };
+use storage_proofs_update::constants::partition_count;
+
+/// Bytes of a node of a replica.
+const NODE: u64 = 32;
 
 /// Verifies Groth16 proofs with the keys in the proofs library's parameter cache.
 ///
@@ -70,6 +79,22 @@ impl Groth16Verifier {
     }
 }
 
+/// Whether the bytes are one aggregate of so many Groth16 proofs and nothing else.
+///
+/// The library takes the number of proofs from the bytes, looks up keys for as many, panics where there are none, and
+/// reads what follows as nothing.
+fn is_aggregate_of(proof: &[u8], proofs: usize) -> bool {
+    AggregateProof::<Bls12>::read(proof).is_ok_and(|aggregate| {
+        let number = usize::try_from(aggregate.tmipp.gipa.nproofs);
+        number == Ok(proofs) && aggregate.parsing_check().is_ok() && aggregate.serialized_len() == proof.len()
+    })
+}
+
+/// How many Groth16 proofs an aggregate for so many sectors is padded to: the next power of two, and two at least.
+fn aggregate_len(kind: RegisteredSealProof, sectors: usize) -> Option<usize> {
+    sectors.checked_mul(usize::from(kind.partitions()))?.checked_next_power_of_two().map(|n| n.max(2))
+}
+
 /// The sectors of a statement in the network's order; none if they contradict each other or there are none.
 fn replicas(statement: &PoStStatement) -> Option<BTreeMap<SectorId, PublicReplicaInfo>> {
     let proof = library::post_proof(statement.proof_type);
@@ -89,8 +114,91 @@ fn has_length(proof: &[u8], kind: RegisteredPoStProof, sectors: usize) -> bool {
     proof.len() == partitions * kind.single_partition_proof_len()
 }
 
+impl Groth16Verifier {
+    /// What the network's `verify_aggregate_seals` does, for both uses of it.
+    fn verify_aggregate(&self, statement: &AggregateSealStatement, proof: &[u8]) -> Result<bool, VerifyError> {
+        let kind = library::seal_proof(statement.proof_type);
+        let size = statement.proof_type.sector_size();
+        let aggregation = library::aggregation(statement.aggregation);
+        let prover = library::prover_id(statement.miner);
+        let capacity = self.aggregation_capacity(size)?;
+        self.ask(CircuitKind::PoRep, size.bytes(), || {
+            let Some(proofs) = aggregate_len(kind, statement.sectors.len()).filter(|n| *n <= capacity) else {
+                return Ok(false);
+            };
+            if statement.sectors.is_empty() || !is_aggregate_of(proof, proofs) {
+                return Ok(false);
+            }
+            let mut inputs = Vec::with_capacity(proofs);
+            for s in &statement.sectors {
+                let number = library::sector_id(s.number);
+                let of_sector =
+                    seal::get_seal_inputs(kind, s.comm_r.0, s.comm_d.0, prover, number, s.ticket.0, s.seed.0)?;
+                inputs.extend(of_sector);
+            }
+            let replicas: Vec<_> = statement.sectors.iter().map(|s| s.comm_r.0).collect();
+            let seeds: Vec<_> = statement.sectors.iter().map(|s| s.seed.0).collect();
+            let proof = proof.to_vec();
+            seal::verify_aggregate_seal_commit_proofs(kind, aggregation, proof, &replicas, &seeds, inputs)
+        })
+    }
+
+    /// How many Groth16 proofs the aggregation key in the cache serves. The library would take its absence for a fault of
+    /// the proof.
+    fn aggregation_capacity(&self, size: SectorSize) -> Result<usize, VerifyError> {
+        self.cache.srs_for(size.bytes()).map(|srs| srs.capacity).map_err(|e| {
+            let hint = e.hint().unwrap_or("make or fetch the aggregation key");
+            Error::new(VerifyErrorKind::Key, "read aggregation key")
+                .with("sector size", size)
+                .with("cache", self.cache.dir().display())
+                .hint_with(hint)
+                .because(e)
+        })
+    }
+}
+
 impl ProofVerifier for Groth16Verifier {
+    fn verify_aggregate_seals(&self, statement: &AggregateSealStatement, proof: &[u8]) -> Result<bool, VerifyError> {
+        if statement.proof_type.kind() == PoRepKind::NonInteractive {
+            return Ok(false);
+        }
+        self.verify_aggregate(statement, proof)
+    }
+
+    fn verify_ni_seals(&self, statement: &NiSealStatement, proof: &[u8]) -> Result<bool, VerifyError> {
+        let sectors = statement.sectors.iter().map(|s| AggregatedSeal {
+            number: s.number,
+            comm_r: s.comm_r,
+            comm_d: s.comm_d,
+            ticket: s.ticket,
+            seed: NI_SEED,
+        });
+        let aggregate = AggregateSealStatement {
+            miner: statement.miner,
+            proof_type: SealProofType::non_interactive(statement.sector_size),
+            aggregation: AggregationType::SnarkPackV2,
+            sectors: sectors.collect(),
+        };
+        self.verify_aggregate(&aggregate, proof)
+    }
+
+    fn verify_replica_update(&self, statement: &UpdateStatement, proof: &[u8]) -> Result<bool, VerifyError> {
+        let kind = library::update_proof(statement.sector_size);
+        self.ask(CircuitKind::SectorUpdate, statement.sector_size.bytes(), || {
+            // The library's word for the proof counts the partitions of a PoRep; an update has its own.
+            let partitions = usize::try_from(statement.sector_size.bytes() / NODE).map(partition_count).unwrap_or(0);
+            if proof.len() != partitions * kind.single_partition_proof_len() {
+                return Ok(false);
+            }
+            let UpdateStatement { old_comm_r, new_comm_r, new_comm_d, .. } = statement;
+            update::verify_empty_sector_update_proof(kind, proof, old_comm_r.0, new_comm_r.0, new_comm_d.0)
+        })
+    }
+
     fn verify_seal(&self, statement: &SealStatement, proof: &[u8]) -> Result<bool, VerifyError> {
+        if statement.proof_type.kind() == PoRepKind::NonInteractive {
+            return Ok(false);
+        }
         let kind = library::seal_proof(statement.proof_type);
         let size = statement.proof_type.sector_size().bytes();
         self.ask(CircuitKind::PoRep, size, || {

@@ -1,6 +1,7 @@
 //! Actors and the tree that holds them.
 
 use super::{
+    policy::PolicyParameters,
     randomness::{Oracle, TicketId, draw},
     store::Overlay,
 };
@@ -100,6 +101,8 @@ pub(super) fn load<S: Blockstore, T: DeserializeOwned>(store: &S, cid: &Cid) -> 
 pub(super) struct World<'s> {
     pub(super) store: &'s Overlay<'s>,
     pub(super) policy: &'s Policy,
+    /// Where the network departs from public ones.
+    pub(super) parameters: &'s PolicyParameters,
     pub(super) oracle: &'s Oracle,
     pub(super) verifier: &'s dyn ProofVerifier,
     /// The ticket of the last tipset at or before an epoch.

@@ -3,7 +3,7 @@
 use super::{
     actors::Actors,
     block::{Executed, Tipset},
-    config::PoolLimits,
+    config::{NETWORK_VERSION, PoolLimits},
     mempool::Mempool,
     signed::SignedMessage,
 };
@@ -49,6 +49,8 @@ pub(super) enum Entry {
     BaseFee(Spike),
     /// Nothing but blocks.
     Blocks,
+    /// Another network version.
+    Upgrade(Upgrade),
 }
 
 /// A fork of the chain.
@@ -77,6 +79,13 @@ pub(super) struct Spike {
     pub(super) base_fee: TokenAmount,
     /// For so many tipsets more.
     pub(super) left: u64,
+}
+
+/// The network version from an epoch on.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub(super) struct Upgrade {
+    pub(super) version: u32,
+    pub(super) height: ChainEpoch,
 }
 
 /// A message that was taken.
@@ -109,6 +118,8 @@ pub(super) struct Chain {
     /// The last tipset whose state was replaced: no fork begins below it.
     pub(super) floor: ChainEpoch,
     pub(super) spike: Option<Spike>,
+    /// In the order in which they were asked for.
+    pub(super) upgrades: Vec<Upgrade>,
     /// The number of branches that there were.
     pub(super) branches: u64,
 }
@@ -128,6 +139,7 @@ impl Chain {
             funded,
             floor: 0,
             spike: None,
+            upgrades: Vec::new(),
             branches: 0,
         };
         chain.grow(genesis);
@@ -218,6 +230,12 @@ impl Chain {
         self.signed.insert(cid, message.clone());
         self.pool.insert(from, message, limits);
         cid
+    }
+
+    /// The network version at an epoch: what was asked for last counts.
+    pub(super) fn version_at(&self, epoch: ChainEpoch) -> u32 {
+        let upgrade = self.upgrades.iter().rev().find(|u| u.height <= epoch);
+        upgrade.map_or(NETWORK_VERSION, |u| u.version)
     }
 
     /// The base fee of the next tipset.

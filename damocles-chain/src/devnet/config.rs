@@ -1,15 +1,14 @@
 //! What a devnet is made from.
 
-use super::error::{DevnetError, DevnetErrorKind};
-use crate::lotus_json::parse_address;
-use fil_actors_shared::v18::runtime::Policy;
-use fvm_shared::{
-    address::Address,
-    bigint::BigInt,
-    econ::TokenAmount,
-    sector::{RegisteredPoStProof, RegisteredSealProof},
+use super::{
+    error::{DevnetError, DevnetErrorKind},
+    policy::PolicyParameters,
+    preseal,
 };
-use serde::{Deserialize, Serialize};
+use crate::lotus_json::parse_address;
+use damocles_core::{SealProofType, SectorSize};
+use fvm_shared::{address::Address, econ::TokenAmount};
+use serde::Deserialize;
 use std::{path::Path, time::Duration};
 
 /// The height of the first tipset after genesis: tickets are drawn 900 epochs back, so no client needs a special case.
@@ -38,6 +37,38 @@ pub struct DevnetConfig {
     pub pool: PoolLimits,
     /// Where it departs from the public networks' policy.
     pub policy: PolicyParameters,
+    /// Miners that are there from the beginning. Their replicas are nowhere: this is for networks with fake proofs.
+    pub miners: Vec<PreSealed>,
+}
+
+/// A miner that a devnet begins with.
+#[derive(Clone, Debug)]
+pub struct PreSealed {
+    /// Its owner, an account that gets funds.
+    pub owner: Address,
+    /// Its worker, a BLS account that gets funds.
+    pub worker: Address,
+    /// How its sectors are sealed.
+    pub proof_type: SealProofType,
+    /// How many sectors it has: their numbers begin with zero.
+    pub sectors: u64,
+    /// For how many epochs they live.
+    pub lifetime: i64,
+    /// All that it has, what is locked up for the sectors included.
+    pub balance: TokenAmount,
+}
+
+impl PreSealed {
+    /// What is wrong with it.
+    fn fault(&self) -> Option<&'static str> {
+        if self.sectors > preseal::MAX_SECTORS {
+            return Some("a pre-sealed miner has more than 100,000 sectors");
+        }
+        if !(1..=10_000_000).contains(&self.lifetime) {
+            return Some("the lifetime of pre-sealed sectors is not between 1 and 10,000,000 epochs");
+        }
+        None
+    }
 }
 
 impl Default for DevnetConfig {
@@ -50,6 +81,7 @@ impl Default for DevnetConfig {
             initial_base_fee: super::fees::minimum_base_fee(),
             pool: PoolLimits::default(),
             policy: PolicyParameters::default(),
+            miners: Vec::new(),
         }
     }
 }
@@ -82,106 +114,6 @@ impl Default for PoolLimits {
     }
 }
 
-/// The parameters of the protocol that a devnet may have of its own, in epochs. A shorter proving period makes a whole
-/// sector life fit into a test.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct PolicyParameters {
-    /// Between a pre-commit and its seed.
-    pub pre_commit_challenge_delay: i64,
-    /// The least power of a miner that takes part in consensus, in bytes.
-    pub minimum_power: u64,
-    /// How often every sector is proven: 48 challenge windows.
-    pub proving_period: i64,
-    /// How long a deadline is open.
-    pub challenge_window: i64,
-    /// How long before its window a deadline's challenge is drawn.
-    pub challenge_lookback: i64,
-    /// How long before its window faults and recoveries can be declared.
-    pub fault_declaration_cutoff: i64,
-    /// How long a sector may be faulty.
-    pub fault_max_age: i64,
-}
-
-impl Default for PolicyParameters {
-    fn default() -> Self {
-        let public = Policy::default();
-        Self {
-            pre_commit_challenge_delay: 10,
-            minimum_power: 2048,
-            proving_period: public.wpost_proving_period,
-            challenge_window: public.wpost_challenge_window,
-            challenge_lookback: public.wpost_challenge_lookback,
-            fault_declaration_cutoff: public.fault_declaration_cutoff,
-            fault_max_age: public.fault_max_age,
-        }
-    }
-}
-
-impl PolicyParameters {
-    /// What is wrong with them.
-    fn fault(&self) -> Option<&'static str> {
-        let deadlines = i64::try_from(Policy::default().wpost_period_deadlines).unwrap_or(i64::MAX);
-        let all = [
-            self.pre_commit_challenge_delay,
-            self.proving_period,
-            self.challenge_window,
-            self.challenge_lookback,
-            self.fault_declaration_cutoff,
-            self.fault_max_age,
-        ];
-        if all.iter().any(|n| !(1..=10_000_000).contains(n)) {
-            return Some("a policy parameter is not between 1 and 10,000,000 epochs");
-        }
-        if self.challenge_window.checked_mul(deadlines) != Some(self.proving_period) {
-            return Some("policy.proving_period is not 48 times policy.challenge_window");
-        }
-        if self.fault_declaration_cutoff < self.challenge_lookback {
-            return Some("policy.fault_declaration_cutoff is shorter than policy.challenge_lookback");
-        }
-        if self.fault_max_age % self.proving_period != 0 {
-            return Some("policy.fault_max_age is not a whole number of proving periods");
-        }
-        None
-    }
-
-    /// The whole policy of the protocol.
-    pub(super) fn policy(&self) -> Policy {
-        let mut policy = Policy {
-            pre_commit_challenge_delay: self.pre_commit_challenge_delay,
-            minimum_consensus_power: BigInt::from(self.minimum_power),
-            wpost_proving_period: self.proving_period,
-            wpost_challenge_window: self.challenge_window,
-            // As on public networks, a commitment to the chain may be as old as the window is long.
-            wpost_max_chain_commit_age: self.challenge_window,
-            wpost_challenge_lookback: self.challenge_lookback,
-            fault_declaration_cutoff: self.fault_declaration_cutoff,
-            fault_max_age: self.fault_max_age,
-            ..Policy::default()
-        };
-        for proof in [
-            RegisteredPoStProof::StackedDRGWindow2KiBV1P1,
-            RegisteredPoStProof::StackedDRGWindow8MiBV1P1,
-            RegisteredPoStProof::StackedDRGWindow512MiBV1P1,
-        ] {
-            policy.valid_post_proof_type.insert(proof);
-        }
-        for proof in [
-            RegisteredSealProof::StackedDRG2KiBV1P1,
-            RegisteredSealProof::StackedDRG8MiBV1P1,
-            RegisteredSealProof::StackedDRG512MiBV1P1,
-        ] {
-            policy.valid_pre_commit_proof_type.insert(proof);
-        }
-        policy
-    }
-
-    /// As it is recorded with genesis: a chain cannot go on with another policy.
-    pub(super) fn recorded(&self) -> String {
-        serde_json::to_string(self).unwrap_or_default()
-    }
-}
-
 /// A parameter file. Whatever it leaves out is the default.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -193,6 +125,7 @@ struct File {
     initial_base_fee: Option<String>,
     pool: PoolLimits,
     policy: PolicyParameters,
+    miner: Vec<Miner>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -200,6 +133,44 @@ struct File {
 struct Fund {
     address: String,
     amount: String,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Miner {
+    owner: String,
+    worker: String,
+    #[serde(default = "smallest")]
+    sector_size: SectorSize,
+    sectors: u64,
+    #[serde(default = "year")]
+    lifetime: i64,
+    balance: String,
+}
+
+const fn smallest() -> SectorSize {
+    SectorSize::KiB2
+}
+
+const fn year() -> i64 {
+    365 * 2880
+}
+
+impl Miner {
+    fn pre_sealed(self) -> Result<PreSealed, DevnetError> {
+        let address = |text: &str| {
+            let error = || senseless("an address of [[miner]] is none").with("address", text);
+            DevnetConfig::parse_address(text).ok_or_else(error)
+        };
+        Ok(PreSealed {
+            owner: address(&self.owner)?,
+            worker: address(&self.worker)?,
+            proof_type: SealProofType::of(self.sector_size),
+            sectors: self.sectors,
+            lifetime: self.lifetime,
+            balance: amount(&self.balance)?,
+        })
+    }
 }
 
 impl DevnetConfig {
@@ -254,6 +225,7 @@ impl DevnetConfig {
                 .ok_or_else(|| senseless("an address of [[fund]] is none").with("address", &fund.address))?;
             config.fund.push((address, amount(&fund.amount)?));
         }
+        config.miners = file.miner.into_iter().map(Miner::pre_sealed).collect::<Result<_, _>>()?;
         config.check()?;
         Ok(config)
     }
@@ -270,7 +242,7 @@ impl DevnetConfig {
         } else if pool.max_per_sender == 0 || pool.kept_messages == 0 || pool.kept_messages > pool.max_messages {
             Some("the limits of the pool are zero or contradict each other")
         } else {
-            self.policy.fault()
+            self.policy.fault().or_else(|| self.miners.iter().find_map(PreSealed::fault))
         };
         fault.map_or(Ok(()), |fault| Err(senseless(fault)))
     }
@@ -318,6 +290,12 @@ mod tests {
         challenge_lookback = 4
         fault_declaration_cutoff = 14
         fault_max_age = 960
+        [[miner]]
+        owner = "t01000"
+        worker = "t01001"
+        sector_size = "32GiB"
+        sectors = 5
+        balance = "100 FIL"
     "#;
 
     #[test]
@@ -330,6 +308,9 @@ mod tests {
         assert_eq!((config.pool.max_messages, config.pool.max_per_sender), (100, 1000));
         let policy = config.policy.policy();
         assert_eq!((policy.wpost_proving_period, policy.wpost_max_chain_commit_age), (480, 10));
+        let [miner] = config.miners.as_slice() else { panic!("{:?}", config.miners) };
+        assert_eq!((miner.worker, miner.sectors, miner.lifetime), (Address::new_id(1001), 5, 365 * 2880));
+        assert_eq!(miner.proof_type, SealProofType::of(SectorSize::GiB32));
         let json = load("devnet.json", r#"{"network_name": "devnet-j", "pool": {"max_nonce_gap": 9}}"#).unwrap();
         assert_eq!((json.network_name.as_str(), json.pool.max_nonce_gap), ("devnet-j", 9));
         assert_eq!(load("empty.toml", "").unwrap().policy, PolicyParameters::default());
@@ -350,6 +331,13 @@ mod tests {
             ("[policy]\npre_commit_challenge_delay = 0", "between 1 and"),
             ("[pool]\nmax_messages = 1", "limits of the pool"),
             ("network_name = \"\"", "network_name"),
+            ("[policy]\ndispute_window = 2760", "dispute_window"),
+            ("[policy]\naddressed_sectors_max = 0", "addressed_sectors_max"),
+            ("[[miner]]\nowner = \"t01000\"\nworker = \"x\"\nsectors = 1\nbalance = \"1 FIL\"", "[[miner]]"),
+            (
+                "[[miner]]\nowner = \"t01000\"\nworker = \"t01001\"\nsectors = 100001\nbalance = \"1 FIL\"",
+                "100,000 sectors",
+            ),
             ("{", ""),
         ] {
             let error = load("devnet.toml", text).unwrap_err();

@@ -11,7 +11,9 @@ use super::{
     miner::method,
 };
 use fil_actor_miner_state::v18::{
-    PreCommitSectorBatchParams2, ProveCommitSectors3Params, State, SubmitWindowedPoStParams, TerminateSectorsParams,
+    CompactPartitionsParams, ExpirationExtension2, ExtendSectorExpiration2Params, PreCommitSectorBatchParams2,
+    ProveCommitSectors3Params, ProveCommitSectorsNIParams, ProveReplicaUpdates3Params, State, SubmitWindowedPoStParams,
+    TerminateSectorsParams,
 };
 use fil_actors_shared::v18::STORAGE_POWER_ACTOR_ID;
 use fvm_ipld_encoding::to_vec;
@@ -64,7 +66,7 @@ fn of_miner(world: &World<'_>, miner: ActorID, message: &Message) -> u64 {
             let verified = if recovers(world, miner, &params) { 105_000_000 } else { 0 };
             per(18_000_000, 4_600_000, params.partitions.len()) + verified
         }
-        TERMINATE_SECTORS => {
+        method::TERMINATE_SECTORS => {
             let Ok(params) = params.deserialize::<TerminateSectorsParams>() else { return NO_METHOD };
             let count = params.terminations.iter().map(|t| usize::try_from(t.sectors.len()).unwrap_or(usize::MAX));
             per(40_000_000, 6_200_000, count.fold(0, usize::saturating_add))
@@ -81,24 +83,37 @@ fn of_miner(world: &World<'_>, miner: ActorID, message: &Message) -> u64 {
                 per(130_000_000, 8_000_000, params.sector_activations.len())
             }
         }
-        PROVE_REPLICA_UPDATES3 => 90_000_000,
-        PROVE_COMMIT_SECTORS_NI => 160_000_000,
-        EXTEND_SECTOR_EXPIRATION2 | COMPACT_PARTITIONS => 40_000_000,
+        method::PROVE_REPLICA_UPDATES3 => {
+            let Ok(params) = params.deserialize::<ProveReplicaUpdates3Params>() else { return NO_METHOD };
+            per(30_000_000, 60_000_000, params.sector_updates.len())
+        }
+        method::PROVE_COMMIT_SECTORS_NI => {
+            let Ok(params) = params.deserialize::<ProveCommitSectorsNIParams>() else { return NO_METHOD };
+            per(150_000_000, 9_000_000, params.sectors.len())
+        }
+        method::EXTEND_SECTOR_EXPIRATION2 => {
+            let Ok(params) = params.deserialize::<ExtendSectorExpiration2Params>() else { return NO_METHOD };
+            let of = |e: &ExpirationExtension2| usize::try_from(e.sectors.len()).unwrap_or(usize::MAX);
+            per(20_000_000, 2_000_000, params.extensions.iter().map(of).fold(0, usize::saturating_add))
+        }
+        method::COMPACT_PARTITIONS => {
+            let Ok(params) = params.deserialize::<CompactPartitionsParams>() else { return NO_METHOD };
+            per(20_000_000, 20_000_000, usize::try_from(params.partitions.len()).unwrap_or(usize::MAX))
+        }
+        method::DISPUTE_WINDOWED_POST => 150_000_000,
         method::DECLARE_FAULTS | method::DECLARE_FAULTS_RECOVERED => 20_000_000,
-        WITHDRAW_BALANCE | COMPACT_SECTOR_NUMBERS | REPAY_DEBT => 8_000_000,
-        2..=4 | 18 | 21 | 23 | 30 | 31 => 4_000_000,
+        method::WITHDRAW_BALANCE | method::COMPACT_SECTOR_NUMBERS | method::REPAY_DEBT => 8_000_000,
+        method::CONTROL_ADDRESSES
+        | method::CHANGE_WORKER_ADDRESS
+        | method::CHANGE_PEER_ID
+        | method::CHANGE_MULTIADDRS
+        | method::CONFIRM_CHANGE_WORKER_ADDRESS
+        | method::CHANGE_OWNER_ADDRESS
+        | method::CHANGE_BENEFICIARY
+        | method::GET_BENEFICIARY => 4_000_000,
         _ => NO_METHOD,
     }
 }
-
-const TERMINATE_SECTORS: u64 = 9;
-const WITHDRAW_BALANCE: u64 = 16;
-const COMPACT_PARTITIONS: u64 = 19;
-const COMPACT_SECTOR_NUMBERS: u64 = 20;
-const REPAY_DEBT: u64 = 22;
-const EXTEND_SECTOR_EXPIRATION2: u64 = 32;
-const PROVE_REPLICA_UPDATES3: u64 = 35;
-const PROVE_COMMIT_SECTORS_NI: u64 = 36;
 
 /// Whether a proof recovers power: only then do the actors verify it, and charge for it.
 fn recovers(world: &World<'_>, miner: ActorID, params: &SubmitWindowedPoStParams) -> bool {

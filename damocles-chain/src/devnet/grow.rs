@@ -7,6 +7,7 @@ use super::{
     error::DevnetError,
     node::{Devnet, encode, state_error},
     randomness::TicketId,
+    reward,
     select::Account,
     signed::SignedMessage,
     store::Overlay,
@@ -156,6 +157,15 @@ impl Devnet {
                 Err(e) => tracing::debug!(error = %e, height, "a message was left out"),
             }
         }
+        let winner = if self.config.policy.block_rewards {
+            reward::winner(&world, &self.oracle.ticket_digest(site.ticket)).map_err(state_error)?
+        } else {
+            None
+        };
+        if let Some(winner) = winner {
+            let tips = messages.iter().map(|(_, _, applied)| &applied.gas.miner_tip).sum();
+            reward::award(&mut world, winner, &tips).map_err(state_error)?;
+        }
         vm::cron(&mut world).map_err(state_error)?;
         let state = world.flush(Some((&site.parent.state, site.actors))).map_err(state_error)?;
         let draft = Draft {
@@ -166,6 +176,7 @@ impl Devnet {
             parent_state: site.parent.state,
             state,
             messages,
+            winner,
         };
         let tipset = draft.seal(overlay).map_err(state_error)?;
         Ok(Grown { tipset, actors: world.actors })

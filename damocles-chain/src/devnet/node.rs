@@ -1,14 +1,15 @@
 //! The devnet itself.
 
 use super::{
-    actors::{Actors, World, load_actors},
+    actors::{Actor, Actors, World, code, load_actors},
     block::{Draft, Tipset},
-    chain::{Chain, Entry, Spike},
+    chain::{Chain, Entry, Spike, Upgrade},
     clock::SHORTEST,
-    config::{DevnetConfig, FIRST_HEIGHT, PolicyParameters, PoolLimits},
+    config::{DevnetConfig, FIRST_HEIGHT, PoolLimits},
     error::{DevnetError, DevnetErrorKind},
     genesis,
     mempool::{Refusal, Trust},
+    preseal,
     randomness::{Oracle, TicketId},
     rpc::Faults,
     signed::{SignedMessage, message_cid},
@@ -146,6 +147,7 @@ impl Devnet {
         if devnet.chain.read().head().height < FIRST_HEIGHT {
             devnet.grow_to(FIRST_HEIGHT)?;
         }
+        devnet.pre_seal()?;
         Ok(Arc::new(devnet))
     }
 
@@ -176,6 +178,27 @@ impl Devnet {
         // Reads see the funds only from the next tipset on.
         let next = self.chain.read().head().height + 1;
         self.grow(next)
+    }
+
+    /// Makes the miners that the network begins with, if it just began.
+    fn pre_seal(&self) -> Result<(), DevnetError> {
+        let (head, actors) = self.tip();
+        let is_miner = |a: &Actor| a.code == code::of(code::MINER);
+        if self.config.miners.is_empty() || head.height != FIRST_HEIGHT || actors.values().any(is_miner) {
+            return Ok(());
+        }
+        let _growing = self.growing.lock();
+        let overlay = Overlay::new(&self.store);
+        let ticket_at = |epoch| self.ticket_at(epoch);
+        let mut world = self.world(&overlay, &ticket_at, head.height, &actors);
+        for (index, miner) in self.config.miners.iter().enumerate() {
+            preseal::make(&mut world, index, miner).map_err(state_error)?;
+        }
+        let state = world.flush(Some((&head.state, &actors))).map_err(state_error)?;
+        let entry = Entry::Fund { funded: Vec::new(), state };
+        let actors = world.actors;
+        self.commit(&encode(&entry)?, overlay.reachable([state]), actors, |chain| chain.replace_head_state(state))?;
+        self.grow(FIRST_HEIGHT + 1)
     }
 
     /// The current head.
@@ -243,6 +266,25 @@ impl Devnet {
         let mut chain = self.chain.write();
         self.store.append(&encode(&Entry::BaseFee(spike.clone()))?, Vec::new())?;
         chain.spike = Some(spike);
+        Ok(())
+    }
+
+    /// Has the network say that it is another version from an epoch on. Nothing else about it changes: this is for
+    /// clients, which must not send what they do not know the form of.
+    ///
+    /// # Errors
+    ///
+    /// If the epoch has gone by, or the change cannot be recorded.
+    pub fn upgrade(&self, version: u32, height: ChainEpoch) -> Result<(), DevnetError> {
+        let mut chain = self.chain.write();
+        if height <= chain.head().height {
+            return Err(DevnetError::new(DevnetErrorKind::Refused, "change the network version")
+                .with("height", height)
+                .with("reason", "the epoch has gone by"));
+        }
+        let upgrade = Upgrade { version, height };
+        self.store.append(&encode(&Entry::Upgrade(upgrade))?, Vec::new())?;
+        chain.upgrades.push(upgrade);
         Ok(())
     }
 
@@ -323,6 +365,7 @@ impl Devnet {
         World {
             store: overlay,
             policy: &self.policy,
+            parameters: &self.config.policy,
             oracle: &self.oracle,
             verifier: self.verifier.as_ref(),
             ticket_at,
@@ -362,10 +405,8 @@ fn replay(config: &DevnetConfig, entries: &[Vec<u8>]) -> Result<Option<Chain>, D
                 if network != config.network_name || seed != config.genesis_seed {
                     return Err(mismatch());
                 }
-                // A devnet that recorded none had the default ones.
-                let made_with = if parameters.is_empty() { PolicyParameters::default().recorded() } else { parameters };
-                if made_with != config.policy.recorded() {
-                    return Err(mismatch().with("policy", made_with));
+                if !config.policy.matches(&parameters) {
+                    return Err(mismatch().with("policy", parameters));
                 }
                 chain = Some(Chain::new(tipset, funded));
             }
@@ -377,6 +418,7 @@ fn replay(config: &DevnetConfig, entries: &[Vec<u8>]) -> Result<Option<Chain>, D
             }
             (Some(chain), Entry::Fork(fork)) => chain.fork(fork),
             (Some(chain), Entry::BaseFee(spike)) => chain.spike = Some(spike),
+            (Some(chain), Entry::Upgrade(upgrade)) => chain.upgrades.push(upgrade),
             (Some(_), Entry::Blocks) => {}
             _ => return Err(DevnetError::new(DevnetErrorKind::Corrupt, "read a record").with("record", "out of order")),
         }
@@ -402,8 +444,16 @@ fn found(
 ) -> Result<Chain, DevnetError> {
     let overlay = Overlay::new(store);
     let ticket_at = |_| TicketId::default();
-    let mut world =
-        World { store: &overlay, policy, oracle, verifier, ticket_at: &ticket_at, epoch: 0, actors: Actors::new() };
+    let mut world = World {
+        store: &overlay,
+        policy,
+        parameters: &config.policy,
+        oracle,
+        verifier,
+        ticket_at: &ticket_at,
+        epoch: 0,
+        actors: Actors::new(),
+    };
     genesis::build(&mut world, &config.network_name, &config.fund).map_err(state_error)?;
     let state = world.flush(None).map_err(state_error)?;
     let draft = Draft {
@@ -411,6 +461,7 @@ fn found(
         parent: None,
         ticket: TicketId::default(),
         base_fee: config.initial_base_fee.clone(),
+        winner: None,
         parent_state: state,
         state,
         messages: Vec::new(),

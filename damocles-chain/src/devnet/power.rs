@@ -9,7 +9,13 @@ use fil_actor_power_state::v18::{
 use fil_actor_reward_state::v18 as reward;
 use fil_actors_shared::{
     actor_error_v18,
-    v18::{ActorError, Multimap, REWARD_ACTOR_ID, STORAGE_POWER_ACTOR_ID, reward::FilterEstimate},
+    v18::{
+        ActorError, Multimap, REWARD_ACTOR_ID, STORAGE_POWER_ACTOR_ID,
+        reward::{
+            FilterEstimate,
+            smooth::{AlphaBetaFilter, DEFAULT_ALPHA, DEFAULT_BETA},
+        },
+    },
 };
 use fvm_ipld_encoding::RawBytes;
 use fvm_shared::{
@@ -190,7 +196,25 @@ pub(super) fn take_due(world: &mut World<'_>) -> Result<Vec<(ActorID, miner::Cro
     Ok(due)
 }
 
-/// Takes the epoch's totals over, as the actor does at the end of each epoch.
+/// The miners that may make blocks, with their power.
+pub(super) fn eligible(world: &World<'_>) -> Result<Vec<(ActorID, StoragePower)>, ActorError> {
+    let state: State = world.state(STORAGE_POWER_ACTOR_ID)?;
+    let few = state.miner_above_min_power_count < CONSENSUS_MINER_MIN_MINERS;
+    let minimum = if few { BigInt::from(1) } else { world.policy.minimum_consensus_power.clone() };
+    let mut out = Vec::new();
+    state.load_claims(world.store)?.for_each(|address, claim| {
+        if let (Ok(id), true) = (address.id(), claim.raw_byte_power >= minimum) {
+            out.push((id, claim.quality_adj_power.clone()));
+        }
+        Ok(())
+    })?;
+    // The order of the map is that of hashes.
+    out.sort_unstable();
+    Ok(out)
+}
+
+/// Takes the epoch's totals over, as the actor does at the end of each epoch, and moves estimates and reward on if they
+/// move.
 pub(super) fn end_epoch(world: &mut World<'_>) -> Result<(), ActorError> {
     let mut state: State = world.state(STORAGE_POWER_ACTOR_ID)?;
     let (raw, qa) = if state.miner_above_min_power_count < CONSENSUS_MINER_MIN_MINERS {
@@ -199,6 +223,15 @@ pub(super) fn end_epoch(world: &mut World<'_>) -> Result<(), ActorError> {
         (state.total_raw_byte_power.clone(), state.total_quality_adj_power.clone())
     };
     let pledge = state.total_pledge_collateral.clone();
+    if world.parameters.moving_economy {
+        state.this_epoch_raw_byte_power = raw.clone();
+        state.this_epoch_quality_adj_power = qa;
+        state.this_epoch_pledge_collateral = pledge;
+        let filter = AlphaBetaFilter::load(&state.this_epoch_qa_power_smoothed, &DEFAULT_ALPHA, &DEFAULT_BETA);
+        state.this_epoch_qa_power_smoothed = filter.next_estimate(&state.this_epoch_quality_adj_power, 1);
+        world.save(STORAGE_POWER_ACTOR_ID, &state)?;
+        return super::reward::end_epoch(world, &raw);
+    }
     if (&raw, &qa, &pledge)
         == (&state.this_epoch_raw_byte_power, &state.this_epoch_quality_adj_power, &state.this_epoch_pledge_collateral)
     {

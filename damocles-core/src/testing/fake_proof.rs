@@ -2,7 +2,10 @@
 
 use crate::{
     SealProofType,
-    verify::{PoStStatement, ProofVerifier, SealStatement, VerifyError, VerifyingKeys},
+    verify::{
+        AggregateSealStatement, NiSealStatement, PoStStatement, ProofVerifier, SealStatement, UpdateStatement,
+        VerifyError, VerifyingKeys,
+    },
 };
 use serde::Serialize;
 
@@ -26,6 +29,21 @@ pub fn seal(statement: &SealStatement) -> Vec<u8> {
     digest("seal", statement)
 }
 
+/// A fake aggregate of seal proofs.
+pub fn aggregate_seals(statement: &AggregateSealStatement) -> Vec<u8> {
+    digest("aggregate", statement)
+}
+
+/// A fake non-interactive seal proof, of one sector or many.
+pub fn ni_seals(statement: &NiSealStatement) -> Vec<u8> {
+    digest("non-interactive", statement)
+}
+
+/// A fake replica-update proof.
+pub fn replica_update(statement: &UpdateStatement) -> Vec<u8> {
+    digest("update", statement)
+}
+
 /// A fake WindowPoSt proof.
 pub fn window_post(statement: &PoStStatement) -> Vec<u8> {
     digest("window", statement)
@@ -45,6 +63,18 @@ impl ProofVerifier for FakeVerifier {
         Ok(proof == seal(statement))
     }
 
+    fn verify_aggregate_seals(&self, statement: &AggregateSealStatement, proof: &[u8]) -> Result<bool, VerifyError> {
+        Ok(proof == aggregate_seals(statement))
+    }
+
+    fn verify_ni_seals(&self, statement: &NiSealStatement, proof: &[u8]) -> Result<bool, VerifyError> {
+        Ok(proof == ni_seals(statement))
+    }
+
+    fn verify_replica_update(&self, statement: &UpdateStatement, proof: &[u8]) -> Result<bool, VerifyError> {
+        Ok(proof == replica_update(statement))
+    }
+
     fn verify_window_post(&self, statement: &PoStStatement, proof: &[u8]) -> Result<bool, VerifyError> {
         Ok(proof == window_post(statement))
     }
@@ -62,8 +92,8 @@ impl ProofVerifier for FakeVerifier {
 mod tests {
     use super::*;
     use crate::{
-        ActorId, CommR, PoStProofType, SectorNumber, SectorSize,
-        verify::{ProvenSector, Randomness},
+        ActorId, AggregationType, CommD, CommR, PoStProofType, SectorNumber, SectorSize,
+        verify::{AggregatedSeal, NiSeal, ProvenSector, Randomness},
     };
 
     #[test]
@@ -81,5 +111,41 @@ mod tests {
         assert!(!FakeVerifier.verify_window_post(&other, &proof).unwrap());
         assert!(!FakeVerifier.verify_winning_post(&statement, &proof).unwrap(), "another kind of proof");
         assert!(!FakeVerifier.verify_window_post(&statement, &proof[1..]).unwrap());
+    }
+
+    #[test]
+    fn proofs_of_many_sectors_and_of_updates_are_fake_too() {
+        let (number, comm_r, comm_d) = (SectorNumber(1), CommR([2; 32]), CommD([3; 32]));
+        let (ticket, seed) = (Randomness([4; 32]), Randomness([5; 32]));
+        let aggregate = AggregateSealStatement {
+            miner: ActorId(1000),
+            proof_type: SealProofType::of(SectorSize::KiB2),
+            aggregation: AggregationType::SnarkPackV2,
+            sectors: vec![AggregatedSeal { number, comm_r, comm_d, ticket, seed }],
+        };
+        let proof = aggregate_seals(&aggregate);
+        assert!(FakeVerifier.verify_aggregate_seals(&aggregate, &proof).unwrap());
+        let mut other = aggregate.clone();
+        other.sectors[0].seed.0[0] ^= 1;
+        assert!(!FakeVerifier.verify_aggregate_seals(&other, &proof).unwrap());
+
+        let ni = NiSealStatement {
+            miner: ActorId(1000),
+            sector_size: SectorSize::KiB2,
+            sectors: vec![NiSeal { number, comm_r, comm_d, ticket }],
+        };
+        assert!(FakeVerifier.verify_ni_seals(&ni, &ni_seals(&ni)).unwrap());
+        assert!(!FakeVerifier.verify_ni_seals(&ni, &proof).unwrap(), "another kind of proof");
+
+        let update = UpdateStatement {
+            sector_size: SectorSize::KiB2,
+            old_comm_r: comm_r,
+            new_comm_r: CommR([6; 32]),
+            new_comm_d: comm_d,
+        };
+        let proof = replica_update(&update);
+        assert!(FakeVerifier.verify_replica_update(&update, &proof).unwrap());
+        let back = UpdateStatement { old_comm_r: update.new_comm_r, new_comm_r: comm_r, ..update };
+        assert!(!FakeVerifier.verify_replica_update(&back, &proof).unwrap());
     }
 }

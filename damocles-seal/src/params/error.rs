@@ -63,9 +63,34 @@ pub enum ParamsError {
         /// What the library said.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+    /// There is no SRS, which aggregated proofs are made and verified with.
+    #[error("there is no aggregation key (SRS) at {}", path.display())]
+    SrsMissing {
+        /// Where it would be.
+        path: PathBuf,
+    },
+    /// The file is there and is no whole SRS.
+    #[error("the aggregation key (SRS) at {} is damaged", path.display())]
+    SrsDamaged {
+        /// The file.
+        path: PathBuf,
+    },
+    /// An SRS from a published trapdoor was to be made beside, or used for, sectors of public networks.
+    #[error("the aggregation key (SRS) at {} must be the one of Filecoin's ceremony{}", path.display(), large_file(large))]
+    SrsOfCeremonyOnly {
+        /// The SRS, there or not.
+        path: PathBuf,
+        /// The file in the same cache that is for 32 or 64 GiB sectors, if that is the reason.
+        large: Option<PathBuf>,
+    },
     /// The caller cancelled.
     #[error("the preparation of proof parameters was cancelled")]
     Cancelled,
+}
+
+/// Why an SRS must be the ceremony's, if a file in the cache is the reason.
+fn large_file(large: &Option<PathBuf>) -> String {
+    large.as_ref().map(|file| format!(": the cache holds {}", file.display())).unwrap_or_default()
 }
 
 impl ParamsError {
@@ -94,6 +119,17 @@ impl ParamsError {
                 }
                 _ => None,
             },
+            Self::SrsMissing { .. } => Some(
+                "on a development network start the devnet once with this parameter cache, or call ParameterCache::ensure_srs; \
+                 for 32 and 64 GiB sectors fetch the ceremony's file (for example with `lotus fetch-params`)",
+            ),
+            Self::SrsDamaged { .. } => Some(
+                "remove the file, then fetch it again (for example with `lotus fetch-params`) or let the devnet make its own",
+            ),
+            Self::SrsOfCeremonyOnly { .. } => Some(
+                "fetch the ceremony's file (for example with `lotus fetch-params`), or give the devnet a parameter cache of its \
+                 own in FIL_PROOFS_PARAMETER_CACHE: its aggregation key is never mixed with files for 32 or 64 GiB sectors",
+            ),
             Self::Generate { .. } | Self::Library { .. } | Self::Cancelled => None,
         }
     }

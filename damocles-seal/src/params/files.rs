@@ -165,7 +165,9 @@ pub(crate) fn remove_temporaries(dir: &Path) -> Result<(), ParamsError> {
 /// Whether a file is a half of ours: the library and others keep more in the same directory.
 fn is_temporary(path: &Path) -> bool {
     let of_a_set = |stem: &OsStr| {
-        Path::new(stem).extension().is_some_and(|kind| ["params", "vk", "meta"].iter().any(|known| kind == *known))
+        Path::new(stem)
+            .extension()
+            .is_some_and(|kind| ["params", "vk", "meta", "srs"].iter().any(|known| kind == *known))
     };
     path.extension().is_some_and(|extension| extension == TEMPORARY) && path.file_stem().is_some_and(of_a_set)
 }
@@ -179,7 +181,7 @@ fn open(path: &Path) -> Result<Option<File>, ParamsError> {
 }
 
 /// Sorts damage of the content from failures of the disk, which must not lead to a new set.
-fn whole_or_broken<T>(read: io::Result<T>, path: &Path) -> Result<Found<T>, ParamsError> {
+pub(crate) fn whole_or_broken<T>(read: io::Result<T>, path: &Path) -> Result<Found<T>, ParamsError> {
     match read {
         Ok(content) => Ok(Found::Whole(content)),
         Err(e) if matches!(e.kind(), io::ErrorKind::UnexpectedEof | io::ErrorKind::InvalidData) => Ok(Found::Broken),
@@ -222,7 +224,8 @@ mod tests {
 
     #[test]
     fn only_halves_of_sets_are_temporary() {
-        let ours = ["v28-x.params.damocles-tmp", "v28-x.vk.damocles-tmp", "v28-x.meta.damocles-tmp"];
+        let ours =
+            ["v28-x.params.damocles-tmp", "v28-x.vk.damocles-tmp", "v28-x.meta.damocles-tmp", "v28-x.srs.damocles-tmp"];
         let others = [".file.1-00ff.damocles-tmp", "x.cache.damocles-tmp", "v28-x.params", "vk.damocles-tmp"];
         assert!(ours.iter().all(|name| is_temporary(Path::new(name))));
         assert!(!others.iter().any(|name| is_temporary(Path::new(name))));

@@ -25,6 +25,7 @@ mod generate;
 mod lock;
 mod progress;
 mod qap;
+mod srs;
 mod trapdoor;
 
 pub use cache::{Action, EnsureReport, Origin, ParameterCache, ReadySet, SetStatus};
@@ -32,4 +33,5 @@ pub use circuit::{CircuitId, CircuitKind};
 pub use error::ParamsError;
 pub use generate::{GenerateError, generate_to};
 pub use progress::ParamProgress;
+pub use srs::Srs;
 pub use trapdoor::Trapdoor;

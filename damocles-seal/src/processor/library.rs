@@ -2,11 +2,12 @@
 
 use super::{ProcessorError, contract::is_disk_full};
 use damocles_core::{
-    ActorId, BoxError, CommP, PaddedPieceSize, PieceInfo, PoStProofType, SealProofType, SectorNumber, SectorSize,
-    pool::PoolErrorKind,
+    ActorId, AggregationType, BoxError, CommP, PaddedPieceSize, PieceInfo, PoRepKind, PoStProofType, SealProofType,
+    SectorNumber, SectorSize, pool::PoolErrorKind,
 };
 use filecoin_proofs_api::{
-    PieceInfo as LibraryPiece, ProverId, RegisteredPoStProof, RegisteredSealProof, SectorId, UnpaddedBytesAmount,
+    PieceInfo as LibraryPiece, ProverId, RegisteredAggregationProof, RegisteredPoStProof, RegisteredSealProof,
+    RegisteredUpdateProof, SectorId, UnpaddedBytesAmount,
 };
 use std::error::Error as StdError;
 
@@ -15,12 +16,42 @@ pub(crate) const TREE_D: &str = "sc-02-data-tree-d.dat";
 
 /// The library's word for a seal proof.
 pub(crate) fn seal_proof(proof_type: SealProofType) -> RegisteredSealProof {
-    match proof_type.sector_size() {
-        SectorSize::KiB2 => RegisteredSealProof::StackedDrg2KiBV1_1,
-        SectorSize::MiB8 => RegisteredSealProof::StackedDrg8MiBV1_1,
-        SectorSize::MiB512 => RegisteredSealProof::StackedDrg512MiBV1_1,
-        SectorSize::GiB32 => RegisteredSealProof::StackedDrg32GiBV1_1,
-        SectorSize::GiB64 => RegisteredSealProof::StackedDrg64GiBV1_1,
+    use RegisteredSealProof::*;
+    match (proof_type.kind(), proof_type.sector_size()) {
+        (PoRepKind::Interactive, SectorSize::KiB2) => StackedDrg2KiBV1_1,
+        (PoRepKind::Interactive, SectorSize::MiB8) => StackedDrg8MiBV1_1,
+        (PoRepKind::Interactive, SectorSize::MiB512) => StackedDrg512MiBV1_1,
+        (PoRepKind::Interactive, SectorSize::GiB32) => StackedDrg32GiBV1_1,
+        (PoRepKind::Interactive, SectorSize::GiB64) => StackedDrg64GiBV1_1,
+        (PoRepKind::Synthetic, SectorSize::KiB2) => StackedDrg2KiBV1_1_Feat_SyntheticPoRep,
+        (PoRepKind::Synthetic, SectorSize::MiB8) => StackedDrg8MiBV1_1_Feat_SyntheticPoRep,
+        (PoRepKind::Synthetic, SectorSize::MiB512) => StackedDrg512MiBV1_1_Feat_SyntheticPoRep,
+        (PoRepKind::Synthetic, SectorSize::GiB32) => StackedDrg32GiBV1_1_Feat_SyntheticPoRep,
+        (PoRepKind::Synthetic, SectorSize::GiB64) => StackedDrg64GiBV1_1_Feat_SyntheticPoRep,
+        (PoRepKind::NonInteractive, SectorSize::KiB2) => StackedDrg2KiBV1_2_Feat_NonInteractivePoRep,
+        (PoRepKind::NonInteractive, SectorSize::MiB8) => StackedDrg8MiBV1_2_Feat_NonInteractivePoRep,
+        (PoRepKind::NonInteractive, SectorSize::MiB512) => StackedDrg512MiBV1_2_Feat_NonInteractivePoRep,
+        (PoRepKind::NonInteractive, SectorSize::GiB32) => StackedDrg32GiBV1_2_Feat_NonInteractivePoRep,
+        (PoRepKind::NonInteractive, SectorSize::GiB64) => StackedDrg64GiBV1_2_Feat_NonInteractivePoRep,
+    }
+}
+
+/// The library's word for a way to aggregate.
+pub(crate) fn aggregation(aggregation: AggregationType) -> RegisteredAggregationProof {
+    match aggregation {
+        AggregationType::SnarkPackV1 => RegisteredAggregationProof::SnarkPackV1,
+        AggregationType::SnarkPackV2 => RegisteredAggregationProof::SnarkPackV2,
+    }
+}
+
+/// The library's word for the update proof of sectors of this size.
+pub(crate) fn update_proof(size: SectorSize) -> RegisteredUpdateProof {
+    match size {
+        SectorSize::KiB2 => RegisteredUpdateProof::StackedDrg2KiBV1,
+        SectorSize::MiB8 => RegisteredUpdateProof::StackedDrg8MiBV1,
+        SectorSize::MiB512 => RegisteredUpdateProof::StackedDrg512MiBV1,
+        SectorSize::GiB32 => RegisteredUpdateProof::StackedDrg32GiBV1,
+        SectorSize::GiB64 => RegisteredUpdateProof::StackedDrg64GiBV1,
     }
 }
 
@@ -107,7 +138,13 @@ mod tests {
     #[test]
     fn proof_types_agree_in_size_and_kind() {
         for size in SectorSize::ALL {
-            assert_eq!(u64::from(seal_proof(SealProofType::of(size)).sector_size()), size.bytes());
+            for seal in [SealProofType::of, SealProofType::synthetic, SealProofType::non_interactive] {
+                let word = seal_proof(seal(size));
+                let number = filecoin_proofs_api::REGISTERED_PROOF_IDS.get(&word).copied();
+                assert_eq!(u64::from(word.sector_size()), size.bytes());
+                assert_eq!(number, u64::try_from(seal(size).number()).ok());
+            }
+            assert_eq!(u64::from(update_proof(size).sector_size()), size.bytes());
             for proof in [PoStProofType::window(size), PoStProofType::Winning(size)] {
                 assert_eq!(u64::from(post_proof(proof).sector_size()), size.bytes());
             }

@@ -9,6 +9,7 @@ use crate::{
     parent_cache::ParentCache,
     task::{Pc1, Pc1Output},
 };
+use damocles_core::PoRepKind;
 use filecoin_proofs_api::seal;
 use fs_err as fs;
 use std::{io, path::Path};
@@ -31,6 +32,10 @@ impl Default for Pc1Processor {
 impl Processor<Pc1> for Pc1Processor {
     fn process(&self, task: Pc1, _: &dyn ProgressSink) -> Result<Pc1Output, ProcessorError> {
         let io = |e| ProcessorError::new("prepare the cache directory", e);
+        if task.proof_type.kind() != PoRepKind::Interactive {
+            // The later phases would miss their files: better said before hours of work than after.
+            return Err(ProcessorError::because(format!("sectors are not sealed as {} here", task.proof_type)));
+        }
         let sector = task.proof_type.sector_size().bytes();
         expect_len("staged file", &task.staged, sector)?;
         let pieces = library::pieces(&task.pieces)?;

@@ -1,12 +1,15 @@
 //! `CreateMiner` of the power actor, with the miner's constructor.
 
-use super::{encode, invocation::illegal_state};
+use super::{
+    addresses::{check_peer, resolve_worker},
+    encode,
+    invocation::illegal_state,
+};
 use crate::devnet::{
     actors::{Actor, World, code},
     power::{self, Economy},
     randomness::blake2b,
 };
-use fil_actor_account_state::v18 as account;
 use fil_actor_miner_state::v18::{MinerInfo, REWARD_VESTING_SPEC, State};
 use fil_actor_power_state::v18::{CreateMinerParams, CreateMinerReturn};
 use fil_actors_shared::{
@@ -14,12 +17,7 @@ use fil_actors_shared::{
     v18::{ActorError, STORAGE_POWER_ACTOR_ID, runtime::Policy},
 };
 use fvm_ipld_encoding::{RawBytes, to_vec};
-use fvm_shared::{
-    ActorID,
-    address::{Address, Protocol},
-    clock::ChainEpoch,
-    econ::TokenAmount,
-};
+use fvm_shared::{ActorID, address::Address, clock::ChainEpoch, econ::TokenAmount};
 
 /// Makes a miner. `origin` is the caller's key address and nonce: they name the new actor.
 pub(in crate::devnet) fn create(
@@ -29,18 +27,7 @@ pub(in crate::devnet) fn create(
     params: CreateMinerParams,
 ) -> Result<RawBytes, ActorError> {
     let policy = world.policy;
-    if params.peer.len() > policy.max_peer_id_length {
-        return Err(actor_error_v18!(
-            illegal_argument,
-            "peer ID size of {} exceeds maximum size of {}",
-            params.peer.len(),
-            policy.max_peer_id_length
-        ));
-    }
-    let addresses: usize = params.multiaddrs.iter().map(|a| a.0.len()).sum();
-    if addresses > policy.max_multiaddr_data || params.multiaddrs.iter().any(|a| a.0.is_empty()) {
-        return Err(actor_error_v18!(illegal_argument, "invalid multiaddrs of {} bytes", addresses));
-    }
+    check_peer(policy, &params.peer, &params.multiaddrs)?;
     if !policy.valid_post_proof_type.contains(params.window_post_proof_type) {
         return Err(actor_error_v18!(
             illegal_argument,
@@ -91,28 +78,12 @@ pub(in crate::devnet) fn create(
     encode(&CreateMinerReturn { id_address: Address::new_id(id), robust_address: robust })
 }
 
-/// The worker signs blocks, so it has to be a BLS account.
-fn resolve_worker(world: &World<'_>, address: &Address) -> Result<ActorID, ActorError> {
-    let id = world
-        .resolve(address)?
-        .ok_or_else(|| actor_error_v18!(illegal_argument, "unable to resolve worker address {}", address))?;
-    let actor = world.actors.get(&id).filter(|a| a.code == code::of(code::ACCOUNT));
-    let actor =
-        actor.ok_or_else(|| actor_error_v18!(illegal_argument, "worker actor {} must be an account", address))?;
-    let key = crate::devnet::actors::load::<_, account::State>(world.store, &actor.state)?.address;
-    if key.protocol() != Protocol::BLS {
-        return Err(actor_error_v18!(
-            illegal_argument,
-            "worker account {} must have BLS pubkey, was {}",
-            id,
-            key.protocol()
-        ));
-    }
-    Ok(id)
-}
-
 /// Where in its proving period a new miner stands: spread over miners by a hash.
-fn first_period(policy: &Policy, miner: ActorID, epoch: ChainEpoch) -> Result<(ChainEpoch, u64), ActorError> {
+pub(in crate::devnet) fn first_period(
+    policy: &Policy,
+    miner: ActorID,
+    epoch: ChainEpoch,
+) -> Result<(ChainEpoch, u64), ActorError> {
     let mut seed = to_vec(&Address::new_id(miner)).map_err(|e| actor_error_v18!(serialization, "{}", e))?;
     seed.extend_from_slice(&epoch.to_be_bytes());
     let digest = blake2b(&seed);

@@ -1,13 +1,12 @@
 //! What happens at the end of a deadline.
 
 use super::{
-    invocation::{Invocation, illegal_array, illegal_state},
-    monies,
+    addresses,
+    invocation::{Invocation, illegal_state},
+    monies, terminate,
 };
 use crate::devnet::power::{self, Economy};
-use fil_actor_miner_state::v18::{
-    CRON_EVENT_PROCESS_EARLY_TERMINATIONS, CRON_EVENT_PROVING_DEADLINE, CronEvent, Sectors,
-};
+use fil_actor_miner_state::v18::{CRON_EVENT_PROCESS_EARLY_TERMINATIONS, CRON_EVENT_PROVING_DEADLINE, CronEvent};
 use fil_actors_shared::v18::ActorError;
 use fvm_shared::econ::TokenAmount;
 
@@ -15,7 +14,11 @@ use fvm_shared::econ::TokenAmount;
 pub(in crate::devnet) fn on_deferred_cron(call: &mut Invocation<'_, '_>, event: CronEvent) -> Result<(), ActorError> {
     match event {
         CRON_EVENT_PROVING_DEADLINE => proving_deadline(call)?,
-        CRON_EVENT_PROCESS_EARLY_TERMINATIONS => early_terminations(call)?,
+        CRON_EVENT_PROCESS_EARLY_TERMINATIONS => {
+            if terminate::process(call)? {
+                terminate::schedule(call)?;
+            }
+        }
         _ => {}
     }
     let state = call.state()?;
@@ -28,8 +31,8 @@ fn proving_deadline(call: &mut Invocation<'_, '_>) -> Result<(), ActorError> {
     let mut state = call.state()?;
     let mut pledge_delta = TokenAmount::default();
 
-    // Vested funds come first, so that penalties are taken from what is still locked before they take free funds.
-    pledge_delta -= state.unlock_vested_funds(store, epoch).map_err(illegal_state("failed to vest funds"))?;
+    let info = call.info(&state)?;
+    addresses::settle_worker(call, &mut state, info)?;
     let expired = state
         .cleanup_expired_pre_commits(policy, store, epoch)
         .map_err(illegal_state("failed to expire pre-committed sectors"))?;
@@ -49,6 +52,8 @@ fn proving_deadline(call: &mut Invocation<'_, '_>) -> Result<(), ActorError> {
         .repay_partial_debt_in_priority_order(store, epoch, &call.balance())
         .map_err(illegal_state("failed to unlock penalty"))?;
     pledge_delta -= unlocked;
+    // Whoever paid something had what vested freed by that already.
+    pledge_delta -= state.unlock_vested_funds(store, epoch).map_err(illegal_state("failed to vest funds"))?;
 
     let goes_on = state.continue_deadline_cron();
     if !goes_on {
@@ -62,41 +67,9 @@ fn proving_deadline(call: &mut Invocation<'_, '_>) -> Result<(), ActorError> {
         let last = state.deadline_info(policy, epoch + 1).last();
         power::enroll(call.world, call.miner, last, CRON_EVENT_PROVING_DEADLINE)?;
     }
-    if !had_early_terminations && !state.early_terminations.is_empty() {
-        early_terminations(call)?;
-    }
-    Ok(())
-}
-
-fn early_terminations(call: &mut Invocation<'_, '_>) -> Result<(), ActorError> {
-    let (policy, epoch, store) = (call.world.policy, call.world.epoch, call.world.store);
-    let economy = Economy::of(call.world)?;
-    let mut state = call.state()?;
-    let (result, more) = state
-        .pop_early_terminations(policy, store, policy.addressed_partitions_max, policy.addressed_sectors_max)
-        .map_err(illegal_state("failed to pop early terminations"))?;
-    if result.is_empty() {
-        return Ok(());
-    }
-    let info = call.info(&state)?;
-    let sectors = Sectors::load(store, &state.sectors).map_err(illegal_array("failed to load sectors array"))?;
-    let mut pledge = TokenAmount::default();
-    let mut penalty = TokenAmount::default();
-    for (ended, numbers) in result.iter() {
-        let infos = sectors.load_sectors(numbers)?;
-        pledge += infos.iter().map(|s| &s.initial_pledge).sum::<TokenAmount>();
-        penalty += monies::termination(info.sector_size, ended, &economy, &infos);
-    }
-    state.apply_penalty(&penalty).map_err(illegal_state("failed to apply penalty"))?;
-    state.add_initial_pledge(&-&pledge).map_err(illegal_state("failed to release initial pledge"))?;
-    let (burn, unlocked) = state
-        .repay_partial_debt_in_priority_order(store, epoch, &call.balance())
-        .map_err(illegal_state("failed to repay penalty"))?;
-    call.save(&state)?;
-    call.burn(&burn)?;
-    power::update_pledge(call.world, &-(pledge + unlocked))?;
-    if more {
-        power::enroll(call.world, call.miner, epoch + 1, CRON_EVENT_PROCESS_EARLY_TERMINATIONS)?;
+    // If there was something in the queue before, a callback of its own takes care of it.
+    if !had_early_terminations && !state.early_terminations.is_empty() && terminate::process(call)? {
+        terminate::schedule(call)?;
     }
     Ok(())
 }

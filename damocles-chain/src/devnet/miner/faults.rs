@@ -101,7 +101,8 @@ pub(super) fn declare_recovered(
     Ok(RawBytes::default())
 }
 
-fn collect(
+/// What was declared, by deadline and partition, if it is not too much.
+pub(super) fn collect(
     policy: &Policy,
     declared: impl Iterator<Item = (u64, u64, BitField)>,
 ) -> Result<DeadlineSectorMap, ActorError> {

@@ -36,11 +36,34 @@ impl Invocation<'_, '_> {
 
     /// Only owner, worker and control addresses may go on.
     pub(super) fn only_controllers(&self, info: &MinerInfo) -> Result<(), ActorError> {
+        let mut allowed = info.control_addresses.clone();
+        allowed.extend([info.worker, info.owner]);
+        self.only(&allowed)
+    }
+
+    /// Only these may go on.
+    pub(super) fn only(&self, allowed: &[Address]) -> Result<(), ActorError> {
         let caller = Address::new_id(self.caller);
-        if caller == info.owner || caller == info.worker || info.control_addresses.contains(&caller) {
+        if allowed.contains(&caller) {
             return Ok(());
         }
         Err(actor_error_v18!(forbidden, "caller {} is not one of supported", caller))
+    }
+
+    /// Whether there are free funds for so much more pledge.
+    pub(super) fn pledge(&self, state: &State, pledge: &TokenAmount) -> Result<(), ActorError> {
+        let unlocked = state
+            .get_unlocked_balance(&self.balance())
+            .map_err(illegal_state("failed to calculate unlocked balance"))?;
+        if &unlocked < pledge {
+            return Err(actor_error_v18!(
+                insufficient_funds,
+                "insufficient funds for aggregate initial pledge requirement {}, available: {}",
+                pledge,
+                unlocked
+            ));
+        }
+        Ok(())
     }
 
     pub(super) fn burn(&mut self, amount: &TokenAmount) -> Result<(), ActorError> {

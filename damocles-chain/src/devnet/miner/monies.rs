@@ -34,7 +34,7 @@ pub(super) fn termination(
         .iter()
         .map(|sector| {
             let fault = continued_fault(economy, &qa_power_for_sector(size, sector));
-            pledge_penalty_for_termination(&sector.initial_pledge, epoch - sector.power_base_epoch, &fault)
+            pledge_penalty_for_termination(&sector.initial_pledge, epoch - sector.activation, &fault)
         })
         .sum()
 }

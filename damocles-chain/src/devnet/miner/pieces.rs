@@ -1,12 +1,20 @@
 //! CommD of a sector from its pieces, as the FVM computes it: in order, aligned, filled up with zeros.
 
 use cid::Cid;
-use fil_actor_miner_state::v18::PieceActivationManifest;
+use fil_actor_miner_state::v18::{CompactCommD, PieceActivationManifest};
 use fvm_shared::{
     commcid::{cid_to_data_commitment_v1, data_commitment_v1_to_cid},
     sector::SectorSize,
 };
 use sha2::{Digest, Sha256};
+
+/// The data commitment that pieces imply; that of zeros in its short form if there are none.
+pub(super) fn implied(size: SectorSize, pieces: &[PieceActivationManifest]) -> Result<CompactCommD, String> {
+    if pieces.is_empty() {
+        return Ok(CompactCommD::empty());
+    }
+    Ok(CompactCommD::of(data_commitment(size, pieces)?))
+}
 
 type Node = [u8; 32];
 
@@ -14,7 +22,7 @@ type Node = [u8; 32];
 const MIN_PIECE: u64 = 128;
 
 /// The data commitment of a sector that holds `pieces`.
-pub(super) fn data_commitment(size: SectorSize, pieces: &[PieceActivationManifest]) -> Result<Cid, String> {
+fn data_commitment(size: SectorSize, pieces: &[PieceActivationManifest]) -> Result<Cid, String> {
     let mut tree = Tree::default();
     let sector = size as u64;
     for piece in pieces {

@@ -16,7 +16,7 @@ use fil_actors_shared::{
 };
 use fvm_ipld_bitfield::BitField;
 use fvm_ipld_encoding::RawBytes;
-use fvm_shared::{clock::ChainEpoch, econ::TokenAmount};
+use fvm_shared::{clock::ChainEpoch, econ::TokenAmount, sector::RegisteredSealProof};
 
 pub(super) fn batch(
     call: &mut Invocation<'_, '_>,
@@ -148,16 +148,17 @@ fn check(policy: &Policy, epoch: ChainEpoch, sector: &SectorPreCommitInfo) -> Re
     }
     // The lifetime has to be long enough even if the proof comes at the last epoch at which it may.
     let activation = epoch + max_prove_commit_duration(policy, sector.seal_proof).unwrap_or_default();
-    check_expiration(policy, epoch, activation, sector)
+    check_expiration(policy, epoch, activation, sector.expiration, sector.seal_proof)
 }
 
-fn check_expiration(
+/// Whether a sector that becomes active at an epoch may live until another.
+pub(super) fn check_expiration(
     policy: &Policy,
     epoch: ChainEpoch,
     activation: ChainEpoch,
-    sector: &SectorPreCommitInfo,
+    expiration: ChainEpoch,
+    seal_proof: RegisteredSealProof,
 ) -> Result<(), ActorError> {
-    let expiration = sector.expiration;
     if expiration <= activation {
         return Err(actor_error_v18!(
             illegal_argument,
@@ -186,8 +187,8 @@ fn check_expiration(
             epoch
         ));
     }
-    let longest = seal_proof_sector_maximum_lifetime(sector.seal_proof)
-        .ok_or_else(|| actor_error_v18!(illegal_argument, "unrecognized seal proof type {:?}", sector.seal_proof))?;
+    let longest = seal_proof_sector_maximum_lifetime(seal_proof)
+        .ok_or_else(|| actor_error_v18!(illegal_argument, "unrecognized seal proof type {:?}", seal_proof))?;
     if lifetime > longest {
         return Err(actor_error_v18!(
             illegal_argument,

@@ -1,35 +1,39 @@
-//! `ProveCommitSectors3` with one proof per sector.
+//! `ProveCommitSectors3`, with one proof per sector or one for all.
 
 use super::{
     encode,
     invocation::{Invocation, illegal_state},
-    pieces::data_commitment,
+    pieces::implied,
+    seal::{self, SealInput},
 };
 use crate::devnet::{
     power::{self, Economy},
     randomness::{entropy, tag},
 };
-use damocles_core::{
-    ActorId, CommD, CommR, SealProofType, SectorId, SectorNumber,
-    verify::{Randomness, SealStatement},
-};
 use fil_actor_miner_state::v18::{
-    CompactCommD, ERR_NOTIFICATION_SEND_FAILED, PieceActivationManifest, ProveCommitSectors3Params,
-    ProveCommitSectors3Return, SectorOnChainInfo, SectorOnChainInfoFlags, SectorPreCommitOnChainInfo, State,
-    daily_proof_fee, max_prove_commit_duration, qa_power_for_weight,
+    ERR_NOTIFICATION_SEND_FAILED, PieceActivationManifest, ProveCommitSectors3Params, ProveCommitSectors3Return,
+    SectorOnChainInfo, SectorOnChainInfoFlags, SectorPreCommitOnChainInfo, State, daily_proof_fee,
+    max_prove_commit_duration, qa_power_for_weight,
 };
 use fil_actors_shared::{
     actor_error_v18,
-    v18::{ActorError, BatchReturn, DealWeight, stack},
+    v18::{ActorError, BatchReturn, DealWeight, runtime::Policy, stack},
 };
 use fvm_ipld_encoding::RawBytes;
-use fvm_shared::{bigint::BigInt, econ::TokenAmount, error::ExitCode, sector::SectorSize};
+use fvm_shared::{
+    bigint::BigInt,
+    econ::TokenAmount,
+    error::ExitCode,
+    sector::{RegisteredAggregateProof, RegisteredSealProof, SectorSize},
+};
+use std::ops::RangeInclusive;
 
 /// A sector on its way through the checks.
 struct Candidate {
     pre_commit: SectorPreCommitOnChainInfo,
     pieces: Vec<PieceActivationManifest>,
     proof: RawBytes,
+    input: SealInput,
 }
 
 pub(super) fn sectors(
@@ -39,52 +43,80 @@ pub(super) fn sectors(
     let state = call.state()?;
     let info = call.info(&state)?;
     call.only_controllers(&info)?;
-    check_params(&params)?;
     let strict = params.require_activation_success;
-
     let numbers: Vec<u64> = params.sector_activations.iter().map(|a| a.sector_number).collect();
-    let mut distinct = numbers.clone();
-    distinct.sort_unstable();
-    distinct.dedup();
-    if distinct.len() != numbers.len() {
-        return Err(actor_error_v18!(illegal_argument, "duplicate sector numbers in activations"));
-    }
     let pre_commits = state.get_precommitted_sectors(call.world.store, &numbers)?;
-    let candidates = pre_commits
-        .into_iter()
-        .zip(params.sector_activations)
-        .zip(params.sector_proofs)
-        .map(|((pre_commit, activation), proof)| Candidate { pre_commit, pieces: activation.pieces, proof })
-        .collect();
+    let seal_proof = pre_commits.first().map(|p| p.info.seal_proof);
+    let seal_proof = seal_proof.ok_or_else(|| actor_error_v18!(illegal_argument, "no sectors to prove"))?;
+    check_params(call.world.policy, &params, seal_proof)?;
 
-    let (valid, in_time) = keep(candidates, |candidate| in_time(call, candidate, strict))?;
-    let (proven, candidates) = keep(in_time, |candidate| proven(call, candidate))?;
-    if strict && !proven.all_ok() {
-        return Err(actor_error_v18!(illegal_argument, "invalid proof"));
+    let mut proofs = params.sector_proofs.into_iter();
+    let mut candidates = Vec::with_capacity(pre_commits.len());
+    for (pre_commit, activation) in pre_commits.into_iter().zip(params.sector_activations) {
+        let input = input_of(call, &pre_commit, seal_proof)?;
+        let proof = proofs.next().unwrap_or_default();
+        candidates.push(Candidate { pre_commit, pieces: activation.pieces, proof, input });
     }
+    let (valid, codes) = in_time(call, &candidates, strict)?;
+    if valid.success_count == 0 {
+        return Err(actor_error_v18!(illegal_argument, "no valid precommits specified"));
+    }
+    if !params.aggregate_proof.is_empty() {
+        // Sectors that come too late are in the proof all the same.
+        let inputs: Vec<SealInput> = candidates.iter().map(|c| c.input.clone()).collect();
+        if !seal::verify_aggregate(call, seal_proof, &inputs, params.aggregate_proof.bytes())? {
+            return Err(actor_error_v18!(illegal_argument, "aggregate seal verify failed"));
+        }
+    }
+    let in_time = good(candidates, &codes);
+    let codes = if params.aggregate_proof.is_empty() {
+        in_time.iter().map(|c| proven(call, c, strict)).collect::<Result<Vec<_>, _>>()?
+    } else {
+        vec![ExitCode::OK; in_time.len()]
+    };
+    let proven = BatchReturn::of(&codes);
     if proven.success_count == 0 {
         return Err(actor_error_v18!(illegal_argument, "no valid proofs specified"));
     }
+    let candidates = good(in_time, &codes);
     let notified = candidates.iter().flat_map(|c| &c.pieces).any(|p| !p.notify.is_empty());
-    let (claimed, candidates) = keep(candidates, |candidate| claimed(candidate, info.sector_size, strict))?;
-    let activated = candidates.iter().map(|c| c.pre_commit.clone()).collect();
-    let spaces = candidates.iter().map(|c| c.pieces.iter().map(|p| p.size.0).sum()).collect();
-    activate(call, state, activated, spaces)?;
+    let codes = candidates.iter().map(|c| claimed(c, info.sector_size, strict)).collect::<Result<Vec<_>, _>>()?;
+    let claimed = BatchReturn::of(&codes);
+    if claimed.success_count == 0 {
+        return Err(actor_error_v18!(illegal_argument, "all data activations failed"));
+    }
+    activate(call, state, good(candidates, &codes))?;
     if notified && params.require_notification_success {
-        return Err(ActorError::unchecked(ERR_NOTIFICATION_SEND_FAILED, "sector change notification failed".into()));
+        return Err(not_notified());
     }
     encode(&ProveCommitSectors3Return { activation_results: stack(&[valid, proven, claimed]) })
 }
 
-fn check_params(params: &ProveCommitSectors3Params) -> Result<(), ActorError> {
+/// There is nobody here who could be told what is in a sector.
+pub(super) fn not_notified() -> ActorError {
+    ActorError::unchecked(ERR_NOTIFICATION_SEND_FAILED, "sector change notification failed".into())
+}
+
+fn check_params(
+    policy: &Policy,
+    params: &ProveCommitSectors3Params,
+    seal_proof: RegisteredSealProof,
+) -> Result<(), ActorError> {
     if params.sector_proofs.is_empty() == params.aggregate_proof.is_empty() {
         return Err(actor_error_v18!(
             illegal_argument,
             "exactly one of sector proofs or aggregate proof must be non-empty"
         ));
     }
-    if !params.aggregate_proof.is_empty() || params.aggregate_proof_type.is_some() {
-        return Err(actor_error_v18!(illegal_argument, "aggregate proofs are not verified on this network"));
+    if params.sector_proofs.is_empty() {
+        if params.aggregate_proof_type != Some(RegisteredAggregateProof::SnarkPackV2) {
+            return Err(actor_error_v18!(illegal_argument, "aggregate proof type must be SnarkPackV2"));
+        }
+        let bounds = policy.min_aggregated_sectors..=policy.max_aggregated_sectors;
+        return check_aggregate(policy, &params.aggregate_proof, params.sector_activations.len(), bounds);
+    }
+    if params.aggregate_proof_type.is_some() {
+        return Err(actor_error_v18!(illegal_argument, "aggregate proof type must be null with batched proofs"));
     }
     if params.sector_activations.len() != params.sector_proofs.len() {
         return Err(actor_error_v18!(
@@ -94,84 +126,136 @@ fn check_params(params: &ProveCommitSectors3Params) -> Result<(), ActorError> {
             params.sector_proofs.len()
         ));
     }
+    let longest = seal_proof
+        .proof_size()
+        .map_err(|e| actor_error_v18!(illegal_state, "failed to determine max proof size: {}", e))?;
+    match params.sector_proofs.iter().find(|proof| proof.len() > longest) {
+        Some(proof) => {
+            Err(actor_error_v18!(illegal_argument, "sector proof size {} exceeds max {}", proof.len(), longest))
+        }
+        None => Ok(()),
+    }
+}
+
+/// Whether an aggregate may be so long and be about so many sectors.
+pub(super) fn check_aggregate(
+    policy: &Policy,
+    proof: &RawBytes,
+    sectors: usize,
+    bounds: RangeInclusive<u64>,
+) -> Result<(), ActorError> {
+    let sectors = u64::try_from(sectors).unwrap_or(u64::MAX);
+    if sectors > *bounds.end() {
+        return Err(actor_error_v18!(
+            illegal_argument,
+            "too many sectors addressed, addressed {} want <= {}",
+            sectors,
+            bounds.end()
+        ));
+    }
+    if sectors < *bounds.start() {
+        return Err(actor_error_v18!(
+            illegal_argument,
+            "too few sectors addressed, addressed {} want >= {}",
+            sectors,
+            bounds.start()
+        ));
+    }
+    if proof.len() > policy.max_aggregated_proof_size {
+        return Err(actor_error_v18!(
+            illegal_argument,
+            "sector prove-commit proof of size {} exceeds max size of {}",
+            proof.len(),
+            policy.max_aggregated_proof_size
+        ));
+    }
     Ok(())
 }
 
-/// Splits off the candidates that fail a check, as the batch return counts them.
-fn keep(
-    candidates: Vec<Candidate>,
-    mut check: impl FnMut(&Candidate) -> Result<ExitCode, ActorError>,
-) -> Result<(BatchReturn, Vec<Candidate>), ActorError> {
-    let mut codes = Vec::with_capacity(candidates.len());
-    let mut kept = Vec::with_capacity(candidates.len());
-    for candidate in candidates {
-        let code = check(&candidate)?;
-        codes.push(code);
-        if code.is_success() {
-            kept.push(candidate);
-        }
+/// What the proof of a sector is about, once its seed is there.
+fn input_of(
+    call: &Invocation<'_, '_>,
+    pre_commit: &SectorPreCommitOnChainInfo,
+    seal_proof: RegisteredSealProof,
+) -> Result<SealInput, ActorError> {
+    let (policy, epoch) = (call.world.policy, call.world.epoch);
+    let info = &pre_commit.info;
+    if info.seal_proof != seal_proof {
+        return Err(actor_error_v18!(
+            illegal_state,
+            "seal proof group for verification contains mismatched seal proofs {:?} and {:?}",
+            seal_proof,
+            info.seal_proof
+        ));
     }
-    Ok((BatchReturn::of(&codes), kept))
+    let seed_epoch = pre_commit.pre_commit_epoch + policy.pre_commit_challenge_delay;
+    if epoch <= seed_epoch {
+        return Err(actor_error_v18!(forbidden, "too early to prove sector {}", info.sector_number));
+    }
+    let entropy = entropy(call.miner);
+    Ok(SealInput {
+        number: info.sector_number,
+        sealed: info.sealed_cid,
+        data: info.unsealed_cid.get_cid(info.seal_proof)?,
+        ticket: call.world.ticket_randomness(tag::SEAL_TICKET, info.seal_rand_epoch, &entropy),
+        seed: call.world.beacon_randomness(tag::INTERACTIVE_SEED, seed_epoch, &entropy),
+    })
 }
 
-fn in_time(call: &Invocation<'_, '_>, candidate: &Candidate, strict: bool) -> Result<ExitCode, ActorError> {
+/// The candidates that passed a check.
+fn good(candidates: Vec<Candidate>, codes: &[ExitCode]) -> Vec<Candidate> {
+    candidates.into_iter().zip(codes).filter(|(_, code)| code.is_success()).map(|(c, _)| c).collect()
+}
+
+/// Which candidates do not come too late.
+fn in_time(
+    call: &Invocation<'_, '_>,
+    candidates: &[Candidate],
+    strict: bool,
+) -> Result<(BatchReturn, Vec<ExitCode>), ActorError> {
     let (policy, epoch) = (call.world.policy, call.world.epoch);
-    let pre_commit = &candidate.pre_commit;
-    let number = pre_commit.info.sector_number;
-    let duration = max_prove_commit_duration(policy, pre_commit.info.seal_proof).ok_or_else(|| {
-        actor_error_v18!(illegal_argument, "no max seal duration for proof type: {:?}", pre_commit.info.seal_proof)
-    })?;
-    if epoch <= pre_commit.pre_commit_epoch + policy.pre_commit_challenge_delay {
-        return Err(actor_error_v18!(forbidden, "too early to prove sector {}", number));
+    let mut codes = Vec::with_capacity(candidates.len());
+    for (index, candidate) in candidates.iter().enumerate() {
+        let proof = candidate.pre_commit.info.seal_proof;
+        let duration = max_prove_commit_duration(policy, proof)
+            .ok_or_else(|| actor_error_v18!(illegal_state, "no max seal duration for proof type: {:?}", proof))?;
+        let due = candidate.pre_commit.pre_commit_epoch + duration;
+        if epoch <= due {
+            codes.push(ExitCode::OK);
+        } else if strict {
+            return Err(actor_error_v18!(
+                illegal_argument,
+                "invalid pre-commit {} while requiring activation success: sector {} is proven at {}, due {}",
+                index,
+                candidate.pre_commit.info.sector_number,
+                epoch,
+                due
+            ));
+        } else {
+            codes.push(ExitCode::USR_ILLEGAL_ARGUMENT);
+        }
     }
-    let due = pre_commit.pre_commit_epoch + duration;
-    let lifetime = pre_commit.info.expiration - epoch;
-    if epoch <= due && lifetime >= policy.min_sector_expiration {
+    Ok((BatchReturn::of(&codes), codes))
+}
+
+fn proven(call: &Invocation<'_, '_>, candidate: &Candidate, strict: bool) -> Result<ExitCode, ActorError> {
+    let info = &candidate.pre_commit.info;
+    if seal::verify_one(call, info.seal_proof, &candidate.input, candidate.proof.bytes())? {
         return Ok(ExitCode::OK);
     }
     if strict {
         return Err(actor_error_v18!(
             illegal_argument,
-            "invalid pre-commit for sector {}: proven at {}, due {}, lifetime {}",
-            number,
-            epoch,
-            due,
-            lifetime
+            "invalid proof for sector {} while requiring activation success",
+            info.sector_number
         ));
     }
     Ok(ExitCode::USR_ILLEGAL_ARGUMENT)
 }
 
-fn proven(call: &Invocation<'_, '_>, candidate: &Candidate) -> Result<ExitCode, ActorError> {
-    let info = &candidate.pre_commit.info;
-    let wrong = |what: &str, e: &dyn std::fmt::Display| actor_error_v18!(illegal_argument, "{}: {}", what, e);
-    let seed_epoch = candidate.pre_commit.pre_commit_epoch + call.world.policy.pre_commit_challenge_delay;
-    let entropy = entropy(call.miner);
-    let statement = SealStatement {
-        sector: SectorId::new(ActorId(call.miner), SectorNumber(info.sector_number)),
-        proof_type: SealProofType::try_from(i64::from(info.seal_proof)).map_err(|e| wrong("seal proof type", &e))?,
-        comm_r: CommR::from_cid(&info.sealed_cid).map_err(|e| wrong("sealed CID", &e))?,
-        comm_d: CommD::from_cid(&info.unsealed_cid.get_cid(info.seal_proof)?).map_err(|e| wrong("unsealed CID", &e))?,
-        ticket: Randomness(call.world.ticket_randomness(tag::SEAL_TICKET, info.seal_rand_epoch, &entropy)),
-        seed: Randomness(call.world.beacon_randomness(tag::INTERACTIVE_SEED, seed_epoch, &entropy)),
-    };
-    let valid = call
-        .world
-        .verifier
-        .verify_seal(&statement, candidate.proof.bytes())
-        .map_err(|e| actor_error_v18!(illegal_state, "seal verifier: {}", e.chain()))?;
-    Ok(if valid { ExitCode::OK } else { ExitCode::USR_ILLEGAL_ARGUMENT })
-}
-
 fn claimed(candidate: &Candidate, size: SectorSize, strict: bool) -> Result<ExitCode, ActorError> {
-    let implied = if candidate.pieces.is_empty() {
-        CompactCommD::empty()
-    } else {
-        CompactCommD::of(
-            data_commitment(size, &candidate.pieces)
-                .map_err(|e| actor_error_v18!(illegal_argument, "failed to compute unsealed sector CID: {}", e))?,
-        )
-    };
+    let implied = implied(size, &candidate.pieces)
+        .map_err(|e| actor_error_v18!(illegal_argument, "failed to compute unsealed sector CID: {}", e))?;
     let declared = &candidate.pre_commit.info.unsealed_cid;
     let seal_proof = candidate.pre_commit.info.seal_proof;
     if implied.get_cid(seal_proof)? != declared.get_cid(seal_proof)? {
@@ -192,43 +276,18 @@ fn claimed(candidate: &Candidate, size: SectorSize, strict: bool) -> Result<Exit
     Ok(ExitCode::OK)
 }
 
-fn activate(
-    call: &mut Invocation<'_, '_>,
-    mut state: State,
-    pre_commits: Vec<SectorPreCommitOnChainInfo>,
-    spaces: Vec<u64>,
-) -> Result<(), ActorError> {
+fn activate(call: &mut Invocation<'_, '_>, mut state: State, candidates: Vec<Candidate>) -> Result<(), ActorError> {
     let (policy, epoch, store) = (call.world.policy, call.world.epoch, call.world.store);
     let info = call.info(&state)?;
     let economy = Economy::of(call.world)?;
     let mut deposits = TokenAmount::default();
     let mut pledge = TokenAmount::default();
-    let mut sectors = Vec::with_capacity(pre_commits.len());
-    for (pre_commit, space) in pre_commits.into_iter().zip(spaces) {
-        let duration = pre_commit.info.expiration - epoch;
-        let verified = DealWeight::default();
-        let power = qa_power_for_weight(info.sector_size, duration, &verified);
-        let initial_pledge = economy.initial_pledge(&power);
+    let mut sectors = Vec::with_capacity(candidates.len());
+    for Candidate { pre_commit, pieces, .. } in candidates {
+        let sector = activated(policy, epoch, &economy, info.sector_size, &pre_commit, &pieces)?;
         deposits += &pre_commit.pre_commit_deposit;
-        pledge += &initial_pledge;
-        sectors.push(SectorOnChainInfo {
-            sector_number: pre_commit.info.sector_number,
-            seal_proof: pre_commit.info.seal_proof,
-            sealed_cid: pre_commit.info.sealed_cid,
-            deprecated_deal_ids: Vec::new(),
-            activation: epoch,
-            expiration: pre_commit.info.expiration,
-            deal_weight: BigInt::from(space) * duration,
-            verified_deal_weight: verified,
-            initial_pledge,
-            expected_day_reward: None,
-            expected_storage_pledge: None,
-            power_base_epoch: epoch,
-            replaced_day_reward: None,
-            sector_key_cid: None,
-            flags: SectorOnChainInfoFlags::SIMPLE_QA_POWER,
-            daily_fee: daily_proof_fee(policy, &economy.circulating, &power),
-        });
+        pledge += &sector.initial_pledge;
+        sectors.push(sector);
     }
     let numbers: Vec<u64> = sectors.iter().map(|s| s.sector_number).collect();
     state.put_sectors(store, sectors.clone()).map_err(illegal_state("failed to put new sectors"))?;
@@ -245,18 +304,51 @@ fn activate(
         .map_err(illegal_state("failed to assign new sectors to deadlines"))?;
     // The deposits of proven sectors become free and may serve as pledge.
     state.add_pre_commit_deposit(&-deposits).map_err(illegal_state("failed to unlock pre-commit deposits"))?;
-    let unlocked =
-        state.get_unlocked_balance(&call.balance()).map_err(illegal_state("failed to calculate unlocked balance"))?;
-    if unlocked < pledge {
-        return Err(actor_error_v18!(
-            insufficient_funds,
-            "insufficient funds for aggregate initial pledge requirement {}, available: {}",
-            pledge,
-            unlocked
-        ));
-    }
+    call.pledge(&state, &pledge)?;
     state.add_initial_pledge(&pledge).map_err(illegal_state("failed to add initial pledge"))?;
     call.check_balance(&state)?;
     call.save(&state)?;
     power::update_pledge(call.world, &pledge)
+}
+
+/// A sector at its activation.
+fn activated(
+    policy: &Policy,
+    epoch: i64,
+    economy: &Economy,
+    size: SectorSize,
+    pre_commit: &SectorPreCommitOnChainInfo,
+    pieces: &[PieceActivationManifest],
+) -> Result<SectorOnChainInfo, ActorError> {
+    let duration = pre_commit.info.expiration - epoch;
+    if duration < policy.min_sector_expiration {
+        return Err(actor_error_v18!(
+            illegal_argument,
+            "precommit {} has lifetime {} less than minimum {}. ignoring",
+            pre_commit.info.sector_number,
+            duration,
+            policy.min_sector_expiration
+        ));
+    }
+    let space: u64 = pieces.iter().map(|p| p.size.0).sum();
+    let verified = DealWeight::default();
+    let power = qa_power_for_weight(size, duration, &verified);
+    Ok(SectorOnChainInfo {
+        sector_number: pre_commit.info.sector_number,
+        seal_proof: pre_commit.info.seal_proof,
+        sealed_cid: pre_commit.info.sealed_cid,
+        deprecated_deal_ids: Vec::new(),
+        activation: epoch,
+        expiration: pre_commit.info.expiration,
+        deal_weight: BigInt::from(space) * duration,
+        verified_deal_weight: verified,
+        initial_pledge: economy.initial_pledge(&power),
+        expected_day_reward: None,
+        expected_storage_pledge: None,
+        power_base_epoch: epoch,
+        replaced_day_reward: None,
+        sector_key_cid: None,
+        flags: SectorOnChainInfoFlags::SIMPLE_QA_POWER,
+        daily_fee: daily_proof_fee(policy, &economy.circulating, &power),
+    })
 }

@@ -154,6 +154,23 @@ pub(super) fn base_fee(devnet: &Devnet, args: &Args) -> Result<Value, RpcFault> 
     super::args::lotus(devnet.base_fee())
 }
 
+/// A network version as it is asked for: from an epoch on, or from the next one.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "PascalCase", deny_unknown_fields)]
+struct VersionParams {
+    version: u32,
+    #[serde(default)]
+    height: Option<i64>,
+}
+
+/// Has the network say that it is another version from an epoch on; answers with the epoch.
+pub(super) fn network_version(devnet: &Devnet, args: &Args) -> Result<Value, RpcFault> {
+    let params: VersionParams = args.get(0)?;
+    let height = params.height.unwrap_or_else(|| devnet.head().epoch.0 + 1);
+    devnet.upgrade(params.version, height)?;
+    Ok(json!(height))
+}
+
 /// The longest epoch that can be asked for.
 const MAX_EPOCH_MILLIS: u64 = 3_600_000;
 
@@ -179,6 +196,11 @@ pub(super) fn snapshot(devnet: &Devnet, args: &Args) -> Result<Value, RpcFault> 
 /// Skips idle time; answers with the epoch of the head that was reached.
 pub(super) fn advance_to(devnet: &Devnet, args: &Args) -> Result<Value, RpcFault> {
     Ok(json!(devnet.advance_to(args.get(0)?)?.epoch.0))
+}
+
+/// Checks the state after the head; answers with what is wrong with it, which is nothing unless the devnet has a defect.
+pub(super) fn check(devnet: &Devnet, _: &Args) -> Result<Value, RpcFault> {
+    Ok(json!(devnet.check()?))
 }
 
 pub(super) fn pause(devnet: &Devnet, _: &Args) -> Result<Value, RpcFault> {

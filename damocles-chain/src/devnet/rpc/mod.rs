@@ -97,6 +97,7 @@ const METHODS: &[(&str, Handler)] = &[
     ("Devnet.Resume", admin::resume),
     ("Devnet.Mine", admin::mine),
     ("Devnet.Messages", admin::messages),
+    ("Devnet.Check", admin::check),
 ];
 
 /// The methods that make it misbehave: only for those who can be reached from this machine alone.
@@ -105,6 +106,7 @@ const ADMIN: &[(&str, Handler)] = &[
     ("Devnet.Faults", admin::faults),
     ("Devnet.BaseFee", admin::base_fee),
     ("Devnet.Pace", admin::pace),
+    ("Devnet.NetworkVersion", admin::network_version),
     ("Devnet.Snapshot", admin::snapshot),
 ];
 

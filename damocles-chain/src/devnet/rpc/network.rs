@@ -4,7 +4,6 @@ use super::args::{Args, RpcFault, plain};
 use crate::{
     devnet::{
         block::{BLOCK_DELAY_SECS, GENESIS_TIMESTAMP},
-        config::NETWORK_VERSION,
         node::Devnet,
     },
     lotus_json::{NetworkParams, Version},
@@ -17,8 +16,9 @@ const CHAIN_ID: u64 = 31_415_926;
 /// Version 2.3.0 of Lotus' full-node API.
 const API_VERSION: u32 = 131_840;
 
-pub(super) fn version(_: &Devnet, _: &Args) -> Result<Value, RpcFault> {
-    Ok(json!(NETWORK_VERSION))
+pub(super) fn version(devnet: &Devnet, args: &Args) -> Result<Value, RpcFault> {
+    let tipset = super::view::tipset(devnet, args, 0)?;
+    Ok(json!(devnet.chain.read().version_at(tipset.height)))
 }
 
 pub(super) fn name(devnet: &Devnet, _: &Args) -> Result<Value, RpcFault> {
