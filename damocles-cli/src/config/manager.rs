@@ -7,6 +7,7 @@ pub use chain::ChainSection;
 pub use wallet::{WalletKind, WalletSection};
 
 use super::{ConfigError, Endpoint, ProcessorKind, Processors, Retired, Secret, Source, retired};
+use damocles_chain::Fees;
 use damocles_core::{ActorId, Address};
 use serde::Deserialize;
 use std::{
@@ -34,6 +35,9 @@ pub struct ManagerConfig {
     /// Who pays for messages.
     #[serde(default)]
     pub senders: SendersSection,
+    /// What messages may cost.
+    #[serde(default)]
+    pub fees: Fees,
     /// What is sealed and proven for whom.
     #[serde(default)]
     pub miners: Vec<MinerSection>,
@@ -252,6 +256,7 @@ impl ManagerConfig {
             wallet: WalletSection::default(),
             listen: ListenSection::default(),
             senders: SendersSection::default(),
+            fees: Fees::default(),
             miners: Vec::new(),
             persist_stores: Vec::new(),
             pieces: PiecesSection::default(),
@@ -355,6 +360,7 @@ impl ManagerConfig {
                 None => writeln!(out, "# {key} = \"f3...\"")?,
             }
         }
+        self.write_fees(out)?;
         self.write_lists(out)?;
         writeln!(
             out,
@@ -375,6 +381,20 @@ impl ManagerConfig {
         writeln!(out, "seed_confidence = {}", self.commitment.seed_confidence)?;
         writeln!(out, "\n# The children that prove, one entry each; without any there is one of each kind.")?;
         writeln!(out, "# [[processors.window_post]]\n# cgroup.cpuset = \"0-7\"")
+    }
+
+    /// Only what differs from the defaults is worth a place.
+    fn write_fees(&self, out: &mut String) -> std::fmt::Result {
+        #[derive(serde::Serialize)]
+        struct Section<'a> {
+            fees: &'a Fees,
+        }
+        if self.fees == Fees::default() {
+            writeln!(out, "\n# What messages may cost, by class.")?;
+            return writeln!(out, "# [fees.pre_commit]\n# max_fee = \"1 FIL\"\n# max_fee_cap = \"0.00000002 FIL\"");
+        }
+        let text = toml::to_string(&Section { fees: &self.fees }).map_err(|_| std::fmt::Error)?;
+        write!(out, "\n{text}")
     }
 
     fn write_lists(&self, out: &mut String) -> std::fmt::Result {

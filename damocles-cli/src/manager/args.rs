@@ -1,13 +1,19 @@
 //! The arguments of `damocles-manager`, as data.
 
-use super::wallet::args::{PasswordArgs, WalletArgs};
+use super::{
+    look::ChainCommand,
+    message::args::MessageCommand,
+    miner::args::MinerCommand,
+    util::UtilCommand,
+    wallet::args::{PasswordArgs, WalletArgs},
+};
 use crate::{
     frame::Global,
     supervised::Supervision,
     worker::args::{DaemonArgs as WorkerDaemonArgs, ProcessorArgs},
 };
 use clap::{Args, Parser, Subcommand};
-use damocles_core::{Address, Network, SectorId, SectorSize, TokenAmount};
+use damocles_core::{Address, Network, SectorId, TokenAmount};
 use std::{net::SocketAddr, path::PathBuf, str::FromStr};
 
 /// Gives out sectors, lands their messages and keeps them proven
@@ -39,6 +45,15 @@ pub enum ManagerCommand {
     /// Miner actors
     #[command(subcommand)]
     Miner(MinerCommand),
+    /// The chain as the node shows it
+    #[command(subcommand)]
+    Chain(ChainCommand),
+    /// Messages of this manager: waiting, sent, landed
+    #[command(subcommand)]
+    Message(MessageCommand),
+    /// Commands under the names that the incumbent gives them
+    #[command(subcommand)]
+    Util(UtilCommand),
     /// Pieces that wait for a sector
     #[command(subcommand)]
     Piece(PieceCommand),
@@ -53,24 +68,6 @@ pub enum ManagerCommand {
     /// The worker, for quickstart: one program is all that it needs
     #[command(hide = true)]
     Worker(WorkerDaemonArgs),
-}
-
-/// Commands on miners.
-#[derive(Clone, Debug, Subcommand)]
-pub enum MinerCommand {
-    /// Make a miner on chain, owned by the keys of this home, and write it into manager.toml
-    Create(CreateMinerArgs),
-}
-
-/// Which miner.
-#[derive(Clone, Debug, Args)]
-pub struct CreateMinerArgs {
-    /// The size of its sectors
-    #[arg(long, default_value = "2KiB", value_name = "SIZE")]
-    pub sector_size: SectorSize,
-    /// Give out at most so many sectors
-    #[arg(long, value_name = "N")]
-    pub max_sectors: Option<u64>,
 }
 
 /// Commands on pieces.
@@ -217,6 +214,14 @@ mod tests {
             &["quickstart"],
             &["sectors", "release"],
             &["sectors", "abort"],
+            &["miner"],
+            &["miner", "create"],
+            &["miner", "withdraw"],
+            &["miner", "beneficiary", "propose"],
+            &["chain"],
+            &["message"],
+            &["message", "replace"],
+            &["util", "miner", "create"],
         ] {
             let found = path.iter().try_fold(&mut command, |c, name| c.find_subcommand_mut(name));
             insta::assert_snapshot!(format!("manager_{}_help", path.join("_")), found.unwrap().render_long_help());

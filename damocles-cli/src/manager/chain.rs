@@ -57,6 +57,7 @@ pub(super) async fn connect(
     let senders = senders(config, signer.as_ref()).await?;
     let mut lotus = LotusConfig::new(endpoint(config)?, senders);
     lotus.events = events;
+    lotus.limits.fees.clone_from(&config.fees);
     Ok(LotusClient::connect(lotus, signer, database).await?)
 }
 

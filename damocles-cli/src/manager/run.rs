@@ -3,6 +3,7 @@
 use super::{
     args::RunArgs,
     chain,
+    outbox::{self, Here, OperatorRpc},
     rpc::ManagerRpc,
     signer,
     stores::{Replicas, Stores},
@@ -18,7 +19,7 @@ use crate::{
     output::Printer,
     parameters,
     progress::Progress,
-    server::Server,
+    server::{CONTROL_PATH, Server, UnixServer},
     signals::{self, Shutdown},
     verifier,
 };
@@ -64,6 +65,7 @@ async fn serve(
     else {
         return Ok(());
     };
+    let operators = operators(&config, &signer, home, &client, &database).await?;
     let Some((network, miners)) = shutdown.drain.run_until_cancelled(ask_node(&client, &config)).await else {
         return Ok(());
     };
@@ -84,7 +86,32 @@ async fn serve(
     let server = server.route_rpc("/rpc/v0", rpc.clone()).route_files("/piecestore", rpc.pieces());
     printer.note(format_args!("manager of {} on network `{network}`: http://{address}/rpc/v0", names(&miners)));
     args.supervision.ready(Some(address), &shutdown)?;
-    work(&client, &service, posts, server, &shutdown).await
+    work(&client, &service, posts, Servers { workers: server, operators }, &shutdown).await
+}
+
+/// Where commands of this home use the outbox. A home whose path no socket can have is no reason not to prove.
+async fn operators(
+    config: &ManagerConfig,
+    signer: &Arc<dyn Signer>,
+    home: &Home,
+    client: &Arc<LotusClient>,
+    database: &Database,
+) -> Result<Option<UnixServer>, Failure> {
+    let senders = chain::senders(config, signer.as_ref()).await?;
+    let rpc = Arc::new(OperatorRpc::new(Here::of_daemon(Arc::clone(client), senders, database).await?));
+    match UnixServer::bind(&outbox::socket(home)).await {
+        Ok(server) => Ok(Some(server.route_rpc(CONTROL_PATH, rpc))),
+        Err(error) => {
+            tracing::warn!(%error, "commands that send messages have to wait until this daemon ends");
+            Ok(None)
+        }
+    }
+}
+
+/// Who is served.
+struct Servers {
+    workers: Server,
+    operators: Option<UnixServer>,
 }
 
 /// How long until a node that does not answer is asked again.
@@ -231,7 +258,7 @@ async fn work(
     client: &LotusClient,
     service: &ManagerService,
     posts: Option<Posts>,
-    server: Server,
+    servers: Servers,
     shutdown: &Shutdown,
 ) -> Result<(), Failure> {
     let cx = Context { cancel: shutdown.stop.clone(), events: Arc::new(LogSink) };
@@ -247,7 +274,16 @@ async fn work(
         rest.cancel();
     };
     let serving = async {
-        let served = server.serve(rest.clone()).await;
+        let operators = async {
+            match servers.operators {
+                Some(server) => server.serve(rest.clone()).await,
+                None => Ok(()),
+            }
+        };
+        let (served, by_operators) = tokio::join!(servers.workers.serve(rest.clone()), operators);
+        if let Err(error) = by_operators {
+            tracing::warn!(%error, "commands are no longer served");
+        }
         // A manager that nobody reaches is to end.
         shutdown.drain.cancel();
         served

@@ -2,9 +2,7 @@
 
 use super::{Books, Faults, Totals, partition};
 use crate::devnet::actors::{Actor, load};
-use fil_actor_miner_state::v18::{
-    Deadline, PRECOMMIT_CONFIG, PowerPair, PreCommitMap, SectorOnChainInfo, State,
-};
+use fil_actor_miner_state::v18::{Deadline, PRECOMMIT_CONFIG, PowerPair, PreCommitMap, SectorOnChainInfo, State};
 use fil_actors_shared::{actor_error_v18, v18::ActorError};
 use fvm_ipld_amt::Amt;
 use fvm_ipld_bitfield::BitField;
@@ -45,8 +43,8 @@ pub(super) fn totals(books: &Books<'_>, id: ActorID, actor: &Actor) -> Result<To
         check_deadline(books, &state, index, &deadline, &sectors, info.sector_size, &mut sums, &mut at)?;
         faults.found.append(&mut at.found);
     }
-    let numbers = BitField::try_from_bits(sectors.keys().copied())
-        .map_err(|e| unreadable(anyhow::Error::msg(e.to_string())))?;
+    let numbers =
+        BitField::try_from_bits(sectors.keys().copied()).map_err(|e| unreadable(anyhow::Error::msg(e.to_string())))?;
     faults.same("the set of sectors that are in no partition", &(&numbers - &sums.placed), &BitField::new());
     let pre_commits = check_pre_commits(books, &state, &numbers, &mut faults)?;
     let vesting = state.vesting_funds.load(books.store)?;

@@ -78,7 +78,8 @@ pub(super) fn check(
         ..Sums::default()
     };
     check_expirations(books, partition, sectors, size, quant, &mut sums, faults)?;
-    let early: Amt<BitField, _> = Amt::load(&partition.early_terminated, books.store).map_err(|e| unreadable(e.into()))?;
+    let early: Amt<BitField, _> =
+        Amt::load(&partition.early_terminated, books.store).map_err(|e| unreadable(e.into()))?;
     early
         .for_each(|_, set: &BitField| {
             sums.early_terminated |= !set.is_empty();
@@ -113,7 +114,11 @@ fn check_expirations(
             faults.unless(!twice, || format!("a sector expires at {epoch} and at another time"));
             covered |= &both;
             let early_and_good = &set.early_sectors - &partition.faults;
-            faults.same(&format!("sectors that end early at {epoch} without a fault"), &early_and_good, &BitField::new());
+            faults.same(
+                &format!("sectors that end early at {epoch} without a fault"),
+                &early_and_good,
+                &BitField::new(),
+            );
             for sector in set.on_time_sectors.iter().filter_map(|n| sectors.get(&n)) {
                 let end = u64::try_from(quant.quantize_up(sector.expiration)).unwrap_or_default();
                 faults.same(&format!("when sector {} expires", sector.sector_number), &epoch, &end);

@@ -58,13 +58,9 @@ fn check_callbacks(
     miners: &HashMap<ActorID, Totals>,
     faults: &mut Faults,
 ) -> Result<(), ActorError> {
-    let queue = Multimap::from_root(
-        books.store,
-        &state.cron_event_queue,
-        CRON_QUEUE_HAMT_BITWIDTH,
-        CRON_QUEUE_AMT_BITWIDTH,
-    )
-    .map_err(|e| unreadable(e.into()))?;
+    let queue =
+        Multimap::from_root(books.store, &state.cron_event_queue, CRON_QUEUE_HAMT_BITWIDTH, CRON_QUEUE_AMT_BITWIDTH)
+            .map_err(|e| unreadable(e.into()))?;
     let count = |epoch: ChainEpoch, miner: ActorID, event: i64| -> Result<usize, ActorError> {
         let mut count = 0;
         queue

@@ -20,6 +20,7 @@ fn what_is_written_is_read_back() {
     config.miners.push(MinerSection { max_sectors: Some(2), ..MinerSection::new(ActorId(1000)) });
     config.persist_stores.push(StoreSection { name: "s".into(), path: "/s".into(), read_only: true });
     config.pieces.dirs = vec!["/pieces".into(), "/odd \"path\"".into()];
+    config.fees.post.max_fee = damocles_core::TokenAmount::from_fil(3);
     config.proving.enabled = false;
     config.proving.partitions_per_proof = 1;
     assert_eq!(read(&config.to_toml()).unwrap(), config);
