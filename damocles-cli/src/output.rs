@@ -76,11 +76,6 @@ impl Printer {
         let mut out = io::stderr().lock();
         Ok(out.write_all(question.as_bytes()).and_then(|()| out.flush())?)
     }
-
-    /// Prints what is about to be done to standard error, whatever the verbosity.
-    pub fn plan(&self, text: &str) {
-        line(text);
-    }
 }
 
 /// Whether the user asked for no colour, see <https://no-color.org>.

@@ -145,8 +145,7 @@ pub(super) async fn send(
         .map_err(|e| Failure::from(e).context(format!("{} (tried out at the node; nothing was sent)", act.what)))?;
     let balance = desk.node.balance(&from).await?;
     let plan = Plan { from, estimate };
-    desk.printer.plan(&plan.text(desk, act, balance));
-    consent.ask(desk.printer)?;
+    consent.ask(desk.printer, &plan.text(desk, act, balance))?;
     let begun = outbox.begin(&act.stem, &act.call).await?;
     if begun.again {
         desk.printer.note(format_args!("an earlier command had begun this; waiting for its message {}", begun.id));

@@ -33,17 +33,18 @@ impl Consent {
             .hint("add --really-do-it to do it without being asked"))
     }
 
-    /// Asks, unless the switch is there.
+    /// Says what will be done and asks, unless the switch is there.
     ///
     /// # Errors
     ///
     /// The operator does not want it.
-    pub(super) fn ask(self, printer: Printer) -> Result<(), Failure> {
+    pub(super) fn ask(self, printer: Printer, plan: &str) -> Result<(), Failure> {
         if self.really_do_it {
+            printer.note(plan);
             return Ok(());
         }
         self.possible()?;
-        printer.prompt("Do it? [y/N] ")?;
+        printer.prompt(&format!("{plan}\nDo it? [y/N] "))?;
         let mut answer = String::new();
         std::io::stdin().lock().read_line(&mut answer)?;
         if is_yes(&answer) { Ok(()) } else { Err(Failure::new(Exit::Failed, anyhow!("nothing was done"))) }

@@ -181,14 +181,17 @@ fn a_wallet_is_one_of_four_kinds() {
         assert_eq!(config.wallet.kind, kind);
         assert_eq!(read(&config.to_toml()).unwrap(), config);
     }
-    insta::assert_snapshot!(refused("[wallet]\nkind = \"fil\"\n"), @"");
-    insta::assert_snapshot!(refused("[wallet]\nkind = \"node\"\npath = \"/w\"\n"), @"");
-    insta::assert_snapshot!(refused("[wallet]\nkind = \"file\"\ntoken_file = \"/w\"\n"), @"");
-    insta::assert_snapshot!(refused("[wallet]\nkind = \"remote\"\n"), @"");
-    insta::assert_snapshot!(refused("[wallet]\nkind = \"file\"\npasword_file = \"/w\"\n"), @"");
-    insta::assert_snapshot!(refused("[wallet]\npath = \"/w\"\n"), @"");
-    let both = "[wallet]\nkind = \"file\"\npassword_file = \"/p\"\npassword_env = \"P\"\n";
-    insta::assert_snapshot!(refused(both), @"");
+    let mistakes = [
+        "kind = \"fil\"",
+        "kind = \"node\"\npath = \"/w\"",
+        "kind = \"file\"\ntoken_file = \"/w\"",
+        "kind = \"remote\"",
+        "kind = \"file\"\npasword_file = \"/w\"",
+        "path = \"/w\"",
+        "kind = \"file\"\npassword_file = \"/p\"\npassword_env = \"P\"",
+    ];
+    let said = mistakes.map(|lines| refused(&format!("[wallet]\n{lines}\n")));
+    insta::assert_snapshot!("wallet_mistakes", said.join("\n"));
     let twice = "[wallet]\nkind = \"remote\"\nendpoint = \"hunter2:http://w\"\ntoken_file = \"/t\"\n";
     let said = refused(twice);
     assert!(said.contains("keep one of the two") && !said.contains("hunter2"), "{said}");

@@ -118,7 +118,7 @@ async fn list(desk: &Desk<'_>, outbox: &Outbox, args: ListArgs) -> Result<(), Fa
 
 #[derive(Debug, Serialize)]
 struct Shown {
-    state: &'static str,
+    standing: &'static str,
     landed_at: Option<When>,
     #[serde(flatten)]
     message: OutboxEntry,
@@ -127,7 +127,7 @@ struct Shown {
 impl Render for Shown {
     fn text(&self, color: bool) -> String {
         let m = &self.message;
-        let mut text = format!("key      {}\nclass    {}\nstate    {}", m.key, m.kind, self.state);
+        let mut text = format!("key      {}\nclass    {}\nstate    {}", m.key, m.kind, self.standing);
         let mut line = |name: &str, value: Option<String>| {
             if let Some(value) = value {
                 // Writing to a string cannot fail.
@@ -160,7 +160,7 @@ impl Render for Shown {
 }
 
 fn shown(desk: &Desk<'_>, message: OutboxEntry) -> Shown {
-    Shown { state: state(&message), landed_at: message.landed.map(|epoch| desk.when(epoch)), message }
+    Shown { standing: state(&message), landed_at: message.landed.map(|epoch| desk.when(epoch)), message }
 }
 
 async fn show(desk: &Desk<'_>, outbox: &Outbox, args: &MessageArgs) -> Result<(), Failure> {
@@ -181,13 +181,13 @@ async fn replace(desk: &Desk<'_>, outbox: &Outbox, args: &ReplaceArgs) -> Result
     let id = id_of(&before);
     let said = |amount: Option<_>| amount.map_or_else(|| "by policy".to_owned(), gas_price);
     let now = before.versions.last().map(|v| format!(", now {} and {}", gas_price(v.fee_cap), gas_price(v.premium)));
-    desk.printer.plan(&format!(
+    let plan = format!(
         "This will replace the message of `{id}` by one that does the same.\n  fee cap  {}\n  premium  {}{}",
         said(args.fee_cap),
         said(args.premium),
         now.unwrap_or_default()
-    ));
-    args.consent.ask(desk.printer)?;
+    );
+    args.consent.ask(desk.printer, &plan)?;
     let by = Replacement { fee_cap: args.fee_cap, premium: args.premium, gas_limit: args.gas_limit };
     let message = outbox.replace(&id, by, &desk.cx).await?;
     later(desk, outbox);
@@ -197,14 +197,14 @@ async fn replace(desk: &Desk<'_>, outbox: &Outbox, args: &ReplaceArgs) -> Result
 async fn cancel(desk: &Desk<'_>, outbox: &Outbox, args: &CancelArgs) -> Result<(), Failure> {
     let before = find(outbox, &args.message).await?;
     let id = id_of(&before);
-    desk.printer.plan(&match before.nonce {
+    let plan = match before.nonce {
         None => format!("This will give `{id}` up. Nothing of it was sent."),
         Some(nonce) => format!(
             "This will give `{id}` up: its nonce {nonce} is filled with a message that does nothing.\n  \
              note     the chain decides which of the two lands; `message wait {id}` says"
         ),
-    });
-    args.consent.ask(desk.printer)?;
+    };
+    args.consent.ask(desk.printer, &plan)?;
     let message = outbox.cancel(&id, &desk.cx).await?;
     later(desk, outbox);
     desk.printer.data(&shown(desk, message))
