@@ -4,6 +4,5 @@ pub mod audit;
 pub mod chain_support;
 pub mod fake_prover;
 pub mod lab;
-pub mod operator;
 pub mod program;
 pub mod proxy;

@@ -3,6 +3,7 @@
 use super::{
     confirm::Consent,
     desk::{Desk, When},
+    look::gas_price,
     outbox::Outbox,
 };
 use crate::{
@@ -75,8 +76,10 @@ impl Plan {
         };
         let mut text = format!(
             "This will {}.\n  network  {}\n  from     {from} (has {balance})\n  to       {to}\n  value    {value}\n  \
-             fee      at most {max_fee} ({gas_limit} gas at {fee_cap} each)",
-            act.what, desk.network
+             fee      at most {max_fee} ({gas_limit} gas at {} each)",
+            act.what,
+            desk.network,
+            gas_price(*fee_cap)
         );
         for remark in &act.remarks {
             let _ = write!(text, "\n  note     {remark}");

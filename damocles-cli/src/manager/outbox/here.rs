@@ -8,16 +8,30 @@ use crate::{
 use anyhow::anyhow;
 use damocles_chain::{LotusClient, OutboxEntry, OutboxState, Replacement, Senders};
 use damocles_core::{
-    Context,
+    Context, Event, EventSink,
     chain::{Call, ChainClient as _, ChainClientExt as _, MessageId, Receipt},
 };
 use futures::StreamExt as _;
 use std::sync::Arc;
+use tokio::sync::Notify;
+
+/// Wakes whoever waits for a message to move.
+#[derive(Debug, Default)]
+pub(super) struct Wake(Notify);
+
+impl EventSink for Wake {
+    fn emit(&self, event: Event) {
+        if matches!(event, Event::Message { .. }) {
+            self.0.notify_one();
+        }
+    }
+}
 
 /// The outbox, which works while something is waited for.
 #[derive(Debug)]
 pub(in crate::manager) struct Here {
     client: Arc<LotusClient>,
+    wake: Arc<Wake>,
     senders: Senders,
     told: Told,
     /// The lock on it, if it is this one's.
@@ -30,9 +44,14 @@ impl Here {
     /// # Errors
     ///
     /// The database cannot be used.
-    pub(super) async fn new(client: Arc<LotusClient>, senders: Senders, database: Database) -> Result<Self, Failure> {
+    pub(super) async fn new(
+        client: Arc<LotusClient>,
+        wake: Arc<Wake>,
+        senders: Senders,
+        database: Database,
+    ) -> Result<Self, Failure> {
         let told = Told::open(database.pool.clone()).await?;
-        Ok(Self { client, senders, told, _database: Some(database) })
+        Ok(Self { client, wake, senders, told, _database: Some(database) })
     }
 
     /// Over the database of the daemon that this is part of.
@@ -46,7 +65,7 @@ impl Here {
         database: &Database,
     ) -> Result<Self, Failure> {
         let told = Told::open(database.pool.clone()).await?;
-        Ok(Self { client, senders, told, _database: None })
+        Ok(Self { client, wake: Arc::default(), senders, told, _database: None })
     }
 
     pub(super) fn client(&self) -> &LotusClient {
@@ -96,7 +115,11 @@ impl Here {
                 if over || now.versions.len() > before.versions.len() {
                     return Ok::<_, Failure>(now);
                 }
-                heads.next().await;
+                // Its messages move at once where nothing new comes of the chain.
+                tokio::select! {
+                    _ = heads.next() => {}
+                    () = self.wake.0.notified() => {}
+                }
             }
         };
         tokio::select! {

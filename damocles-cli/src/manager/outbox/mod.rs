@@ -19,9 +19,10 @@ use crate::{
 use anyhow::anyhow;
 use damocles_chain::{OutboxEntry, Replacement, Senders};
 use damocles_core::{
-    Context, NullSink,
+    Context,
     chain::{Call, MessageId, MessageState, Receipt},
 };
+use here::Wake;
 use rpc::Daemon;
 use std::sync::Arc;
 
@@ -50,10 +51,10 @@ impl Outbox {
             Some(database) => {
                 let signer = signer::open(config, home)?;
                 let senders = chain::senders(config, signer.as_ref()).await?;
-                let client =
-                    chain::connect(config, Arc::clone(&signer), database.pool.clone(), Arc::new(NullSink)).await?;
+                let wake = Arc::new(Wake::default());
+                let client = chain::connect(config, Arc::clone(&signer), database.pool.clone(), wake.clone()).await?;
                 chain::admit(config, signer.as_ref(), &client.network_name().await?)?;
-                Way::Here(Box::new(Here::new(client, senders, database).await?))
+                Way::Here(Box::new(Here::new(client, wake, senders, database).await?))
             }
             None => Way::Daemon(Daemon::of(home)?),
         };

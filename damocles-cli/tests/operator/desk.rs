@@ -9,10 +9,7 @@ use damocles_chain::{
 use damocles_cli::manager::init::Initialised;
 use damocles_core::Address;
 use serde_json::{Value, json};
-use std::{
-    net::SocketAddr,
-    path::{Path, PathBuf},
-};
+use std::{net::SocketAddr, path::PathBuf};
 use tempfile::TempDir;
 
 /// What each account gets at genesis.
@@ -20,33 +17,32 @@ const FUNDS: &str = "100000";
 
 /// A home, its keys, and the devnet that it talks to.
 #[derive(Debug)]
-pub struct Desk {
+pub(crate) struct Desk {
     dir: TempDir,
-    bin: PathBuf,
     /// The keys of the home.
-    pub keys: Initialised,
+    pub(crate) keys: Initialised,
     /// A second owner.
-    pub second_owner: Address,
+    pub(crate) second_owner: Address,
     /// A second worker.
-    pub second_worker: Address,
+    pub(crate) second_worker: Address,
     /// The chain.
-    pub devnet: Program,
+    pub(crate) devnet: Program,
     /// The daemon, which does not run at first.
-    pub daemon: Program,
+    pub(crate) daemon: Program,
     /// Where the chain listens.
-    pub node: SocketAddr,
+    pub(crate) node: SocketAddr,
     rpc: RpcClient,
 }
 
 /// How a command ended.
 #[derive(Debug)]
-pub struct Ended {
+pub(crate) struct Ended {
     /// Its exit code.
-    pub code: Option<i32>,
+    pub(crate) code: Option<i32>,
     /// Its data.
-    pub out: String,
+    pub(crate) out: String,
     /// Its talk.
-    pub err: String,
+    pub(crate) err: String,
 }
 
 impl Ended {
@@ -55,7 +51,7 @@ impl Ended {
     /// # Errors
     ///
     /// It failed, or printed no JSON.
-    pub fn json(&self) -> anyhow::Result<Value> {
+    pub(crate) fn json(&self) -> anyhow::Result<Value> {
         ensure!(self.code == Some(0), "exit {:?}: {}", self.code, self.err);
         serde_json::from_str(&self.out).with_context(|| format!("no JSON: {}", self.out))
     }
@@ -67,13 +63,13 @@ impl Desk {
     /// # Errors
     ///
     /// Something did not start.
-    pub async fn start(bin: &Path, epoch_ms: u64) -> anyhow::Result<Self> {
+    pub(crate) async fn start(epoch_ms: u64) -> anyhow::Result<Self> {
         let dir = tempfile::tempdir()?;
         std::fs::create_dir(dir.path().join("logs"))?;
         let home = dir.path().join("home");
         let text = home.to_str().context("paths of tests are text")?.to_owned();
-        let keys: Initialised =
-            crate::program::run_json(bin, &["--home", &text, "daemon", "init", "--devnet", "--json"]).await?;
+        let made = run(&["--home", &text, "daemon", "init", "--devnet", "--json"]).await?;
+        let keys: Initialised = serde_json::from_slice(&made.stdout)?;
         let keystore = Keystore::open(home.join("keystore"))?;
         let second_owner = keystore.create(KeyKind::Secp256k1)?;
         let second_worker = keystore.create(KeyKind::Bls)?;
@@ -86,22 +82,21 @@ impl Desk {
         for account in [&keys.owner, &keys.worker, &second_owner, &second_worker] {
             args.extend(["--fund".into(), format!("{account}={FUNDS}").into()]);
         }
-        let mut devnet = Program::new("devnet", bin, args, &dir.path().join("logs"));
+        let mut devnet = Program::new("devnet", args, &dir.path().join("logs"));
         let node = devnet.start().await?.context("the devnet listens")?;
         let daemon = Program::new(
             "manager",
-            bin,
             ["--home", &text, "daemon", "run", "--child"].into_iter().map(Into::into).collect(),
             &dir.path().join("logs"),
         );
         let rpc = RpcClient::new(format!("http://{node}/rpc/v1").parse()?)?;
-        let desk = Self { dir, bin: bin.to_owned(), keys, second_owner, second_worker, devnet, daemon, node, rpc };
+        let desk = Self { dir, keys, second_owner, second_worker, devnet, daemon, node, rpc };
         desk.configure("")?;
         Ok(desk)
     }
 
     /// The home.
-    pub fn home(&self) -> PathBuf {
+    pub(crate) fn home(&self) -> PathBuf {
         self.dir.path().join("home")
     }
 
@@ -110,7 +105,7 @@ impl Desk {
     /// # Errors
     ///
     /// It cannot be written.
-    pub fn configure(&self, chain: &str) -> anyhow::Result<()> {
+    pub(crate) fn configure(&self, chain: &str) -> anyhow::Result<()> {
         self.configure_node(&format!("http://{}/rpc/v1", self.node), chain)
     }
 
@@ -119,7 +114,7 @@ impl Desk {
     /// # Errors
     ///
     /// It cannot be written.
-    pub fn configure_node(&self, node: &str, chain: &str) -> anyhow::Result<()> {
+    pub(crate) fn configure_node(&self, node: &str, chain: &str) -> anyhow::Result<()> {
         let file = self.home().join("manager.toml");
         let old = std::fs::read_to_string(&file)?;
         let miners: String = old.split("[[miners]]").skip(1).map(|m| format!("[[miners]]{m}")).collect();
@@ -137,11 +132,11 @@ impl Desk {
     /// # Errors
     ///
     /// It does not end.
-    pub async fn run(&self, args: &[&str]) -> anyhow::Result<Ended> {
+    pub(crate) async fn run(&self, args: &[&str]) -> anyhow::Result<Ended> {
         let home = self.home();
         let home = home.to_str().context("paths of tests are text")?;
         let all: Vec<&str> = ["--home", home].iter().chain(args).copied().collect();
-        let output = run(&self.bin, &all).await?;
+        let output = run(&all).await?;
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim_end().to_owned();
         Ok(Ended { code: output.status.code(), out: text(&output.stdout), err: text(&output.stderr) })
     }
@@ -151,7 +146,7 @@ impl Desk {
     /// # Errors
     ///
     /// It failed.
-    pub async fn json(&self, args: &[&str]) -> anyhow::Result<Value> {
+    pub(crate) async fn json(&self, args: &[&str]) -> anyhow::Result<Value> {
         let all: Vec<&str> = args.iter().copied().chain(["--json"]).collect();
         self.run(&all).await?.json().with_context(|| format!("{args:?}"))
     }
@@ -161,7 +156,7 @@ impl Desk {
     /// # Errors
     ///
     /// It failed.
-    pub async fn act(&self, args: &[&str]) -> anyhow::Result<Value> {
+    pub(crate) async fn act(&self, args: &[&str]) -> anyhow::Result<Value> {
         let all: Vec<&str> = args.iter().copied().chain(["--really-do-it"]).collect();
         self.json(&all).await
     }
@@ -171,7 +166,7 @@ impl Desk {
     /// # Errors
     ///
     /// It does not answer.
-    pub async fn ask(&self, method: &str, params: Value) -> anyhow::Result<Value> {
+    pub(crate) async fn ask(&self, method: &str, params: Value) -> anyhow::Result<Value> {
         Ok(self.rpc.raw(method, params).await?)
     }
 
@@ -180,7 +175,7 @@ impl Desk {
     /// # Errors
     ///
     /// It does not answer.
-    pub async fn mine(&self, epochs: u64) -> anyhow::Result<()> {
+    pub(crate) async fn mine(&self, epochs: u64) -> anyhow::Result<()> {
         self.ask("Devnet.Mine", json!([epochs])).await.map(drop)
     }
 }
