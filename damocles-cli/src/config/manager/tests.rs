@@ -157,7 +157,7 @@ fn several_nodes_are_a_list_with_a_token_each() {
         ("endpoints = []", "neither `endpoint` nor `endpoints`"),
         ("endpoints = [\"http://a\", \"http://a\"]", "`chain.endpoints[1]`: http://a/ is there twice"),
         ("endpoints = [\"http://a\", \"http://b\"]\ntoken_file = \"/t\"", "there is one token"),
-        ("endpoints = [\"http://a\", \"nowhere\"]", "`chain.endpoints[1]`"),
+        ("endpoints = [\"http://a\", \"nowhere\"]", "`chain.endpoints`: `<address>` is not a URL"),
         ("endpoints = \"http://a\"", "`chain.endpoints`: invalid type"),
         ("endponts = [\"http://a\"]", "unknown key `chain.endponts`"),
         ("endpoint = \"http://a\"\nnetwork = \"a b\"", "`chain.network`"),
