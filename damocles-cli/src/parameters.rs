@@ -3,7 +3,7 @@
 use crate::{exit::Failure, progress::Progress};
 use anyhow::Context as _;
 use damocles_core::{CancellationToken, SectorSize};
-use damocles_seal::params::{CircuitId, ParamProgress, ParameterCache, ParamsError};
+use damocles_seal::params::{CircuitId, CircuitKind, ParamProgress, ParameterCache, ParamsError};
 use parking_lot::Mutex;
 use std::time::Duration;
 
@@ -22,6 +22,40 @@ pub async fn ensure(size: SectorSize, progress: &Progress, cancel: CancellationT
         cache.ensure(&CircuitId::for_sealing(size.bytes()), &cancel, &tell).map(drop).map_err(failure)
     };
     tokio::task::spawn_blocking(work).await.context("prepare proof parameters")?
+}
+
+/// Sees to what a devnet verifies with and nobody seals with: the key of replica updates, and that of aggregated proofs.
+/// Where these cannot be made the devnet does without, and says so: it refuses such proofs, and all else works.
+///
+/// # Errors
+///
+/// The process is told to stop.
+pub async fn ensure_for_devnet(
+    size: SectorSize,
+    progress: &Progress,
+    cancel: CancellationToken,
+) -> Result<(), Failure> {
+    let waiting = progress.clone();
+    let tell = move |event| {
+        if let ParamProgress::Waiting = event {
+            waiting.note("another process makes proof parameters; waiting for it");
+        }
+    };
+    let work = move || {
+        let cache = ParameterCache::of_library();
+        let updates = CircuitId::new(CircuitKind::SectorUpdate, size.bytes());
+        cache.ensure_verifying_keys(&[updates], &cancel, &tell)?;
+        cache.ensure_srs(&cancel, &tell)
+    };
+    match tokio::task::spawn_blocking(work).await.context("prepare the devnet's verifying keys")? {
+        Ok(_) => Ok(()),
+        Err(error @ ParamsError::Cancelled) => Err(failure(error)),
+        Err(error) => {
+            let hint = error.hint().unwrap_or("see to the directory of proof parameters");
+            progress.note(format_args!("this devnet refuses replica updates or aggregated proofs: {error}; {hint}"));
+            Ok(())
+        }
+    }
 }
 
 fn show(

@@ -5,7 +5,7 @@ use crate::{
     processor::{library, panic_text},
 };
 use bellperson::groth16::aggregate::AggregateProof;
-use blstrs::Bls12;
+use blstrs::{Bls12, Scalar};
 use damocles_core::{
     AggregationType, BoxError, Error, PoRepKind, SealProofType, SectorSize,
     verify::{
@@ -13,6 +13,7 @@ use damocles_core::{
         UpdateStatement, VerifyError, VerifyErrorKind, VerifyingKeys,
     },
 };
+use ff::PrimeField as _;
 use filecoin_proofs_api::{PublicReplicaInfo, RegisteredPoStProof, RegisteredSealProof, SectorId, post, seal, update};
 use std::{
     collections::BTreeMap,
@@ -79,6 +80,11 @@ impl Groth16Verifier {
     }
 }
 
+/// Whether all of these commitments are elements of the field, as replicas' and data's are. The library panics at others.
+fn are_elements<'a>(commitments: impl IntoIterator<Item = &'a [u8; 32]>) -> bool {
+    commitments.into_iter().all(|bytes| bool::from(Scalar::from_repr(*bytes).is_some()))
+}
+
 /// Whether the bytes are one aggregate of so many Groth16 proofs and nothing else.
 ///
 /// The library takes the number of proofs from the bytes, looks up keys for as many, panics where there are none, and
@@ -95,10 +101,13 @@ fn aggregate_len(kind: RegisteredSealProof, sectors: usize) -> Option<usize> {
     sectors.checked_mul(usize::from(kind.partitions()))?.checked_next_power_of_two().map(|n| n.max(2))
 }
 
-/// The sectors of a statement in the network's order; none if they contradict each other or there are none.
+/// The sectors of a statement in the network's order; none if they contradict each other, are no replicas, or there are none.
 fn replicas(statement: &PoStStatement) -> Option<BTreeMap<SectorId, PublicReplicaInfo>> {
     let proof = library::post_proof(statement.proof_type);
     let mut replicas = BTreeMap::new();
+    if !are_elements(statement.sectors.iter().map(|s| &s.comm_r.0)) {
+        return None;
+    }
     for sector in &statement.sectors {
         let info = PublicReplicaInfo::new(proof, sector.comm_r.0);
         if replicas.insert(library::sector_id(sector.number), info.clone()).is_some_and(|other| other != info) {
@@ -126,7 +135,8 @@ impl Groth16Verifier {
             let Some(proofs) = aggregate_len(kind, statement.sectors.len()).filter(|n| *n <= capacity) else {
                 return Ok(false);
             };
-            if statement.sectors.is_empty() || !is_aggregate_of(proof, proofs) {
+            let commitments = statement.sectors.iter().flat_map(|s| [&s.comm_r.0, &s.comm_d.0]);
+            if statement.sectors.is_empty() || !are_elements(commitments) || !is_aggregate_of(proof, proofs) {
                 return Ok(false);
             }
             let mut inputs = Vec::with_capacity(proofs);
@@ -187,10 +197,11 @@ impl ProofVerifier for Groth16Verifier {
         self.ask(CircuitKind::SectorUpdate, statement.sector_size.bytes(), || {
             // The library's word for the proof counts the partitions of a PoRep; an update has its own.
             let partitions = usize::try_from(statement.sector_size.bytes() / NODE).map(partition_count).unwrap_or(0);
-            if proof.len() != partitions * kind.single_partition_proof_len() {
+            let UpdateStatement { old_comm_r, new_comm_r, new_comm_d, .. } = statement;
+            let elements = are_elements([&old_comm_r.0, &new_comm_r.0, &new_comm_d.0]);
+            if !elements || proof.len() != partitions * kind.single_partition_proof_len() {
                 return Ok(false);
             }
-            let UpdateStatement { old_comm_r, new_comm_r, new_comm_d, .. } = statement;
             update::verify_empty_sector_update_proof(kind, proof, old_comm_r.0, new_comm_r.0, new_comm_d.0)
         })
     }
@@ -202,7 +213,8 @@ impl ProofVerifier for Groth16Verifier {
         let kind = library::seal_proof(statement.proof_type);
         let size = statement.proof_type.sector_size().bytes();
         self.ask(CircuitKind::PoRep, size, || {
-            if proof.len() != usize::from(kind.partitions()) * kind.single_partition_proof_len() {
+            let len = usize::from(kind.partitions()) * kind.single_partition_proof_len();
+            if proof.len() != len || !are_elements([&statement.comm_r.0, &statement.comm_d.0]) {
                 return Ok(false);
             }
             seal::verify_seal(

@@ -6,3 +6,4 @@ pub mod fake_prover;
 pub mod lab;
 pub mod program;
 pub mod proxy;
+pub mod recorded;

@@ -1,260 +1,29 @@
 //! From `CreateMiner` to a proven sector, over HTTP, on a devnet that verifies every proof, with proofs that were made
 //! once and lie in `recorded/`.
-//!
-//! The chain stands still between messages, so that every run has the same epochs, tickets, seeds and challenges, and
-//! what was proven for them once is proven for ever. Parameters come from published trapdoors and are the same on every
-//! machine; where the cache holds others, these tests say that they skip.
 #![expect(clippy::unwrap_used, reason = "a failed helper is a failed test")]
-#![expect(clippy::print_stderr, reason = "a test that skips says so")]
 
 use damocles_core::{
-    ActorId, CommD, CommR, DeadlineIndex, Epoch, PartitionIndex, PoStProofType, SealProofType, SectorId, SectorNumber,
-    SectorSet, SectorSize,
-    chain::{
-        Call, ChainClient as _, DeadlineInfo, OnChain, PoStPartition, PreCommit, PreCommitBatch, ProveCommit,
-        RandomnessKind, Receipt, SectorProof, SubmitKey, SubmitWindowedPoSt, TipsetRef,
-    },
+    DeadlineIndex,
+    chain::{ChainClient as _, OnChain, SubmitKey},
     pool::Task,
     post::{ChallengeRead, ProveWindowPoSt, ReadChallenges, Replica, ReplicaPaths},
     testing::fake_proof,
-    verify::{ProofVerifier as _, ProvenSector, Randomness, SealStatement, VerifyingKeys},
+    verify::{ProvenSector, SealStatement},
 };
 use damocles_seal::{
-    params::{CircuitId, CircuitKind, ParameterCache},
     processor::{self, ProgressSink},
-    service::{CommitState, ManagerService, PreCommitRequest, SealingService as _, SeedAnswer, SubmitAnswer},
+    service::{CommitState, PreCommitRequest, SealingService as _, SeedAnswer, SubmitAnswer},
     task::{AddPieces, C1, C2, Pc1, Pc2},
-    verifier::Groth16Verifier,
 };
-use damocles_tests::chain_support::{Client, Home, Node, Transport, lease};
-use serde::{Deserialize, Serialize};
+use damocles_tests::{
+    chain_support::lease,
+    recorded::{NUMBER, PROOF, RecordedPost, RecordedSector, WINDOW, World, keys, recorded, refused, spoilt, write},
+};
 use serde_json::json;
-use std::{
-    fs,
-    path::{Path, PathBuf},
-    sync::Arc,
-    time::Duration,
-};
-use tokio_util::sync::CancellationToken;
 
-const NETWORK: &str = "devnet-2k-recorded";
-const SIZE: SectorSize = SectorSize::KiB2;
-const PROOF: SealProofType = SealProofType::of(SIZE);
-const WINDOW: PoStProofType = PoStProofType::window(SIZE);
-const NUMBER: SectorNumber = SectorNumber(1);
-/// The devnet's delay between a pre-commit and its seed.
-const CHALLENGE_DELAY: i64 = 10;
-const LIFE: i64 = 300 * 2880;
-/// The actor's `ErrIllegalArgument`.
-const ILLEGAL_ARGUMENT: i64 = 16;
 /// The actor's methods.
 const PRE_COMMIT: u64 = 28;
 const PROVE_COMMIT: u64 = 34;
-
-/// Randomness with its epoch.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-struct Drawn {
-    epoch: Epoch,
-    randomness: Randomness,
-}
-
-/// A sector without pieces: the first of the first miner of a new devnet.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-struct RecordedSector {
-    sector: SectorId,
-    ticket: Drawn,
-    comm_r: CommR,
-    comm_d: CommD,
-    pre_commit_epoch: Epoch,
-    seed: Drawn,
-    #[serde(with = "hex")]
-    proof: Vec<u8>,
-    verifying_keys: VerifyingKeys,
-}
-
-/// Its first WindowPoSt.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-struct RecordedPost {
-    deadline: DeadlineIndex,
-    partition: PartitionIndex,
-    challenge: Drawn,
-    #[serde(with = "hex")]
-    proof: Vec<u8>,
-    verifying_keys: VerifyingKeys,
-}
-
-fn path(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("recorded").join(name)
-}
-
-fn read<T: for<'de> Deserialize<'de>>(name: &str) -> T {
-    serde_json::from_slice(&fs::read(path(name)).unwrap()).unwrap()
-}
-
-fn write(name: &str, recorded: &impl Serialize) {
-    let mut text = serde_json::to_string_pretty(recorded).unwrap();
-    text.push('\n');
-    fs::create_dir_all(path("")).unwrap();
-    fs::write(path(name), text).unwrap();
-}
-
-/// The digests of this machine's verifying keys, which are made if they are missing.
-async fn keys() -> VerifyingKeys {
-    let ensured = tokio::task::spawn_blocking(|| {
-        let circuits = [CircuitKind::PoRep, CircuitKind::WindowPoSt].map(|kind| CircuitId::new(kind, SIZE.bytes()));
-        let report = |progress| eprintln!("{progress:?}");
-        ParameterCache::of_library().ensure(&circuits, &CancellationToken::new(), &report).unwrap();
-        Groth16Verifier::new().keys(PROOF).unwrap()
-    });
-    ensured.await.unwrap()
-}
-
-/// What was recorded, if it can be verified here.
-async fn recorded() -> Option<(RecordedSector, RecordedPost)> {
-    let (sector, post): (RecordedSector, RecordedPost) = (read("sector_2k.json"), read("window_post_2k.json"));
-    let keys = keys().await;
-    if sector.verifying_keys == keys && post.verifying_keys == keys {
-        return Some((sector, post));
-    }
-    eprintln!("skipped: the parameter cache holds other verifying keys than those of the recorded proofs: {keys:?}");
-    None
-}
-
-/// A chain that stands still, with a miner.
-struct World {
-    home: Home,
-    _node: Node,
-    client: Client,
-    miner: ActorId,
-}
-
-impl World {
-    async fn new() -> Self {
-        let home = Home::new();
-        let config = home.config(NETWORK, Duration::from_millis(20));
-        let node = Node::serve(home.devnet(config, Arc::new(Groth16Verifier::new())), Transport::HttpAndWs).await;
-        node.devnet.pause();
-        let client = home.client(node.address()).await;
-        let miner = client.create_miner(&home).await;
-        Self { home, _node: node, client, miner }
-    }
-
-    fn sector(&self) -> SectorId {
-        SectorId::new(self.miner, NUMBER)
-    }
-
-    async fn head(&self) -> TipsetRef {
-        self.client.chain.head().await.unwrap()
-    }
-
-    async fn on_chain(&self) -> OnChain {
-        self.client.chain.sector(&self.head().await, self.sector()).await.unwrap()
-    }
-
-    async fn draw(&self, kind: RandomnessKind, epoch: Epoch) -> Drawn {
-        let head = self.head().await;
-        let randomness = self.client.chain.randomness(&head, kind, epoch, self.miner).await.unwrap();
-        Drawn { epoch, randomness }
-    }
-
-    async fn ticket(&self) -> Drawn {
-        let epoch = self.head().await.epoch - 900;
-        self.draw(RandomnessKind::SealTicket, epoch).await
-    }
-
-    async fn pre_commit(&self, comm_r: CommR, ticket: Drawn) -> Receipt {
-        let expiration = self.head().await.epoch + LIFE;
-        let sector = PreCommit {
-            number: NUMBER,
-            proof_type: PROOF,
-            comm_r,
-            comm_d: None,
-            ticket_epoch: ticket.epoch,
-            expiration,
-        };
-        let call = Call::PreCommit(PreCommitBatch { miner: self.miner, sectors: vec![sector] });
-        self.client.land("pre-commit", &call).await
-    }
-
-    /// Mines until the seed of a pre-commit is drawn.
-    async fn seed(&self, pre_commit: Epoch) -> Drawn {
-        let epoch = pre_commit + CHALLENGE_DELAY;
-        let missing = epoch - self.head().await.epoch;
-        self.client.mine(u64::try_from(missing).unwrap_or(0)).await;
-        self.draw(RandomnessKind::InteractiveSeed, epoch).await
-    }
-
-    async fn prove_commit(&self, key: &str, proof: &[u8]) -> Receipt {
-        let sector = SectorProof { number: NUMBER, proof: proof.to_vec(), pieces: Vec::new() };
-        let call = ProveCommit { miner: self.miner, sectors: vec![sector], all_or_nothing: true };
-        self.client.land(key, &Call::ProveCommit(call)).await
-    }
-
-    /// Where the chain put the sector.
-    async fn place(&self) -> (DeadlineIndex, PartitionIndex) {
-        let head = self.head().await;
-        for index in (0..48).map(DeadlineIndex) {
-            let state = self.client.chain.partitions(&head, self.miner, index).await.unwrap();
-            let held = (0..).map(PartitionIndex).zip(&state.partitions).find(|(_, p)| p.live.contains(NUMBER));
-            if let Some((partition, _)) = held {
-                return (index, partition);
-            }
-        }
-        panic!("the sector is in no deadline");
-    }
-
-    /// Skips to the challenge of the sector's deadline, and mines until it is open.
-    async fn open_deadline(&self) -> (DeadlineInfo, Drawn) {
-        let limit = self.head().await.epoch + 2 * 2880;
-        let challenged = self.client.devnet("AdvanceTo", json!([limit])).await.as_i64().unwrap();
-        assert!(challenged < limit.0, "the sector's deadline is challenged within two days");
-        self.client.mine(20).await;
-        let open = self.client.chain.deadline(&self.head().await, self.miner).await.unwrap();
-        assert_eq!(open.challenge, Epoch(challenged));
-        (open.clone(), self.draw(RandomnessKind::WindowPoStChallenge, open.challenge).await)
-    }
-
-    async fn post(&self, key: &str, deadline: DeadlineIndex, challenge: Epoch, proof: &[u8]) -> Receipt {
-        let commit = self.draw(RandomnessKind::PoStChainCommit, challenge).await;
-        let call = SubmitWindowedPoSt {
-            miner: self.miner,
-            deadline,
-            partitions: vec![PoStPartition { index: PartitionIndex(0), skipped: SectorSet::new() }],
-            proof_type: WINDOW,
-            proof: proof.to_vec(),
-            commit_epoch: commit.epoch,
-            commit_randomness: commit.randomness,
-        };
-        self.client.land(key, &Call::SubmitWindowedPoSt(call)).await
-    }
-
-    async fn power(&self) -> String {
-        let power = self.client.chain.miner_power(&self.head().await, self.miner).await.unwrap();
-        power.miner_power.raw_byte_power.to_string()
-    }
-
-    /// Up to the seed, on the epochs of the recording.
-    async fn committed(&self, recorded: &RecordedSector) {
-        assert_eq!(self.sector(), recorded.sector);
-        let ticket = self.ticket().await;
-        assert_eq!(ticket, recorded.ticket);
-        let receipt = self.pre_commit(recorded.comm_r, ticket).await;
-        assert_eq!((receipt.exit_code, receipt.epoch), (0, recorded.pre_commit_epoch), "{receipt:?}");
-        assert_eq!(self.seed(receipt.epoch).await, recorded.seed);
-    }
-}
-
-fn refused(receipt: &Receipt, words: &str) {
-    assert_eq!(receipt.exit_code, ILLEGAL_ARGUMENT, "{receipt:?}");
-    let said = receipt.error.as_deref().unwrap_or_default();
-    assert!(said.contains(words), "{said}");
-}
-
-fn spoilt(proof: &[u8]) -> Vec<u8> {
-    let mut spoilt = proof.to_vec();
-    *spoilt.last_mut().unwrap() ^= 1;
-    spoilt
-}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_sector_goes_from_create_miner_to_a_window_post() {
@@ -312,17 +81,6 @@ async fn wrong_proofs_land_with_the_actors_refusal() {
     let right = world.post("post/3", open.index, open.challenge, &post.proof).await;
     assert!(right.is_success(), "{right:?}");
     assert_eq!(world.power().await, "2048");
-}
-
-impl World {
-    /// The manager's service over this chain, with the verifier that a daemon takes on a network of this name.
-    async fn manager(&self) -> ManagerService {
-        self.home.manager(self.client.chain.clone(), self.miner, Arc::new(Groth16Verifier::new())).await
-    }
-
-    async fn count(&self, method: u64) -> usize {
-        self.client.landed_at(self.miner).await.iter().filter(|m| m["Method"] == method).count()
-    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -109,6 +109,8 @@ pub(super) struct World<'s> {
     pub(super) ticket_at: &'s dyn Fn(ChainEpoch) -> TicketId,
     pub(super) epoch: ChainEpoch,
     pub(super) actors: Actors,
+    /// While something is attempted: the actors that it changed, as they were before.
+    pub(super) undo: Option<BTreeMap<ActorID, Option<Actor>>>,
 }
 
 impl World<'_> {
@@ -117,7 +119,34 @@ impl World<'_> {
         self.actors.get(&id).ok_or_else(|| actor_error_v18!(not_found, "actor {} not found", id))
     }
 
+    /// Runs something that leaves nothing behind if it fails.
+    pub(super) fn attempt<T>(
+        &mut self,
+        what: impl FnOnce(&mut Self) -> Result<T, ActorError>,
+    ) -> Result<T, ActorError> {
+        self.undo = Some(BTreeMap::new());
+        let result = what(self);
+        let changed = self.undo.take().unwrap_or_default();
+        if result.is_err() {
+            for (id, before) in changed {
+                match before {
+                    Some(actor) => self.actors.insert(id, actor),
+                    None => self.actors.remove(&id),
+                };
+            }
+        }
+        result
+    }
+
+    /// Remembers an actor before it changes.
+    fn remember(&mut self, id: ActorID) {
+        if let Some(undo) = &mut self.undo {
+            undo.entry(id).or_insert_with(|| self.actors.get(&id).cloned());
+        }
+    }
+
     pub(super) fn actor_mut(&mut self, id: ActorID) -> Result<&mut Actor, ActorError> {
+        self.remember(id);
         self.actors.get_mut(&id).ok_or_else(|| actor_error_v18!(not_found, "actor {} not found", id))
     }
 
@@ -179,6 +208,7 @@ impl World<'_> {
         let mut state: init::State = self.state(INIT_ACTOR_ID)?;
         let (id, _) = state.map_addresses_to_id(self.store, robust, None)?;
         self.save(INIT_ACTOR_ID, &state)?;
+        self.remember(id);
         self.actors.insert(id, actor);
         Ok(id)
     }

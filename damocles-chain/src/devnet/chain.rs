@@ -120,6 +120,8 @@ pub(super) struct Chain {
     pub(super) spike: Option<Spike>,
     /// In the order in which they were asked for.
     pub(super) upgrades: Vec<Upgrade>,
+    /// Those of the configuration, by epoch.
+    pub(super) scheduled: BTreeMap<ChainEpoch, u32>,
     /// The number of branches that there were.
     pub(super) branches: u64,
 }
@@ -140,6 +142,7 @@ impl Chain {
             floor: 0,
             spike: None,
             upgrades: Vec::new(),
+            scheduled: BTreeMap::new(),
             branches: 0,
         };
         chain.grow(genesis);
@@ -232,10 +235,11 @@ impl Chain {
         cid
     }
 
-    /// The network version at an epoch: what was asked for last counts.
+    /// The network version at an epoch: what was asked for last counts, and then what the configuration says.
     pub(super) fn version_at(&self, epoch: ChainEpoch) -> u32 {
-        let upgrade = self.upgrades.iter().rev().find(|u| u.height <= epoch);
-        upgrade.map_or(NETWORK_VERSION, |u| u.version)
+        let asked = self.upgrades.iter().rev().find(|u| u.height <= epoch).map(|u| u.version);
+        let scheduled = || self.scheduled.range(..=epoch).next_back().map(|(_, version)| *version);
+        asked.or_else(scheduled).unwrap_or(NETWORK_VERSION)
     }
 
     /// The base fee of the next tipset.

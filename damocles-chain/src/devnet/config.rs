@@ -37,6 +37,8 @@ pub struct DevnetConfig {
     pub pool: PoolLimits,
     /// Where it departs from the public networks' policy.
     pub policy: PolicyParameters,
+    /// From which epochs on it says that it is which network version: see [`super::Devnet::upgrade`].
+    pub upgrades: Vec<(i64, u32)>,
     /// Miners that are there from the beginning. Their replicas are nowhere: this is for networks with fake proofs.
     pub miners: Vec<PreSealed>,
 }
@@ -81,6 +83,7 @@ impl Default for DevnetConfig {
             initial_base_fee: super::fees::minimum_base_fee(),
             pool: PoolLimits::default(),
             policy: PolicyParameters::default(),
+            upgrades: Vec::new(),
             miners: Vec::new(),
         }
     }
@@ -125,7 +128,15 @@ struct File {
     initial_base_fee: Option<String>,
     pool: PoolLimits,
     policy: PolicyParameters,
+    upgrade: Vec<Upgrade>,
     miner: Vec<Miner>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Upgrade {
+    height: i64,
+    version: u32,
 }
 
 #[derive(Debug, Deserialize)]
@@ -225,6 +236,7 @@ impl DevnetConfig {
                 .ok_or_else(|| senseless("an address of [[fund]] is none").with("address", &fund.address))?;
             config.fund.push((address, amount(&fund.amount)?));
         }
+        config.upgrades = file.upgrade.into_iter().map(|u| (u.height, u.version)).collect();
         config.miners = file.miner.into_iter().map(Miner::pre_sealed).collect::<Result<_, _>>()?;
         config.check()?;
         Ok(config)
@@ -290,6 +302,9 @@ mod tests {
         challenge_lookback = 4
         fault_declaration_cutoff = 14
         fault_max_age = 960
+        [[upgrade]]
+        height = 1200
+        version = 29
         [[miner]]
         owner = "t01000"
         worker = "t01001"
@@ -308,6 +323,7 @@ mod tests {
         assert_eq!((config.pool.max_messages, config.pool.max_per_sender), (100, 1000));
         let policy = config.policy.policy();
         assert_eq!((policy.wpost_proving_period, policy.wpost_max_chain_commit_age), (480, 10));
+        assert_eq!(config.upgrades, [(1200, 29)]);
         let [miner] = config.miners.as_slice() else { panic!("{:?}", config.miners) };
         assert_eq!((miner.worker, miner.sectors, miner.lifetime), (Address::new_id(1001), 5, 365 * 2880));
         assert_eq!(miner.proof_type, SealProofType::of(SectorSize::GiB32));

@@ -9,7 +9,7 @@ use fil_actors_shared::{
     actor_error_v18,
     v18::{
         ActorError, BURNT_FUNDS_ACTOR_ID, CRON_ACTOR_ID, INIT_ACTOR_ID, REWARD_ACTOR_ID, STORAGE_MARKET_ACTOR_ID,
-        STORAGE_POWER_ACTOR_ID, SYSTEM_ACTOR_ID, VERIFIED_REGISTRY_ACTOR_ID,
+        STORAGE_POWER_ACTOR_ID, SYSTEM_ACTOR_ID, VERIFIED_REGISTRY_ACTOR_ID, reward::FilterEstimate,
     },
 };
 use fvm_shared::{ActorID, address::Address, bigint::Zero, econ::TokenAmount};
@@ -27,6 +27,9 @@ pub(super) fn build(world: &mut World<'_>, network: &str, fund: &[(Address, Toke
         power::State::new(world.store).map_err(|e| actor_error_v18!(illegal_state, "power state: {}", e))?;
     // Without a float the vesting of creation deposits, which were never added, would make this total negative.
     power_state.total_pledge_collateral = TokenAmount::from_whole(1_000_000);
+    if let Some(power) = world.parameters.initial_network_power {
+        power_state.this_epoch_qa_power_smoothed = FilterEstimate::new(power.into(), Zero::zero());
+    }
     let power_state = world.put(&power_state)?;
     let reward_state = world.put(&reward::State::new(Zero::zero()))?;
     let singletons = [

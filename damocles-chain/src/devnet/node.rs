@@ -121,7 +121,7 @@ impl Devnet {
         config.check()?;
         let oracle = Oracle::new(config.genesis_seed);
         let policy = config.policy.policy();
-        let chain = match replay(&config, &entries)? {
+        let mut chain = match replay(&config, &entries)? {
             Some(mut chain) => {
                 let head = chain.head();
                 chain.actors = Arc::new(load_actors(&store, &head.state).map_err(state_error)?);
@@ -129,6 +129,7 @@ impl Devnet {
             }
             None => found(&config, &store, &oracle, &policy, verifier.as_ref())?,
         };
+        chain.scheduled = config.upgrades.iter().copied().collect();
         let pace = watch::Sender::new(config.epoch_duration.max(SHORTEST));
         let devnet = Self {
             config,
@@ -371,6 +372,7 @@ impl Devnet {
             ticket_at,
             epoch,
             actors: actors.clone(),
+            undo: None,
         }
     }
 }
@@ -453,6 +455,7 @@ fn found(
         ticket_at: &ticket_at,
         epoch: 0,
         actors: Actors::new(),
+        undo: None,
     };
     genesis::build(&mut world, &config.network_name, &config.fund).map_err(state_error)?;
     let state = world.flush(None).map_err(state_error)?;

@@ -41,6 +41,9 @@ pub struct PolicyParameters {
     /// Whether the estimates of power and reward follow the chain. Otherwise they stand still, and so do pledges, deposits
     /// and fees.
     pub moving_economy: bool,
+    /// What the network's power is taken for at the beginning, in bytes. As on public networks at their beginning, 732 TiB
+    /// and growing, if it is not given.
+    pub initial_network_power: Option<u64>,
     /// Whether each block pays its epoch's reward and its tips to a miner with power, three quarters of it vesting.
     pub block_rewards: bool,
 }
@@ -62,6 +65,7 @@ impl Default for PolicyParameters {
             addressed_sectors_max: public.addressed_sectors_max,
             optimistic_post: false,
             moving_economy: false,
+            initial_network_power: None,
             block_rewards: false,
         }
     }
@@ -99,6 +103,9 @@ impl PolicyParameters {
         }
         if !(1..=1_000_000).contains(&self.addressed_sectors_max) {
             return Some("policy.addressed_sectors_max is not between 1 and 1,000,000");
+        }
+        if self.initial_network_power == Some(0) {
+            return Some("policy.initial_network_power is zero");
         }
         None
     }

@@ -125,13 +125,12 @@ pub(super) fn award(world: &mut World<'_>, miner: ActorID, tips: &TokenAmount) -
     let total = (&state.this_epoch_reward + tips).min(world.balance(REWARD_ACTOR_ID));
     state.total_storage_power_reward += (&total - tips).max(TokenAmount::zero());
     world.save(REWARD_ACTOR_ID, &state)?;
-    let before = world.actors.clone();
-    let paid = world
-        .transfer(REWARD_ACTOR_ID, miner, &total)
-        .and_then(|()| miner::reward(&mut Invocation { world, caller: REWARD_ACTOR_ID, miner }, total.clone()));
+    let paid = world.attempt(|world| {
+        world.transfer(REWARD_ACTOR_ID, miner, &total)?;
+        miner::reward(&mut Invocation { world, caller: REWARD_ACTOR_ID, miner }, total.clone())
+    });
     if let Err(e) = paid {
         tracing::error!(miner, epoch = world.epoch, error = %e, "a block reward was burnt");
-        world.actors = before;
         world.transfer(REWARD_ACTOR_ID, BURNT_FUNDS_ACTOR_ID, &total)?;
     }
     Ok(())

@@ -50,20 +50,16 @@ pub(super) fn apply(
     }
     sender.balance -= deposit;
     sender.sequence += 1;
-    let before = world.actors.clone();
     let used = price.min(message.gas_limit);
     let result = if price > message.gas_limit {
         let text = format!("out of gas: {price} needed, limit {}", message.gas_limit);
         Err(ActorError::unchecked(ExitCode::SYS_OUT_OF_GAS, text))
     } else {
-        dispatch(world, message, from)
+        world.attempt(|world| dispatch(world, message, from))
     };
     let (exit_code, return_data, error) = match result {
         Ok(data) => (ExitCode::OK, data, String::new()),
-        Err(e) => {
-            world.actors = before;
-            (e.exit_code(), RawBytes::default(), format!("{} (RetCode={})", e.msg(), e.exit_code()))
-        }
+        Err(e) => (e.exit_code(), RawBytes::default(), format!("{} (RetCode={})", e.msg(), e.exit_code())),
     };
     let gas = GasOutputs::of(message, used, base_fee);
     world.actor_mut(BURNT_FUNDS_ACTOR_ID)?.balance += &gas.base_fee_burn + &gas.over_estimation_burn;
@@ -115,12 +111,11 @@ pub(super) fn key_of(world: &World<'_>, id: ActorID) -> Result<Address, ActorErr
 /// Runs what is due at the end of an epoch. A miner whose callback fails loses its power, as on public networks.
 pub(super) fn cron(world: &mut World<'_>) -> Result<(), ActorError> {
     for (id, event) in power::take_due(world)? {
-        let before = world.actors.clone();
-        if let Err(e) =
+        let called = world.attempt(|world| {
             miner::on_deferred_cron(&mut Invocation { world, caller: STORAGE_POWER_ACTOR_ID, miner: id }, event)
-        {
+        });
+        if let Err(e) = called {
             tracing::error!(miner = id, epoch = world.epoch, error = %e, "a deferred cron callback failed");
-            world.actors = before;
             power::delete_claim(world, id)?;
         }
     }

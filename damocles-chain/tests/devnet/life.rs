@@ -227,6 +227,7 @@ fn an_expired_pre_commit_loses_its_deposit() {
     net.devnet.mine(1).unwrap();
     let info = net.call("StateSectorPreCommitInfo", json!([net.miner.to_string(), 1, []]));
     assert!(info.is_null());
+    assert_eq!(net.devnet.check().unwrap(), Vec::<String>::new());
     assert_eq!(net.call("StateMinerSectorAllocated", json!([net.miner.to_string(), 1, []])), json!(true));
 }
 

@@ -132,15 +132,18 @@ pub struct DevnetArgs {
     /// An account of the genesis and its balance in FIL
     #[arg(long, value_name = "ADDR=FIL")]
     pub fund: Vec<Fund>,
-    /// The length of an epoch in milliseconds
-    #[arg(long, default_value_t = 250, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=3_600_000))]
-    pub epoch_ms: u64,
-    /// The network's name; one that begins with `devnet-fake-` takes fake proofs
-    #[arg(long, default_value = "devnet", value_name = "NAME")]
-    pub network: String,
+    /// The length of an epoch in milliseconds [default: 250]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=3_600_000))]
+    pub epoch_ms: Option<u64>,
+    /// The network's name; one that begins with `devnet-fake-` takes fake proofs [default: devnet]
+    #[arg(long, value_name = "NAME")]
+    pub network: Option<String>,
     /// Where its RPC listens, loopback only
     #[arg(long, default_value = "127.0.0.1:1234", value_name = "ADDR")]
     pub listen: SocketAddr,
+    /// A file of parameters, TOML or JSON; what is given beside it counts more
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
     /// How it was started.
     #[command(flatten)]
     pub supervision: Supervision,

@@ -28,10 +28,15 @@ pub(super) fn run(args: &DevnetArgs, home: &Path, printer: Printer) -> Result<()
 async fn serve(args: &DevnetArgs, home: &Path, printer: Printer) -> Result<(), Failure> {
     let shutdown = signals::install().context("listen for signals")?;
     let server = Server::bind(args.listen).await?;
-    if !verifier::is_fake(&args.network) {
-        parameters::ensure(SectorSize::KiB2, &Progress::new(printer.is_quiet()), shutdown.drain.clone()).await?;
+    let config = config(args)?;
+    let network = config.network_name.clone();
+    if !verifier::is_fake(&network) {
+        let progress = Progress::new(printer.is_quiet());
+        parameters::ensure(SectorSize::KiB2, &progress, shutdown.drain.clone()).await?;
+        parameters::ensure_for_devnet(SectorSize::KiB2, &progress, shutdown.drain.clone()).await?;
     }
-    let devnet = open(args, home)?;
+    fs_err::create_dir_all(home)?;
+    let devnet = Devnet::open(config, verifier::for_network(&network), home)?;
     let address = server.address();
     // Who can be reached from elsewhere does not misbehave on command.
     let serve = if address.ip().is_loopback() { DevnetRpc::new } else { DevnetRpc::public };
@@ -40,7 +45,7 @@ async fn serve(args: &DevnetArgs, home: &Path, printer: Printer) -> Result<(), F
     for path in ["/rpc/v0", "/rpc/v1"] {
         server = server.route_rpc(path, rpc.clone()).route_ws(path, rpc.clone());
     }
-    printer.note(format_args!("devnet `{}` at epoch {}: http://{address}/rpc/v1", args.network, devnet.head().epoch));
+    printer.note(format_args!("devnet `{network}` at epoch {}: http://{address}/rpc/v1", devnet.head().epoch));
     args.supervision.ready(Some(address), &shutdown)?;
     let clock = devnet.run(shutdown.drain.clone());
     let served = server.serve(shutdown.drain.clone());
@@ -52,21 +57,24 @@ async fn serve(args: &DevnetArgs, home: &Path, printer: Printer) -> Result<(), F
     Ok(())
 }
 
-fn open(args: &DevnetArgs, home: &Path) -> Result<Arc<Devnet>, Failure> {
-    let mut fund = Vec::new();
+/// What is in the file, if there is one, and what was given beside it.
+fn config(args: &DevnetArgs) -> Result<DevnetConfig, Failure> {
+    let mut config = match &args.config {
+        Some(path) => DevnetConfig::load(path)?,
+        None => DevnetConfig { network_name: "devnet".to_owned(), ..DevnetConfig::default() },
+    };
+    if let Some(name) = &args.network {
+        config.network_name.clone_from(name);
+    }
+    if let Some(millis) = args.epoch_ms {
+        config.epoch_duration = Duration::from_millis(millis);
+    }
     for account in &args.fund {
         let address = DevnetConfig::parse_address(account.address.as_str())
             .ok_or_else(|| Failure::usage(format_args!("`{}` is no account's address", account.address)))?;
-        fund.push((address, fvm_shared::econ::TokenAmount::from_atto(account.amount.atto())));
+        config.fund.push((address, fvm_shared::econ::TokenAmount::from_atto(account.amount.atto())));
     }
-    let config = DevnetConfig {
-        network_name: args.network.clone(),
-        epoch_duration: Duration::from_millis(args.epoch_ms),
-        fund,
-        ..DevnetConfig::default()
-    };
-    fs_err::create_dir_all(home)?;
-    Ok(Devnet::open(config, verifier::for_network(&args.network), home)?)
+    Ok(config)
 }
 
 /// The devnet's RPC behind our server.

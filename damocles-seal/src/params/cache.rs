@@ -85,10 +85,10 @@ pub struct EnsureReport {
 
 /// What is to be done for one circuit.
 #[derive(Debug)]
-struct Step {
-    circuit: CircuitId,
-    identifier: String,
-    status: SetStatus,
+pub(super) struct Step {
+    pub(super) circuit: CircuitId,
+    pub(super) identifier: String,
+    pub(super) status: SetStatus,
 }
 
 impl ParameterCache {
@@ -184,7 +184,7 @@ impl ParameterCache {
         Ok(EnsureReport { sets })
     }
 
-    fn step(&self, circuit: CircuitId) -> Result<Step, ParamsError> {
+    pub(super) fn step(&self, circuit: CircuitId) -> Result<Step, ParamsError> {
         let identifier = circuit.cache_identifier()?;
         let status = self.status_of(circuit, &identifier)?;
         match (circuit.source()?, status) {
@@ -232,7 +232,7 @@ impl ParameterCache {
         })
     }
 
-    fn repair(&self, step: &Step) -> Result<Action, ParamsError> {
+    pub(super) fn repair(&self, step: &Step) -> Result<Action, ParamsError> {
         let files = SetFiles::new(&self.dir, &step.identifier);
         if let Found::Whole(key) = files.read_params()? {
             let mut staged = [files.stage_meta(step.circuit.sector_size)?, files.stage_key(&key)?];
@@ -301,7 +301,7 @@ impl<W: Write> BlankCircuit for Run<'_, W> {
 }
 
 /// Tells from the bytes of a verifying key who made it.
-fn origin(identifier: &str, key: &[u8]) -> Origin {
+pub(super) fn origin(identifier: &str, key: &[u8]) -> Origin {
     let listed = get_verifying_key_data(identifier).map(|data| data.digest.as_str());
     let full = blake2b_simd::blake2b(key).to_hex();
     if listed.is_some_and(|digest| !digest.is_empty() && full.as_str().starts_with(digest)) {
@@ -313,7 +313,7 @@ fn origin(identifier: &str, key: &[u8]) -> Origin {
     }
 }
 
-fn digest(key: &[u8]) -> [u8; 32] {
+pub(super) fn digest(key: &[u8]) -> [u8; 32] {
     let hash = Blake2b::new().hash_length(32).hash(key);
     let mut digest = [0; 32];
     for (to, from) in digest.iter_mut().zip(hash.as_bytes()) {

@@ -76,7 +76,7 @@ pub enum ParamsError {
         path: PathBuf,
     },
     /// An SRS from a published trapdoor was to be made beside, or used for, sectors of public networks.
-    #[error("the aggregation key (SRS) at {} must be the one of Filecoin's ceremony{}", path.display(), large_file(large))]
+    #[error("the aggregation key (SRS) at {} must be the one of Filecoin's ceremony{}", path.display(), large_file(large.as_ref()))]
     SrsOfCeremonyOnly {
         /// The SRS, there or not.
         path: PathBuf,
@@ -89,8 +89,8 @@ pub enum ParamsError {
 }
 
 /// Why an SRS must be the ceremony's, if a file in the cache is the reason.
-fn large_file(large: &Option<PathBuf>) -> String {
-    large.as_ref().map(|file| format!(": the cache holds {}", file.display())).unwrap_or_default()
+fn large_file(large: Option<&PathBuf>) -> String {
+    large.map(|file| format!(": the cache holds {}", file.display())).unwrap_or_default()
 }
 
 impl ParamsError {

@@ -89,16 +89,9 @@ impl<'a, W: Write> Generation<'a, W> {
         make: impl Fn() -> C,
         trapdoor: &Trapdoor,
     ) -> Result<Vec<u8>, GenerateError> {
-        let shape = CircuitShape::of(make())?;
-        self.report(SYNTHESIS_SHARE / 3.0)?;
-        let qap = QapAtTau::new(make(), shape, trapdoor)?;
-        self.report(SYNTHESIS_SHARE)?;
+        let (key, qap) = self.key(make, trapdoor)?;
         let h_len = qap.domain.size - 1;
         self.total = h_len + qap.l.len() + qap.a.len() + qap.b.len() * (1 + G2_WEIGHT);
-
-        let mut key = trapdoor.key_head(&self.tables.g1, &self.tables.g2);
-        key.extend(count(qap.ic.len())?);
-        key.extend(points(&self.tables.g1, &qap.ic));
         self.out.write_all(&key)?;
 
         let tables = self.tables;
@@ -110,6 +103,34 @@ impl<'a, W: Write> Generation<'a, W> {
         self.scalars(&tables.g2, G2_WEIGHT, &qap.b)?;
         self.out.flush()?;
         Ok(key)
+    }
+
+    /// Writes the verifying key alone, and returns its bytes.
+    pub(crate) fn run_for_key<C: Circuit<Scalar>>(
+        mut self,
+        make: impl Fn() -> C,
+        trapdoor: &Trapdoor,
+    ) -> Result<Vec<u8>, GenerateError> {
+        let (key, _) = self.key(make, trapdoor)?;
+        self.out.write_all(&key)?;
+        self.out.flush()?;
+        Ok(key)
+    }
+
+    /// The bytes of the verifying key, and what the rest is made of.
+    fn key<C: Circuit<Scalar>>(
+        &mut self,
+        make: impl Fn() -> C,
+        trapdoor: &Trapdoor,
+    ) -> Result<(Vec<u8>, QapAtTau), GenerateError> {
+        let shape = CircuitShape::of(make())?;
+        self.report(SYNTHESIS_SHARE / 3.0)?;
+        let qap = QapAtTau::new(make(), shape, trapdoor)?;
+        self.report(SYNTHESIS_SHARE)?;
+        let mut key = trapdoor.key_head(&self.tables.g1, &self.tables.g2);
+        key.extend(count(qap.ic.len())?);
+        key.extend(points(&self.tables.g1, &qap.ic));
+        Ok((key, qap))
     }
 
     fn scalars<C: CurveGroup>(

@@ -27,6 +27,7 @@ mod progress;
 mod qap;
 mod srs;
 mod trapdoor;
+mod verifying;
 
 pub use cache::{Action, EnsureReport, Origin, ParameterCache, ReadySet, SetStatus};
 pub use circuit::{CircuitId, CircuitKind};

@@ -7,7 +7,12 @@
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a failed helper is a failed test")]
 #![expect(clippy::print_stderr, reason = "a test that skips or waits says so")]
 
+mod keys;
 mod proofs;
+mod record;
 mod recorded;
 mod sector;
+mod srs;
+mod statements;
 mod states;
+mod verify;

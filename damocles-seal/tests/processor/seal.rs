@@ -1,8 +1,8 @@
 //! From data to challenged nodes, with crashes in between.
 
 use crate::sector::{PROOF, Sector, TREE_D, contents, run, text};
-use damocles_core::{SealProofType, SectorId, SectorNumber, SectorSize};
-use damocles_seal::task::C2;
+use damocles_core::{SealProofType, SectorId, SectorNumber, SectorSize, verify::Randomness};
+use damocles_seal::task::{C2, Pc1};
 use std::fs;
 
 #[test]
@@ -80,6 +80,27 @@ fn pc1_names_what_is_wrong_with_its_inputs() {
     fs::remove_file(sector.path("staged")).unwrap();
     let error = text(&sector.pc1(&added.pieces, None).unwrap_err());
     assert!(error.contains(sector.path("staged").to_str().unwrap()), "{error}");
+}
+
+#[test]
+fn pc1_seals_for_interactive_proofs_only() {
+    let sector = Sector::new(7);
+    let added = sector.add_pieces(Vec::new()).unwrap();
+    for proof_type in [SealProofType::synthetic(SectorSize::KiB2), SealProofType::non_interactive(SectorSize::KiB2)] {
+        let task = Pc1 {
+            sector: sector.id,
+            proof_type,
+            ticket: Randomness([7; 32]),
+            pieces: added.pieces.clone(),
+            staged: sector.path("staged"),
+            sealed: sector.path("sealed"),
+            cache: sector.path("cache"),
+            tree_d: None,
+        };
+        let error = text(&run(&task).unwrap_err());
+        assert!(error.contains(&format!("not sealed as {proof_type}")), "{error}");
+        assert!(!sector.path("sealed").exists());
+    }
 }
 
 /// What a run that is killed can leave: each file that it writes as it was, half-written, of full length and wrong, or

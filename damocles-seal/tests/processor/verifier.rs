@@ -80,7 +80,10 @@ fn recorded_seals_verify_and_nothing_else_does() {
     assert!(refused(&|s| s.comm_d.0[0] ^= 1));
     assert!(refused(&|s| s.comm_r.0[0] ^= 1));
     assert!(refused(&|s| s.comm_r = CommR([0xff; 32])), "not even a field element");
+    assert!(refused(&|s| s.comm_d = CommD([0xff; 32])), "not even a field element");
     assert!(refused(&|s| s.comm_r = CommR([0; 32])));
+    assert!(refused(&|s| s.proof_type = SealProofType::synthetic(SIZE)));
+    assert!(refused(&|s| s.proof_type = SealProofType::non_interactive(SIZE)));
 }
 
 #[test]
@@ -113,9 +116,12 @@ fn recorded_posts_verify_and_nothing_else_does() {
         let mut other = statement.clone();
         other.randomness.0[3] ^= 1;
         assert!(!verify(&other, &proof));
-        let mut other = statement;
+        let mut other = statement.clone();
         other.sectors[0].number.0 += 100;
         assert!(!verify(&other, &proof));
+        let mut other = statement;
+        other.sectors[0].comm_r = CommR([0xff; 32]);
+        assert!(!verify(&other, &proof), "not even a field element");
     }
 }
 

@@ -51,7 +51,7 @@ pub(super) fn totals(books: &Books<'_>, id: ActorID, actor: &Actor) -> Result<To
     let locked = vesting.iter().map(|fund| &fund.amount).sum::<TokenAmount>();
     faults.same("locked funds", &state.locked_funds, &locked);
     faults.same("initial pledge", &state.initial_pledge, &sums.pledge);
-    let deadline = state.recorded_deadline_info(books.policy, books.epoch);
+    let deadline = state.deadline_info(books.policy, books.epoch + 1);
     Ok(Totals {
         power: sums.power,
         pledged: &state.initial_pledge + &state.locked_funds,

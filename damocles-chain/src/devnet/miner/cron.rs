@@ -14,11 +14,7 @@ use fvm_shared::econ::TokenAmount;
 pub(in crate::devnet) fn on_deferred_cron(call: &mut Invocation<'_, '_>, event: CronEvent) -> Result<(), ActorError> {
     match event {
         CRON_EVENT_PROVING_DEADLINE => proving_deadline(call)?,
-        CRON_EVENT_PROCESS_EARLY_TERMINATIONS => {
-            if terminate::process(call)? {
-                terminate::schedule(call)?;
-            }
-        }
+        CRON_EVENT_PROCESS_EARLY_TERMINATIONS => settle(call)?,
         _ => {}
     }
     let state = call.state()?;
@@ -68,7 +64,15 @@ fn proving_deadline(call: &mut Invocation<'_, '_>) -> Result<(), ActorError> {
         power::enroll(call.world, call.miner, last, CRON_EVENT_PROVING_DEADLINE)?;
     }
     // If there was something in the queue before, a callback of its own takes care of it.
-    if !had_early_terminations && !state.early_terminations.is_empty() && terminate::process(call)? {
+    if !had_early_terminations && !state.early_terminations.is_empty() {
+        settle(call)?;
+    }
+    Ok(())
+}
+
+/// Settles early terminations, and asks to be called again if that was not all.
+fn settle(call: &mut Invocation<'_, '_>) -> Result<(), ActorError> {
+    if terminate::process(call)? {
         terminate::schedule(call)?;
     }
     Ok(())

@@ -8,12 +8,13 @@ use crate::{
     devnet::{actors::code, actors::load, node::Devnet, power},
     lotus_json::{self, Claim, Lotus, MinerPower, MinerSectors, text_of},
 };
+use cid::{multibase::Base, multihash::Multihash};
 use fil_actor_miner_state::v18 as miner;
 use fil_actor_power_state::v18 as power_actor;
 use fil_actors_shared::v18::STORAGE_POWER_ACTOR_ID;
 use fvm_ipld_bitfield::BitField;
 use fvm_shared::{address::Address, bigint::BigInt, econ::TokenAmount};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 pub(super) fn info(devnet: &Devnet, args: &Args) -> Result<Value, RpcFault> {
     let view = View::of(devnet, args, 1)?;
@@ -25,7 +26,7 @@ pub(super) fn info(devnet: &Devnet, args: &Args) -> Result<Value, RpcFault> {
         new_worker: info.pending_worker_key.as_ref().map(|k| k.new_worker),
         control_addresses: info.control_addresses,
         worker_change_epoch: info.pending_worker_key.map_or(-1, |k| k.effective_at),
-        peer_id: None,
+        peer_id: peer_id(&info.peer_id),
         multiaddrs: info.multi_address.into_iter().map(|a| a.0).collect(),
         window_post_proof_type: i64::from(info.window_post_proof_type),
         sector_size: info.sector_size as u64,
@@ -38,8 +39,23 @@ pub(super) fn info(devnet: &Devnet, args: &Args) -> Result<Value, RpcFault> {
             used_quota: info.beneficiary_term.used_quota,
             expiration: info.beneficiary_term.expiration,
         }),
-        pending_beneficiary_term: Value::Null,
+        pending_beneficiary_term: match info.pending_beneficiary_term {
+            Some(pending) => json!({
+                "NewBeneficiary": plain(&Lotus(pending.new_beneficiary))?,
+                "NewQuota": plain(&Lotus(pending.new_quota))?,
+                "NewExpiration": pending.new_expiration,
+                "ApprovedByBeneficiary": pending.approved_by_beneficiary,
+                "ApprovedByNominee": pending.approved_by_nominee,
+            }),
+            None => Value::Null,
+        },
     })
+}
+
+/// A peer ID as libp2p writes it; none for bytes that are no multihash.
+fn peer_id(bytes: &[u8]) -> Option<String> {
+    Multihash::<64>::from_bytes(bytes).ok()?;
+    Some(Base::Base58Btc.encode(bytes))
 }
 
 pub(super) fn proving_deadline(devnet: &Devnet, args: &Args) -> Result<Value, RpcFault> {
