@@ -12,7 +12,10 @@ pub mod signer;
 pub mod venus;
 pub mod wallet;
 
-pub use client::{LotusClient, LotusConfig, Simulation};
+pub use client::{
+    BlockDetail, DeadlineDetail, Estimate, LotusClient, LotusConfig, MinerDetail, MinerFunds, Operator,
+    PendingBeneficiary, Simulation, Term, TipsetDetail,
+};
 pub use outbox::{
     BaseFee, FeePolicy, Fees, Limits, MessageVersion, OutboxEntry, OutboxState, Ratio, Replacement, SenderFunds,
     Senders, Simulate, VersionPurpose,

@@ -1,8 +1,11 @@
 //! The manager's database.
 
-use crate::exit::Failure;
+use crate::exit::{Exit, Failure};
 use anyhow::Context as _;
-use nix::fcntl::{Flock, FlockArg};
+use nix::{
+    errno::Errno,
+    fcntl::{Flock, FlockArg},
+};
 use sqlx::{AnyPool, Connection as _, Executor as _, any::AnyPoolOptions};
 use std::{fmt::Write as _, fs::File, path::Path};
 
@@ -21,7 +24,19 @@ impl Database {
     ///
     /// It cannot be opened, or another process has it open.
     pub async fn open(path: &Path) -> Result<Self, Failure> {
-        let lock = lock(path)?;
+        Self::open_if_free(path).await?.ok_or_else(|| {
+            Failure::new(Exit::Failed, anyhow::anyhow!("database `{}` is in use", path.display()))
+                .hint("a daemon runs on this home already; stop it, or name another with --home")
+        })
+    }
+
+    /// As [`Database::open`]; none if another process has it open.
+    ///
+    /// # Errors
+    ///
+    /// It cannot be opened.
+    pub async fn open_if_free(path: &Path) -> Result<Option<Self>, Failure> {
+        let Some(lock) = lock(path)? else { return Ok(None) };
         sqlx::any::install_default_drivers();
         let pool = AnyPoolOptions::new()
             .max_connections(4)
@@ -45,7 +60,7 @@ impl Database {
             .connect(&url_of(path)?)
             .await
             .with_context(|| format!("open database `{}`", path.display()))?;
-        Ok(Self { pool, _lock: lock })
+        Ok(Some(Self { pool, _lock: lock }))
     }
 }
 
@@ -66,13 +81,16 @@ fn url_of(path: &Path) -> Result<String, Failure> {
 }
 
 /// SQLite lets several processes in; two managers on one database would both own every sender's nonce.
-fn lock(path: &Path) -> Result<Flock<File>, Failure> {
+fn lock(path: &Path) -> Result<Option<Flock<File>>, Failure> {
     let name = path.with_extension("lock");
     let file = fs_err::OpenOptions::new().create(true).truncate(false).write(true).open(&name)?.into_file();
-    Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, errno)| {
-        Failure::from(anyhow::Error::new(errno).context(format!("database `{}` is in use", path.display())))
-            .hint("a daemon runs on this home already; stop it, or name another with --home")
-    })
+    match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+        Ok(lock) => Ok(Some(lock)),
+        Err((_, Errno::EWOULDBLOCK)) => Ok(None),
+        Err((_, errno)) => {
+            Err(Failure::from(anyhow::Error::new(errno).context(format!("lock database `{}`", path.display()))))
+        }
+    }
 }
 
 #[cfg(test)]

@@ -21,6 +21,14 @@ pub enum Exit {
     Retryable = 75,
 }
 
+impl Exit {
+    /// The failure of this number.
+    pub fn of(code: u64) -> Option<Self> {
+        let all = [Self::Failed, Self::Usage, Self::Parked, Self::Halted, Self::Retryable];
+        all.into_iter().find(|exit| *exit as u64 == code)
+    }
+}
+
 impl From<Recovery> for Exit {
     fn from(recovery: Recovery) -> Self {
         match recovery {

@@ -66,6 +66,18 @@ impl Printer {
     }
 }
 
+impl Printer {
+    /// Prints a question to standard error, whatever the verbosity, and stays on its line.
+    ///
+    /// # Errors
+    ///
+    /// Standard error cannot be written: nobody sees the question.
+    pub fn prompt(&self, question: &str) -> Result<(), Failure> {
+        let mut out = io::stderr().lock();
+        Ok(out.write_all(question.as_bytes()).and_then(|()| out.flush())?)
+    }
+}
+
 /// Whether the user asked for no colour, see <https://no-color.org>.
 #[expect(clippy::disallowed_methods, reason = "the program reads its environment")]
 pub fn no_color() -> bool {

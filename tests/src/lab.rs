@@ -220,7 +220,7 @@ impl Lab {
         };
         lab.write_manager_file(SocketAddr::from(([127, 0, 0, 1], 0)))?;
         let most = lab.options.sectors.to_string();
-        let created: Created = lab.manage(&["miner", "create", "--max-sectors", &most]).await?;
+        let created: Created = lab.manage(&["miner", "create", "--really-do-it", "--max-sectors", &most]).await?;
         lab.miner = created.miner;
         lab.write_manager_file(SocketAddr::from(([127, 0, 0, 1], 0)))?;
         std::fs::write(lab.worker_file(), lab.worker_text()?)?;

@@ -53,7 +53,7 @@ pub(super) fn worker(call: &ChangeWorker) -> Result<RawBytes, EncodeError> {
 pub(super) fn read_worker(miner: ActorId, params: &[u8]) -> Option<Call> {
     let params: miner::ChangeWorkerAddressParams = read(params)?;
     let control = params.new_control_addresses.iter().map(to_core).collect();
-    Some(Call::ChangeWorker(ChangeWorker { miner, worker: to_core(&params.new_worker), control }))
+    Some(Call::ChangeWorker(ChangeWorker { miner, worker: to_core(&params.new_worker), control, from: None }))
 }
 
 pub(super) fn owner(call: &ChangeOwner) -> Result<RawBytes, EncodeError> {

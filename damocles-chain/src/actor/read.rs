@@ -68,7 +68,7 @@ fn of_miner(miner: ActorId, method: u64, params: &[u8]) -> Option<Call> {
             params.is_empty().then_some(Call::RepayDebt(RepayDebt { miner, amount: TokenAmount::ZERO }))
         }
         () if is(M::ConfirmChangeWorkerAddress) => {
-            params.is_empty().then_some(Call::ConfirmChangeWorker(ConfirmChangeWorker { miner }))
+            params.is_empty().then_some(Call::ConfirmChangeWorker(ConfirmChangeWorker { miner, from: None }))
         }
         () if is(M::ChangeWorkerAddress) => miner::read_worker(miner, params),
         () if is(M::ChangeOwnerAddress) => miner::read_owner(miner, params),

@@ -3,11 +3,15 @@
 mod config;
 mod convert;
 mod messages;
+mod operator;
 mod read_only;
 mod reads;
 
 pub use config::LotusConfig;
 pub use messages::Simulation;
+pub use operator::{
+    BlockDetail, DeadlineDetail, Estimate, MinerDetail, MinerFunds, Operator, PendingBeneficiary, Term, TipsetDetail,
+};
 pub(crate) use read_only::ReadOnly;
 
 use crate::{

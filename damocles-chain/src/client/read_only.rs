@@ -24,7 +24,10 @@ pub(crate) struct ReadOnly {
 
 impl ReadOnly {
     pub(crate) fn new(rpc: Arc<RpcClient>, poll_every: Duration, silence: Duration) -> Self {
-        Self { heads: Heads::new(Arc::<RpcClient>::clone(&rpc), Pace::new(poll_every, silence)), reads: Reads::new(rpc) }
+        Self {
+            heads: Heads::new(Arc::<RpcClient>::clone(&rpc), Pace::new(poll_every, silence)),
+            reads: Reads::new(rpc),
+        }
     }
 
     pub(crate) async fn head(&self) -> Result<TipsetRef, ChainError> {

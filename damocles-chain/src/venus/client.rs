@@ -98,7 +98,8 @@ impl VenusClient {
     /// An endpoint, a sender or a fee that cannot be, or a database that cannot be used.
     pub async fn connect(config: VenusConfig, database: AnyPool) -> Result<Arc<Self>, ChainError> {
         let rpc = Arc::new(RpcClient::new(config.chain)?);
-        let node = Arc::new(LotusNode::new(Arc::clone(&rpc), config.limits));
+        // No messages are followed by tipset: the messager says which there are.
+        let node = Arc::new(LotusNode::new(Arc::clone(&rpc), config.limits, std::iter::empty()));
         let writer = Writer::new(Arc::clone(&rpc), Arc::clone(&node), config.senders, config.fees)?;
         Ok(Arc::new(Self {
             messager: MessagerClient::new(config.messager)?,

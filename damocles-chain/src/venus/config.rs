@@ -61,11 +61,16 @@ pub struct FeesByClass {
 impl Default for FeesByClass {
     /// The messager's own estimates, up to the limits that hold without a messager too.
     fn default() -> Self {
-        let limits = Limits::default();
-        let post = MessageFees::up_to(limits.post_fee);
-        let commit = MessageFees::up_to(limits.commit_fee);
-        let create_miner = MessageFees::up_to(limits.create_miner_fee);
-        Self { create_miner, pre_commit: commit, prove_commit: commit, post, terminate: post, other: post }
+        let fees = Limits::default().fees;
+        let of = |kind| MessageFees::up_to(fees.policy(kind).max_fee);
+        Self {
+            create_miner: of(CallKind::CreateMiner),
+            pre_commit: of(CallKind::PreCommit),
+            prove_commit: of(CallKind::ProveCommit),
+            post: of(CallKind::PoSt),
+            terminate: of(CallKind::Terminate),
+            other: of(CallKind::Other),
+        }
     }
 }
 
@@ -173,7 +178,7 @@ mod tests {
     fn fees_of_every_class_and_their_bounds() {
         let fees = FeesByClass { post: MessageFees::up_to(TokenAmount::from_fil(9)), ..FeesByClass::default() };
         assert_eq!(fees.of(CallKind::PoSt).max_fee, TokenAmount::from_fil(9));
-        assert_eq!(fees.of(CallKind::CreateMiner).max_fee, Limits::default().create_miner_fee);
+        assert_eq!(fees.of(CallKind::CreateMiner).max_fee, Limits::default().fees.create_miner.max_fee);
         assert!(CallKind::ALL.iter().all(|kind| fees.of(*kind).are_sane()));
         for bad in [f64::NAN, f64::INFINITY, -1.0, 101.0] {
             assert!(!MessageFees { gas_over_estimation: bad, ..fees.post }.are_sane(), "{bad}");

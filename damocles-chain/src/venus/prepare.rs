@@ -139,19 +139,19 @@ impl Writer {
             gas_fee_cap: TokenAmount::default(),
             gas_premium: TokenAmount::default(),
         };
-        let gas_limit = self.limit_if_refused(head, call, &message).await?;
+        let gas_limit = self.limit_if_refused(call, &message).await?;
         Ok(Message { gas_limit, ..message })
     }
 
     /// The gas limit for a message that the actor would refuse as things are; zero for any other. A messager never
     /// signs what it cannot estimate, and the caller is to have the actor's receipt, not our guess.
-    async fn limit_if_refused(&self, head: &TipsetRef, call: &Call, message: &Message) -> Result<u64, ChainError> {
+    async fn limit_if_refused(&self, call: &Call, message: &Message) -> Result<u64, ChainError> {
         let sequence = self.node.next_nonce(&message.from).await?;
         let tried = Message { sequence, ..message.clone() };
         let params = json!([Lotus(tried.clone()), null, []]);
         match self.rpc.call_form::<Message>("GasEstimateMessageGas", params).await {
             Ok(_) => Ok(0),
-            Err(e) if RpcError::of(&e).is_some() => Ok(self.node.price(head, call, tried).await?.gas_limit),
+            Err(e) if RpcError::of(&e).is_some() => Ok(self.node.estimate(Some(call), tried).await?.limit),
             Err(e) => Err(e),
         }
     }

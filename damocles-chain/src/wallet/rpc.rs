@@ -200,7 +200,12 @@ fn version() -> Value {
 }
 
 async fn lock(wallet: Wallet) -> Answer {
-    wallet.lock();
+    // Another thread may hold the wallet for as long as a password costs.
+    let lock = |wallet: &Wallet| {
+        wallet.lock();
+        Ok(())
+    };
+    wallet.blocking(lock).await.map_err(refusal)?;
     Ok(Value::Null)
 }
 

@@ -189,8 +189,9 @@ impl Wallet {
     pub async fn auto_lock(&self, cancel: CancellationToken) {
         let watch = async {
             loop {
-                match self.state() {
-                    LockState::Unlocked { until: Some(until) } => {
+                // Another thread may hold the wallet for as long as a password costs.
+                match self.blocking(|wallet| Ok(wallet.state())).await {
+                    Ok(LockState::Unlocked { until: Some(until) }) => {
                         let left = until.since(self.inner.clock.now()).max(Duration::from_millis(1));
                         tokio::time::sleep(left).await;
                     }

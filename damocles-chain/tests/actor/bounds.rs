@@ -201,7 +201,7 @@ fn money() {
 fn addresses_and_peers() {
     let worker = |n: u64| {
         let control = (0..n).map(account).collect();
-        Call::ChangeWorker(ChangeWorker { miner: MINER, worker: account(101), control })
+        Call::ChangeWorker(ChangeWorker { miner: MINER, worker: account(101), control, from: None })
     };
     taken(&worker(10));
     says(&worker(11), "11 control addresses, and the actor takes 0 to 10");

@@ -215,8 +215,8 @@ fn own() -> BoxedStrategy<Call> {
         .prop_map(move |(amount, from)| Call::WithdrawBalance(WithdrawBalance { miner, amount, from: Some(from) }));
     let repay = amount().prop_map(move |amount| Call::RepayDebt(RepayDebt { miner, amount }));
     let worker = (address(), vec(address(), 0..11))
-        .prop_map(move |(worker, control)| Call::ChangeWorker(ChangeWorker { miner, worker, control }));
-    let confirm = Just(Call::ConfirmChangeWorker(ConfirmChangeWorker { miner }));
+        .prop_map(move |(worker, control)| Call::ChangeWorker(ChangeWorker { miner, worker, control, from: None }));
+    let confirm = Just(Call::ConfirmChangeWorker(ConfirmChangeWorker { miner, from: None }));
     let owner = (address(), address())
         .prop_map(move |(owner, from)| Call::ChangeOwner(ChangeOwner { miner, owner, from: Some(from) }));
     let beneficiary =

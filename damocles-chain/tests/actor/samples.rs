@@ -174,9 +174,10 @@ pub(crate) fn all() -> Vec<(&'static str, Call)> {
                 miner,
                 worker: account(101),
                 control: vec![account(102), account(1_000_000)],
+                from: None,
             }),
         ),
-        ("ConfirmChangeWorkerAddress", Call::ConfirmChangeWorker(ConfirmChangeWorker { miner })),
+        ("ConfirmChangeWorkerAddress", Call::ConfirmChangeWorker(ConfirmChangeWorker { miner, from: None })),
         ("ChangeOwnerAddress", Call::ChangeOwner(ChangeOwner { miner, owner: account(200), from: None })),
         (
             "ChangeBeneficiary",

@@ -1,6 +1,13 @@
 //! The manager's file, `manager.toml` in its home directory.
 
+mod chain;
+mod wallet;
+
+pub use chain::ChainSection;
+pub use wallet::{WalletKind, WalletSection};
+
 use super::{ConfigError, Endpoint, ProcessorKind, Processors, Retired, Secret, Source, retired};
+use damocles_chain::Fees;
 use damocles_core::{ActorId, Address};
 use serde::Deserialize;
 use std::{
@@ -22,9 +29,15 @@ pub struct ManagerConfig {
     /// Where workers and commands reach the manager.
     #[serde(default)]
     pub listen: ListenSection,
+    /// Who holds the keys.
+    #[serde(default)]
+    pub wallet: WalletSection,
     /// Who pays for messages.
     #[serde(default)]
     pub senders: SendersSection,
+    /// What messages may cost.
+    #[serde(default)]
+    pub fees: Fees,
     /// What is sealed and proven for whom.
     #[serde(default)]
     pub miners: Vec<MinerSection>,
@@ -45,18 +58,6 @@ pub struct ManagerConfig {
     pub processors: Processors,
 }
 
-/// `[chain]`.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct ChainSection {
-    /// The node's RPC: a URL or a multiaddr, either of them after `TOKEN:`.
-    pub endpoint: Endpoint,
-    /// The token that is sent to it.
-    pub token: Option<Secret>,
-    /// A file that holds that token.
-    pub token_file: Option<PathBuf>,
-}
-
 /// `[listen]`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -71,16 +72,18 @@ impl Default for ListenSection {
     }
 }
 
-/// `[senders]`: each an address with a key in the home directory.
+/// `[senders]`: each an address whose key the wallet holds.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct SendersSection {
-    /// For every message that no other key names; the only BLS key of the home directory if it is absent.
+    /// For every message that no other key names; the wallet's only BLS key if it is absent.
     pub default: Option<Address>,
     /// For WindowPoSts and recoveries.
     pub post: Option<Address>,
     /// For pre-commits and proofs.
     pub commit: Option<Address>,
+    /// For making miners; the new miner's owner if it is absent.
+    pub create_miner: Option<Address>,
 }
 
 /// `[[miners]]`.
@@ -249,9 +252,11 @@ impl ManagerConfig {
     /// A configuration with every default for the node at `endpoint`.
     pub fn new(endpoint: Endpoint) -> Self {
         Self {
-            chain: ChainSection { endpoint, token: None, token_file: None },
+            chain: ChainSection::new(endpoint),
+            wallet: WalletSection::default(),
             listen: ListenSection::default(),
             senders: SendersSection::default(),
+            fees: Fees::default(),
             miners: Vec::new(),
             persist_stores: Vec::new(),
             pieces: PiecesSection::default(),
@@ -293,32 +298,14 @@ impl ManagerConfig {
         Ok(text)
     }
 
-    /// The node's token: from the file that holds it if one is named, else as it stands in `[chain]`.
-    ///
-    /// # Errors
-    ///
-    /// The token file cannot be read.
-    pub fn token(&self) -> std::io::Result<Option<Secret>> {
-        match &self.chain.token_file {
-            Some(file) => Ok(Some(Secret::new(fs_err::read_to_string(file)?.trim()))),
-            None => Ok(self.chain.token.as_ref().or(self.chain.endpoint.token()).cloned()),
-        }
-    }
-
     /// The proving slots with every default filled in.
     pub fn slots(&self) -> Vec<super::SlotSpec> {
         self.processors.slots(&ProcessorKind::PROVING)
     }
 
     fn check(&self, source: &Source) -> Result<(), ConfigError> {
-        if self.chain.token.is_some() && self.chain.token_file.is_some() {
-            let error = source.error_at("chain.token_file", "there is a `token` too");
-            return Err(error.hint_with("keep one of the two"));
-        }
-        if self.chain.endpoint.token().is_some() && (self.chain.token.is_some() || self.chain.token_file.is_some()) {
-            let error = source.error_at("chain.endpoint", "there is a token before the address, and another one");
-            return Err(error.hint_with("keep one of the two"));
-        }
+        self.chain.check(source)?;
+        self.wallet.check(source)?;
         if !self.listen.address.ip().is_loopback() {
             let error = source.error_at("listen.address", format_args!("`{}` is not loopback", self.listen.address));
             return Err(error.hint_with(crate::server::LOOPBACK_HINT));
@@ -359,24 +346,21 @@ impl ManagerConfig {
     }
 
     fn write(&self, out: &mut String) -> std::fmt::Result {
-        writeln!(out, "# The node: a URL, or a multiaddr such as /ip4/127.0.0.1/tcp/1234/http.")?;
-        writeln!(out, "[chain]\nendpoint = {}", quoted(&self.chain.endpoint.to_string()))?;
-        match &self.chain.token_file {
-            Some(file) => writeln!(out, "token_file = {}", quoted(&file.display().to_string()))?,
-            None => writeln!(out, "# token_file = \"/path/to/token\"")?,
-        }
+        self.chain.write(out)?;
+        self.wallet.write(out)?;
         writeln!(out, "\n# Where workers and commands reach the manager. Loopback only.")?;
         writeln!(out, "[listen]\naddress = {}", quoted(&self.listen.address.to_string()))?;
-        writeln!(out, "\n# Who pays for messages: addresses with a key in keystore/.")?;
+        writeln!(out, "\n# Who pays for messages: addresses whose keys the wallet holds.")?;
         writeln!(out, "# Without `default` it is the only BLS key.\n[senders]")?;
-        for (key, sender) in
-            [("default", &self.senders.default), ("post", &self.senders.post), ("commit", &self.senders.commit)]
+        let SendersSection { default, post, commit, create_miner } = &self.senders;
+        for (key, sender) in [("default", default), ("post", post), ("commit", commit), ("create_miner", create_miner)]
         {
             match sender {
                 Some(address) => writeln!(out, "{key} = {}", quoted(address.as_str()))?,
                 None => writeln!(out, "# {key} = \"f3...\"")?,
             }
         }
+        self.write_fees(out)?;
         self.write_lists(out)?;
         writeln!(
             out,
@@ -397,6 +381,20 @@ impl ManagerConfig {
         writeln!(out, "seed_confidence = {}", self.commitment.seed_confidence)?;
         writeln!(out, "\n# The children that prove, one entry each; without any there is one of each kind.")?;
         writeln!(out, "# [[processors.window_post]]\n# cgroup.cpuset = \"0-7\"")
+    }
+
+    /// Only what differs from the defaults is worth a place.
+    fn write_fees(&self, out: &mut String) -> std::fmt::Result {
+        #[derive(serde::Serialize)]
+        struct Section<'a> {
+            fees: &'a Fees,
+        }
+        if self.fees == Fees::default() {
+            writeln!(out, "\n# What messages may cost, by class.")?;
+            return writeln!(out, "# [fees.pre_commit]\n# max_fee = \"1 FIL\"\n# max_fee_cap = \"0.00000002 FIL\"");
+        }
+        let text = toml::to_string(&Section { fees: &self.fees }).map_err(|_| std::fmt::Error)?;
+        write!(out, "\n{text}")
     }
 
     fn write_lists(&self, out: &mut String) -> std::fmt::Result {
@@ -448,147 +446,4 @@ fn quoted(text: &str) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn read(text: &str) -> Result<ManagerConfig, ConfigError> {
-        ManagerConfig::parse(&Source::of("manager.toml", text))
-    }
-
-    fn refused(rest: &str) -> String {
-        let error = read(&format!("[chain]\nendpoint = \"http://127.0.0.1:1234\"\n{rest}")).unwrap_err();
-        format!("{error}\nhint: {}", error.hint().unwrap_or("-"))
-    }
-
-    #[test]
-    fn what_is_written_is_read_back() {
-        let mut config = ManagerConfig::new("ws://127.0.0.1:1234/rpc/v1".parse().unwrap());
-        assert_eq!(read(&config.to_toml()).unwrap(), config);
-        insta::assert_snapshot!(config.to_toml());
-
-        config.chain.token_file = Some("/odd \"path\"/\\token\n".into());
-        config.senders.post = Some("f3abc".parse().unwrap());
-        config.miners.push(MinerSection { max_sectors: Some(2), ..MinerSection::new(ActorId(1000)) });
-        config.persist_stores.push(StoreSection { name: "s".into(), path: "/s".into(), read_only: true });
-        config.pieces.dirs = vec!["/pieces".into(), "/odd \"path\"".into()];
-        config.proving.enabled = false;
-        config.proving.partitions_per_proof = 1;
-        assert_eq!(read(&config.to_toml()).unwrap(), config);
-    }
-
-    #[test]
-    fn a_further_miner_takes_nothing_from_the_file() {
-        let old = "# mine\n[chain]\nendpoint = \"http://h\"\ntoken = \"hunter2\" # secret\n\n[[miners]]\nactor = 1000\n\
-                   lifetime_days = 300\n[processors.limitation.timeout]\nwindow_post = \"1h\"\n\
-                   [processors.ext_locks]\ngpu = 1\n[[processors.window_post]]\nlocks = [\"gpu\"]";
-        let source = Source::of("manager.toml", old);
-        let mut miner = MinerSection { max_sectors: Some(3), ..MinerSection::new(ActorId(1001)) };
-        let error = ManagerConfig::with_miner(&source, &miner).unwrap_err();
-        assert!(error.to_string().contains("lifetime_days"), "{error}");
-        miner.lifetime_days = 300;
-        let new = ManagerConfig::with_miner(&source, &miner).unwrap();
-        assert!(new.starts_with(old));
-        let (before, mut after) = (read(old).unwrap(), read(&new).unwrap());
-        assert_eq!(after.miners.pop().as_ref(), Some(&miner));
-        assert_eq!(before, after);
-        assert!(ManagerConfig::with_miner(&Source::of("manager.toml", new), &miner).is_err(), "not twice");
-        let inline = Source::of("manager.toml", "miners = []\n[chain]\nendpoint = \"http://h\"\n");
-        assert!(ManagerConfig::with_miner(&inline, &miner).is_err(), "the file stays one that can be read");
-    }
-
-    #[test]
-    fn what_would_let_no_proof_be_made_is_refused() {
-        for (line, refused) in [
-            ("challenge_confidence = 0", false),
-            ("challenge_confidence = 40", false),
-            ("challenge_confidence = 41", true),
-            ("challenge_confidence = 79", true),
-            ("partitions_per_proof = 0", true),
-            ("partitions_per_proof = 1", false),
-            ("partitions_per_proof = 3", false),
-            ("partitions_per_proof = 4", true),
-        ] {
-            let read = read(&format!("[chain]\nendpoint = \"http://h\"\n[proving]\n{line}\n"));
-            assert_eq!(read.is_err(), refused, "{line}");
-            if let Err(error) = read {
-                assert!(error.to_string().contains(line.split(' ').next().unwrap()), "{error}");
-                assert!(error.hint().is_some_and(|hint| hint.contains("write")), "{error}");
-            }
-        }
-    }
-
-    #[test]
-    fn the_token_of_an_endpoint_is_used_and_never_written() {
-        let chain = "[chain]\nendpoint = \"hunter2:/ip4/127.0.0.1/tcp/1234/http\"\n";
-        let config = read(chain).unwrap();
-        assert_eq!(config.token().unwrap(), Some(Secret::new("hunter2")));
-        assert!(!format!("{config:?} {}", config.to_toml()).contains("hunter2"));
-        let twice = read(&format!("{chain}token = \"x\"\n")).unwrap_err();
-        assert!(!twice.to_string().contains("hunter2"), "{twice}");
-        let bad = read("[chain]\nendpoint = \"hunter2:/ip4/nowhere\"\n").unwrap_err();
-        assert!(!bad.to_string().contains("hunter2"), "{bad}");
-    }
-
-    #[test]
-    fn times_of_tasks_can_be_set() {
-        let file = "[chain]\nendpoint = \"http://h\"\n[processors.limitation.timeout]\nwindow_post = \"1h\"\n";
-        let limits = read(file).unwrap().processors.limitation;
-        assert_eq!(limits.timeout_of(ProcessorKind::WindowPost).as_secs(), 3600);
-        assert_eq!(limits.timeout_of(ProcessorKind::WdpostRead).as_secs(), 900);
-    }
-
-    #[test]
-    fn mistakes_are_errors_with_a_place() {
-        insta::assert_snapshot!(refused("[listen]\naddress = \"0.0.0.0:1789\"\n"), @r"
-        manager.toml:4:1: `listen.address`: `0.0.0.0:1789` is not loopback
-        hint: listen on 127.0.0.1 and reach it from other machines through an SSH tunnel: callers have no roles yet
-        ");
-        insta::assert_snapshot!(refused("[listen]\nadress = \"127.0.0.1:1789\"\n"), @r"
-        manager.toml:4:1: unknown key `listen.adress`
-        hint: did you mean `address`?
-        ");
-        insta::assert_snapshot!(refused("[listen]\naddress = \"localhost\"\n"), @r"
-        manager.toml:4:11: `listen.address`: invalid socket address syntax
-        hint: -
-        ");
-        insta::assert_snapshot!(refused("[[miners]]\nactor = 1\n[[miners]]\nactor = 1\n"), @r"
-        manager.toml:6:1: `miners[1].actor`: 1 is there twice
-        hint: -
-        ");
-        insta::assert_snapshot!(refused("[[miners]]\nactor = \"f01000\"\n"), @r#"
-        manager.toml:4:9: `miners[0].actor`: invalid type: string "f01000", expected u64
-        hint: -
-        "#);
-        insta::assert_snapshot!(refused("[senders]\npost = \"me\"\n"), @r"
-        manager.toml:4:8: `senders.post`: `me` is not a valid Address
-        hint: -
-        ");
-        insta::assert_snapshot!(refused("[[processors.pc1]]\nconcurrent = 1\n"), @r"
-        manager.toml:3:1: `processors.pc1[0]`: this program runs no such processor
-        hint: known here: wdpost_read, window_post
-        ");
-        let days = "[[miners]]\nactor = 1\n[[miners]]\nactor = 2\nlifetime_days = 400\n";
-        let said = refused(days);
-        assert!(
-            said.contains("manager.toml:7:1: `miners[1].lifetime_days`: differs")
-                && said.contains("hint: write the same"),
-            "{said}"
-        );
-        let said = refused("[[piece_stores]]\nname = \"p\"\npath = \"/p\"\n");
-        assert!(
-            said.contains("key `piece_stores") && said.contains("hint: remove it: `damocles-manager piece add`"),
-            "{said}"
-        );
-        let said = refused("[processors.limitation.timeout]\nwindow_post = \"0s\"\n");
-        assert!(said.contains("`processors.limitation.timeout.window_post`: no time at all"), "{said}");
-        let said = refused("[processors.limitation.timeout]\npc1 = \"1h\"\n");
-        assert!(said.contains("`processors.limitation.timeout.pc1`: this program runs no such"), "{said}");
-        let said = refused("[processors.limitation.timeout]\nwindow_post = 5\n");
-        assert!(said.contains("`processors.limitation.timeout.window_post`: invalid type"), "{said}");
-        insta::assert_snapshot!(refused("[[persist_stores]]\nname = \"\"\npath = \"/x\"\n"), @r"
-        manager.toml:4:1: `persist_stores[0].name`: is empty
-        hint: -
-        ");
-        insta::assert_snapshot!(read("[listen]\n").unwrap_err(), @"manager.toml:1:1: missing key `chain`");
-    }
-}
+mod tests;

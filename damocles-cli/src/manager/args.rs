@@ -1,13 +1,19 @@
 //! The arguments of `damocles-manager`, as data.
 
-use super::wallet::args::WalletArgs;
+use super::{
+    look::ChainCommand,
+    message::args::MessageCommand,
+    miner::args::MinerCommand,
+    util::UtilCommand,
+    wallet::args::{PasswordArgs, WalletArgs},
+};
 use crate::{
     frame::Global,
     supervised::Supervision,
     worker::args::{DaemonArgs as WorkerDaemonArgs, ProcessorArgs},
 };
 use clap::{Args, Parser, Subcommand};
-use damocles_core::{Address, SectorId, SectorSize, TokenAmount};
+use damocles_core::{Address, Network, SectorId, TokenAmount};
 use std::{net::SocketAddr, path::PathBuf, str::FromStr};
 
 /// Gives out sectors, lands their messages and keeps them proven
@@ -39,6 +45,15 @@ pub enum ManagerCommand {
     /// Miner actors
     #[command(subcommand)]
     Miner(MinerCommand),
+    /// The chain as the node shows it
+    #[command(subcommand)]
+    Chain(ChainCommand),
+    /// Messages of this manager: waiting, sent, landed
+    #[command(subcommand)]
+    Message(MessageCommand),
+    /// Commands under the names that the incumbent gives them
+    #[command(subcommand)]
+    Util(UtilCommand),
     /// Pieces that wait for a sector
     #[command(subcommand)]
     Piece(PieceCommand),
@@ -53,24 +68,6 @@ pub enum ManagerCommand {
     /// The worker, for quickstart: one program is all that it needs
     #[command(hide = true)]
     Worker(WorkerDaemonArgs),
-}
-
-/// Commands on miners.
-#[derive(Clone, Debug, Subcommand)]
-pub enum MinerCommand {
-    /// Make a miner on chain, owned by the keys of this home, and write it into manager.toml
-    Create(CreateMinerArgs),
-}
-
-/// Which miner.
-#[derive(Clone, Debug, Args)]
-pub struct CreateMinerArgs {
-    /// The size of its sectors
-    #[arg(long, default_value = "2KiB", value_name = "SIZE")]
-    pub sector_size: SectorSize,
-    /// Give out at most so many sectors
-    #[arg(long, value_name = "N")]
-    pub max_sectors: Option<u64>,
 }
 
 /// Commands on pieces.
@@ -105,15 +102,21 @@ pub struct RunArgs {
 }
 
 /// How the directory is made.
-#[derive(Clone, Debug, Args)]
+#[derive(Clone, Debug, Default, Args)]
 pub struct InitArgs {
     /// For a devnet on this machine: keys in plain text
     #[arg(long)]
     pub devnet: bool,
-    /// The node's RPC
+    /// The node's RPC [default: what FULLNODE_API_INFO names; with --devnet, port 1234 of this machine]
     // As text: the parser of arguments would repeat what it does not understand, token included.
     #[arg(long, value_name = "URL")]
     pub chain: Option<String>,
+    /// The network that the node must be on, e.g. `mainnet` or `calibration`
+    #[arg(long, value_name = "NAME")]
+    pub network: Option<Network>,
+    /// Where the password of the keys comes from; without any, it is asked for. The daemon will look for it there.
+    #[command(flatten)]
+    pub password: PasswordArgs,
 }
 
 /// Commands on the devnet.
@@ -214,6 +217,14 @@ mod tests {
             &["quickstart"],
             &["sectors", "release"],
             &["sectors", "abort"],
+            &["miner"],
+            &["miner", "create"],
+            &["miner", "withdraw"],
+            &["miner", "beneficiary", "propose"],
+            &["chain"],
+            &["message"],
+            &["message", "replace"],
+            &["util", "miner", "create"],
         ] {
             let found = path.iter().try_fold(&mut command, |c, name| c.find_subcommand_mut(name));
             insta::assert_snapshot!(format!("manager_{}_help", path.join("_")), found.unwrap().render_long_help());

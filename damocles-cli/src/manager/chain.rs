@@ -1,89 +1,128 @@
 //! The manager's way to its node.
 
+use super::signer;
 use crate::{
-    config::{ManagerConfig, Secret, manager::Home},
+    config::{ManagerConfig, Secret},
     exit::{Exit, Failure},
 };
-use anyhow::Context as _;
+use anyhow::{Context as _, anyhow};
 use damocles_chain::{
     LotusClient, LotusConfig, Senders,
     rpc::Endpoint,
-    signer::{KeyKind, Keystore},
+    signer::{KeyKind, Signer},
 };
-use damocles_core::{Address, EventSink};
+use damocles_core::{EventSink, Network};
 use sqlx::AnyPool;
 use std::sync::Arc;
 
-/// The node that the configuration names.
+/// The nodes that the configuration names, the preferred one first.
 ///
 /// # Errors
 ///
-/// The address or the token cannot be used.
-pub(super) fn endpoint(config: &ManagerConfig) -> Result<Endpoint, Failure> {
-    let text = config.chain.endpoint.to_string();
-    let endpoint: Endpoint = text.parse().with_context(|| format!("use endpoint `{text}`"))?;
-    Ok(match config.token()? {
-        Some(token) => endpoint.with_token(Secret::reveal(&token)),
-        None => endpoint,
-    })
+/// An address or the token cannot be used.
+pub(super) fn endpoints(config: &ManagerConfig) -> Result<Vec<Endpoint>, Failure> {
+    let mut endpoints = Vec::new();
+    for (node, token) in config.chain.nodes()? {
+        let text = node.to_string();
+        let endpoint: Endpoint = text.parse().with_context(|| format!("use endpoint `{text}`"))?;
+        endpoints.push(match token {
+            Some(token) => endpoint.with_token(Secret::reveal(&token)),
+            None => endpoint,
+        });
+    }
+    Ok(endpoints)
 }
 
-/// A client of that node, over the outbox in `database` and the keys of `home`.
+/// The preferred node.
+///
+/// # Errors
+///
+/// As [`endpoints`].
+pub(super) fn endpoint(config: &ManagerConfig) -> Result<Endpoint, Failure> {
+    let first = endpoints(config)?.into_iter().next();
+    Ok(first.context("the configuration was checked: it names a node")?)
+}
+
+/// A client of that node, over the outbox in `database` and the keys of `signer`.
 ///
 /// # Errors
 ///
 /// A sender has no key, or the database cannot be used.
 pub(super) async fn connect(
     config: &ManagerConfig,
-    home: &Home,
+    signer: Arc<dyn Signer>,
     database: AnyPool,
     events: Arc<dyn EventSink>,
 ) -> Result<Arc<LotusClient>, Failure> {
-    let keystore = Keystore::open(home.keystore())?;
-    let senders = senders(config, &keystore)?;
+    let senders = senders(config, signer.as_ref()).await?;
     let mut lotus = LotusConfig::new(endpoint(config)?, senders);
     lotus.events = events;
-    Ok(LotusClient::connect(lotus, Arc::new(keystore), database).await?)
+    lotus.limits.fees.clone_from(&config.fees);
+    Ok(LotusClient::connect(lotus, signer, database).await?)
 }
 
-fn senders(config: &ManagerConfig, keystore: &Keystore) -> Result<Senders, Failure> {
+/// Who sends what.
+///
+/// # Errors
+///
+/// No default sender is named, and the wallet has not exactly one BLS key.
+pub(super) async fn senders(config: &ManagerConfig, signer: &dyn Signer) -> Result<Senders, Failure> {
     let default = match &config.senders.default {
         Some(address) => address.clone(),
-        None => only_worker(keystore)?,
+        None => signer::only_key(signer, KeyKind::Bls, "`senders.default`").await?,
     };
     let mut senders = Senders::all(default);
     senders.post.clone_from(&config.senders.post);
     senders.commit.clone_from(&config.senders.commit);
+    senders.create_miner.clone_from(&config.senders.create_miner);
     Ok(senders)
 }
 
-/// The only BLS key: of several, none is more the sender than the others.
-fn only_worker(keystore: &Keystore) -> Result<Address, Failure> {
-    let mut keys = keystore.list()?.into_iter().filter(|address| is_of_kind(address, KeyKind::Bls));
-    let refused = |what: &str, hint: &str| {
-        let error = anyhow::anyhow!("{what} in `{}`", keystore.dir().display());
-        Failure::new(Exit::Usage, error).hint(hint)
-    };
-    match (keys.next(), keys.next()) {
-        (Some(only), None) => Ok(only),
-        (Some(_), Some(_)) => Err(refused("several BLS keys", "name the one that pays as `senders.default`")),
-        (None, _) => Err(refused("no BLS key", "`damocles-manager daemon init` makes keys; [senders] names them")),
-    }
-}
-
-/// The first key of a kind: workers are BLS accounts, owners secp256k1 ones.
+/// Whether the node's network is the one that the configuration wants, and one that the keys may be used on.
 ///
 /// # Errors
 ///
-/// The keystore cannot be read.
-pub(super) fn key_of_kind(keystore: &Keystore, kind: KeyKind) -> Result<Option<Address>, Failure> {
-    Ok(keystore.list()?.into_iter().find(|address| is_of_kind(address, kind)))
+/// It is not: nothing must be sent.
+pub(super) fn admit(config: &ManagerConfig, signer: &dyn Signer, told: &str) -> Result<Network, Failure> {
+    let network = admit_network(config, told)?;
+    signer.suits(told)?;
+    Ok(network)
 }
 
-fn is_of_kind(address: &Address, kind: KeyKind) -> bool {
-    let protocol = match kind {
-        KeyKind::Bls => '3',
-        KeyKind::Secp256k1 => '1',
-    };
-    address.as_str().chars().nth(1) == Some(protocol)
+/// Whether the node's network is the one that the configuration wants.
+///
+/// # Errors
+///
+/// It is not.
+pub(super) fn admit_network(config: &ManagerConfig, told: &str) -> Result<Network, Failure> {
+    let network: Network = told.parse().map_err(|e| Failure::new(Exit::Failed, anyhow::Error::new(e)))?;
+    if let Some(wanted) = &config.chain.network
+        && !wanted.admits(&network)
+    {
+        let error = anyhow!("the node at {} is on network `{network}`, not on `{wanted}`", config.chain.endpoint);
+        let hint = "name a node of the right network as `chain.endpoint`, or correct `chain.network`";
+        return Err(Failure::new(Exit::Usage, error).hint(hint));
+    }
+    Ok(network)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_node_of_another_network_is_refused() {
+        let mut config = ManagerConfig::new("http://127.0.0.1:1234".parse().unwrap());
+        assert_eq!(admit_network(&config, "testnetnet").unwrap(), Network::Mainnet);
+        config.chain.network = Some(Network::Calibration);
+        assert_eq!(admit_network(&config, "calibrationnet").unwrap(), Network::Calibration);
+        let failure = admit_network(&config, "mainnet").unwrap_err();
+        assert_eq!(failure.exit, Exit::Usage);
+        let said = crate::exit::render(&failure);
+        assert!(
+            said.contains("http://127.0.0.1:1234") && said.contains("`mainnet`, not on `calibrationnet`"),
+            "{said}"
+        );
+        assert!(admit_network(&config, "").is_err());
+    }
 }

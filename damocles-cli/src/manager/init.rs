@@ -1,15 +1,38 @@
 //! `daemon init`: the directory of a manager.
 
-use super::{args::InitArgs, chain};
+use super::{
+    args::InitArgs,
+    signer::is_of_kind,
+    wallet::{
+        args::PasswordArgs,
+        password::{self, Asked},
+    },
+};
 use crate::{
-    config::{Endpoint, ManagerConfig, manager::Home},
+    clock::SystemClock,
+    config::{
+        Endpoint, ManagerConfig,
+        manager::{Home, WalletSection},
+    },
     exit::{Exit, Failure},
     output::Render,
 };
-use damocles_chain::signer::{KeyKind, Keystore};
+use anyhow::anyhow;
+use damocles_chain::{
+    signer::{KeyKind, Keystore},
+    wallet::{Wallet, WalletOptions},
+};
 use damocles_core::Address;
 use serde::{Deserialize, Serialize};
-use std::path::PathBuf;
+use std::{
+    io::Write as _,
+    os::unix::fs::DirBuilderExt as _,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+/// The variable in which Lotus' tools look for the node.
+const API_INFO: &str = "FULLNODE_API_INFO";
 
 /// What was made.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -32,32 +55,106 @@ impl Render for Initialised {
 ///
 /// # Errors
 ///
-/// The directory cannot be written, or plain-text keys were not asked for.
+/// The directory cannot be written, no node is named, or there is no password for the keys.
 pub fn init(args: &InitArgs, home: &Home) -> Result<Initialised, Failure> {
-    if !args.devnet {
-        let error = anyhow::anyhow!("keys in plain text are for devnets only");
-        return Err(Failure::new(Exit::Usage, error).hint("add --devnet if this home is for a devnet"));
-    }
-    let chain = args.chain.as_deref().unwrap_or("http://127.0.0.1:1234/rpc/v1");
-    let endpoint: Endpoint = chain.parse().map_err(Failure::usage)?;
-    if endpoint.token().is_some() {
-        let error = anyhow::anyhow!("a token stands before the address of the node");
-        let hint = "give the address alone, put the token into a file and name it as `chain.token_file`";
-        return Err(Failure::new(Exit::Usage, error).hint(hint));
-    }
+    let node = node(args)?;
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(home.path())?;
     fs_err::create_dir_all(home.path().join("pieces"))?;
-    let keystore = Keystore::open(home.keystore())?;
-    let key = |kind| match chain::key_of_kind(&keystore, kind)? {
-        Some(address) => Ok::<_, Failure>(address),
-        None => Ok(keystore.create(kind)?),
-    };
-    let (owner, worker) = (key(KeyKind::Secp256k1)?, key(KeyKind::Bls)?);
+    let (owner, worker) = if args.devnet { plain_keys(home)? } else { encrypted_keys(args, home)? };
     if !home.config().exists() {
-        let mut config = ManagerConfig::new(endpoint);
+        let mut config = ManagerConfig::new(node);
         config.senders.default = Some(worker.clone());
+        config.chain.network.clone_from(&args.network);
+        if !args.devnet {
+            config.wallet = wallet_section(args)?;
+        }
+        if let Some(token) = config.chain.endpoint.token().cloned() {
+            let file = std::path::absolute(home.path())?.join("node-token");
+            write_secret(&file, token.reveal())?;
+            config.chain.token_file = Some(file);
+        }
         write_config(home, &config)?;
     }
     Ok(Initialised { home: home.path().to_owned(), owner, worker })
+}
+
+/// The node of the arguments, else that of the environment.
+fn node(args: &InitArgs) -> Result<Endpoint, Failure> {
+    if let Some(chain) = &args.chain {
+        let endpoint: Endpoint = chain.parse().map_err(Failure::usage)?;
+        if endpoint.token().is_some() {
+            let error = anyhow!("a token stands before the address of the node");
+            let hint = format!(
+                "give the address alone, put the token into a file and name it as `chain.token_file`; or set {API_INFO}"
+            );
+            return Err(Failure::new(Exit::Usage, error).hint(hint));
+        }
+        return Ok(endpoint);
+    }
+    if args.devnet {
+        return "http://127.0.0.1:1234/rpc/v1".parse().map_err(Failure::usage);
+    }
+    #[expect(clippy::disallowed_methods, reason = "the program reads its environment")]
+    let variable = std::env::var(API_INFO).ok().filter(|text| !text.trim().is_empty());
+    let Some(variable) = variable else {
+        return Err(Failure::usage("no node is named").hint(format!(
+            "give its address with --chain, or set {API_INFO}; --devnet is for a chain of this machine"
+        )));
+    };
+    let mut nodes = variable.split(',');
+    let first = nodes.next().unwrap_or_default();
+    if nodes.next().is_some() {
+        return Err(Failure::usage(format_args!("{API_INFO} names several nodes"))
+            .hint("name one for now; the others are added to `chain.endpoints` of manager.toml"));
+    }
+    first.parse().map_err(|e| Failure::usage(format_args!("{API_INFO}: {e}")))
+}
+
+fn plain_keys(home: &Home) -> Result<(Address, Address), Failure> {
+    let keystore = Keystore::open(home.keystore())?;
+    let key = |kind| match keystore.list()?.into_iter().find(|address| is_of_kind(address, kind)) {
+        Some(address) => Ok::<_, Failure>(address),
+        None => Ok(keystore.create(kind)?),
+    };
+    Ok((key(KeyKind::Secp256k1)?, key(KeyKind::Bls)?))
+}
+
+fn encrypted_keys(args: &InitArgs, home: &Home) -> Result<(Address, Address), Failure> {
+    let file = home.path().join("wallet");
+    let options = WalletOptions::default();
+    let wallet = if file.exists() {
+        let wallet = Wallet::open(&file, options, Arc::new(SystemClock))?;
+        wallet.unlock(&password::current(&args.password, Asked::Switches)?)?;
+        wallet
+    } else {
+        let PasswordArgs { password_file, password_env } = &args.password;
+        let password = password::new(password_file.as_deref(), password_env.as_deref(), Asked::Switches)?;
+        Wallet::create(&file, &password, options, Arc::new(SystemClock))?
+    };
+    let held: Vec<_> = wallet.keys()?.into_iter().filter(|key| key.deleted.is_none()).collect();
+    let key = |kind| match held.iter().find(|key| key.kind == kind) {
+        Some(key) => Ok::<_, Failure>(key.address.clone()),
+        None => Ok(wallet.generate(kind)?),
+    };
+    Ok((key(KeyKind::Secp256k1)?, key(KeyKind::Bls)?))
+}
+
+/// The wallet's section: where the daemon finds the password that was given now.
+fn wallet_section(args: &InitArgs) -> Result<WalletSection, Failure> {
+    let mut section = WalletSection::file();
+    if let Some(file) = &args.password.password_file {
+        section.password_file = Some(std::path::absolute(file)?);
+    }
+    section.password_env.clone_from(&args.password.password_env);
+    Ok(section)
+}
+
+fn write_secret(path: &Path, text: &str) -> Result<(), Failure> {
+    use fs_err::os::unix::fs::OpenOptionsExt as _;
+    let mut options = fs_err::OpenOptions::new();
+    let mut file = options.write(true).create(true).truncate(true).mode(0o600).open(path)?;
+    file.write_all(text.as_bytes())?;
+    Ok(file.sync_all()?)
 }
 
 /// Writes `manager.toml` whole: a crash leaves the old one.

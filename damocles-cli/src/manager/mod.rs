@@ -1,16 +1,24 @@
 //! `damocles-manager`: gives out sectors, lands their messages and keeps them proven.
 
+mod act;
 pub mod args;
 mod chain;
+pub mod confirm;
+mod desk;
 mod devnet;
 pub mod init;
+pub mod look;
+pub mod message;
 pub mod miner;
+mod outbox;
 pub mod piece;
 pub(crate) mod remote;
 mod rpc;
 mod run;
 mod sectors;
+mod signer;
 mod stores;
+pub mod util;
 pub mod wallet;
 
 use crate::{
@@ -22,7 +30,7 @@ use crate::{
     quickstart, signals, worker,
 };
 use anyhow::Context as _;
-use args::{DaemonCommand, DevnetCommand, ManagerArgs, ManagerCommand, MinerCommand, PieceCommand};
+use args::{DaemonCommand, DevnetCommand, ManagerArgs, ManagerCommand, PieceCommand};
 use damocles_core::Context;
 use std::{ffi::OsString, process::ExitCode};
 
@@ -38,14 +46,16 @@ fn dispatch(args: ManagerArgs, printer: Printer) -> Result<Exit, Failure> {
         ManagerCommand::Daemon(DaemonCommand::Run(args)) => run::run(args, &home, printer)?,
         ManagerCommand::Devnet(DevnetCommand::Run(args)) => devnet::run(&args, home.path(), printer)?,
         ManagerCommand::Quickstart(args) => return frame::runtime()?.block_on(quickstart::run(&args, printer)),
-        ManagerCommand::Miner(MinerCommand::Create(args)) => {
-            let created = frame::runtime()?.block_on(async {
-                let shutdown = signals::install().context("listen for signals")?;
-                let cx = Context { cancel: shutdown.drain, ..Context::detached() };
-                miner::create(&args, &home, &cx).await
-            })?;
-            printer.data(&created)?;
+        ManagerCommand::Miner(command) => {
+            cancellable(async |cx| miner::run(&command, &home, printer, &cx).await)?;
         }
+        ManagerCommand::Chain(command) => {
+            cancellable(async |cx| look::run(&command, &home, printer, &cx).await)?;
+        }
+        ManagerCommand::Message(command) => {
+            cancellable(async |cx| message::run(&command, &home, printer, &cx).await)?;
+        }
+        ManagerCommand::Util(command) => cancellable(async |cx| util::run(&command, &home, printer, &cx).await)?,
         ManagerCommand::Piece(PieceCommand::Add(args)) => {
             printer.data(&frame::runtime()?.block_on(piece::add(&args.file, &home))?)?;
         }
@@ -55,4 +65,17 @@ fn dispatch(args: ManagerArgs, printer: Printer) -> Result<Exit, Failure> {
         ManagerCommand::Worker(args) => worker::daemon(args, printer)?,
     }
     Ok(Exit::Ok)
+}
+
+/// Runs what may be broken off with a signal.
+fn cancellable(work: impl AsyncFnOnce(Context) -> Result<(), Failure>) -> Result<(), Failure> {
+    frame::runtime()?.block_on(async {
+        let shutdown = signals::install().context("listen for signals")?;
+        let cx = Context { cancel: shutdown.drain.clone(), ..Context::detached() };
+        // What waits for the node or for an answer ends at the second signal, as nothing of it is half done.
+        tokio::select! {
+            done = work(cx) => done,
+            () = shutdown.stop.cancelled() => Err(Failure::new(Exit::Retryable, anyhow::anyhow!("stopped"))),
+        }
+    })
 }

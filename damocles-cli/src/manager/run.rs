@@ -3,7 +3,9 @@
 use super::{
     args::RunArgs,
     chain,
+    outbox::{self, Here, OperatorRpc},
     rpc::ManagerRpc,
+    signer,
     stores::{Replicas, Stores},
 };
 use crate::{
@@ -17,12 +19,12 @@ use crate::{
     output::Printer,
     parameters,
     progress::Progress,
-    server::Server,
+    server::{CONTROL_PATH, Server, UnixServer},
     signals::{self, Shutdown},
     verifier,
 };
 use anyhow::{Context as _, anyhow};
-use damocles_chain::{LotusClient, signer::Keystore};
+use damocles_chain::{LotusClient, signer::Signer};
 use damocles_core::{
     Context, SealProofType,
     chain::{ChainClient, ChainError, ChainErrorKind, MinerInfo},
@@ -44,21 +46,30 @@ use std::{collections::BTreeSet, sync::Arc, time::Duration};
 /// Its configuration, database, keys, stores, node or address cannot be used.
 pub(super) fn run(args: RunArgs, home: &Home, printer: Printer) -> Result<(), Failure> {
     let config = ManagerConfig::load(home.config())?;
-    frame::runtime()?.block_on(serve(args, config, home, printer))
+    // A password is asked for before anything else waits.
+    let signer = signer::open(&config, home)?;
+    frame::runtime()?.block_on(serve(args, config, signer, home, printer))
 }
 
-async fn serve(args: RunArgs, config: ManagerConfig, home: &Home, printer: Printer) -> Result<(), Failure> {
+async fn serve(
+    args: RunArgs,
+    config: ManagerConfig,
+    signer: Arc<dyn Signer>,
+    home: &Home,
+    printer: Printer,
+) -> Result<(), Failure> {
     let shutdown = signals::install().context("listen for signals")?;
     let database = Database::open(&home.database()).await?;
     let server = Server::bind(config.listen.address).await?;
-    let Some(client) = shutdown.drain.run_until_cancelled(reach_node(&config, home, &database)).await.transpose()?
+    let Some(client) = shutdown.drain.run_until_cancelled(reach_node(&config, &signer, &database)).await.transpose()?
     else {
         return Ok(());
     };
+    let operators = operators(&config, &signer, home, &client, &database).await?;
     let Some((network, miners)) = shutdown.drain.run_until_cancelled(ask_node(&client, &config)).await else {
         return Ok(());
     };
-    Keystore::refuse_on(&network)?;
+    chain::admit(&config, signer.as_ref(), &network)?;
     let verifier = verifier::for_network(&network);
     if !verifier::is_fake(&network) {
         let progress = Progress::new(printer.is_quiet());
@@ -75,16 +86,45 @@ async fn serve(args: RunArgs, config: ManagerConfig, home: &Home, printer: Print
     let server = server.route_rpc("/rpc/v0", rpc.clone()).route_files("/piecestore", rpc.pieces());
     printer.note(format_args!("manager of {} on network `{network}`: http://{address}/rpc/v0", names(&miners)));
     args.supervision.ready(Some(address), &shutdown)?;
-    work(&client, &service, posts, server, &shutdown).await
+    work(&client, &service, posts, Servers { workers: server, operators }, &shutdown).await
+}
+
+/// Where commands of this home use the outbox. A home whose path no socket can have is no reason not to prove.
+async fn operators(
+    config: &ManagerConfig,
+    signer: &Arc<dyn Signer>,
+    home: &Home,
+    client: &Arc<LotusClient>,
+    database: &Database,
+) -> Result<Option<UnixServer>, Failure> {
+    let senders = chain::senders(config, signer.as_ref()).await?;
+    let rpc = Arc::new(OperatorRpc::new(Here::of_daemon(Arc::clone(client), senders, database).await?));
+    match UnixServer::bind(&outbox::socket(home)).await {
+        Ok(server) => Ok(Some(server.route_rpc(CONTROL_PATH, rpc))),
+        Err(error) => {
+            tracing::warn!(%error, "commands that send messages have to wait until this daemon ends");
+            Ok(None)
+        }
+    }
+}
+
+/// Who is served.
+struct Servers {
+    workers: Server,
+    operators: Option<UnixServer>,
 }
 
 /// How long until a node that does not answer is asked again.
 const NODE_AWAY: Duration = Duration::from_secs(5);
 
 /// The client. A sender that is named by its ID needs the node; one that does not answer is waited for.
-async fn reach_node(config: &ManagerConfig, home: &Home, database: &Database) -> Result<Arc<LotusClient>, Failure> {
+async fn reach_node(
+    config: &ManagerConfig,
+    signer: &Arc<dyn Signer>,
+    database: &Database,
+) -> Result<Arc<LotusClient>, Failure> {
     loop {
-        match chain::connect(config, home, database.pool.clone(), Arc::new(LogSink)).await {
+        match chain::connect(config, Arc::clone(signer), database.pool.clone(), Arc::new(LogSink)).await {
             Err(failure) if failure.exit == Exit::Retryable => {
                 tracing::warn!(error = %format_args!("{:#}", failure.error), "the chain client cannot start yet");
                 tokio::time::sleep(NODE_AWAY).await;
@@ -218,7 +258,7 @@ async fn work(
     client: &LotusClient,
     service: &ManagerService,
     posts: Option<Posts>,
-    server: Server,
+    servers: Servers,
     shutdown: &Shutdown,
 ) -> Result<(), Failure> {
     let cx = Context { cancel: shutdown.stop.clone(), events: Arc::new(LogSink) };
@@ -234,7 +274,16 @@ async fn work(
         rest.cancel();
     };
     let serving = async {
-        let served = server.serve(rest.clone()).await;
+        let operators = async {
+            match servers.operators {
+                Some(server) => server.serve(rest.clone()).await,
+                None => Ok(()),
+            }
+        };
+        let (served, by_operators) = tokio::join!(servers.workers.serve(rest.clone()), operators);
+        if let Err(error) = by_operators {
+            tracing::warn!(%error, "commands are no longer served");
+        }
         // A manager that nobody reaches is to end.
         shutdown.drain.cancel();
         served

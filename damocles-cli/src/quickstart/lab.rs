@@ -8,9 +8,9 @@ use crate::{
     },
     exit::Failure,
     manager::{
-        args::{CreateMinerArgs, InitArgs},
+        args::InitArgs,
         init::{self, Initialised},
-        miner,
+        miner::{self, args::CreateMinerArgs},
     },
     supervised::Ready,
 };
@@ -108,7 +108,7 @@ impl Lab {
     ///
     /// The home cannot be written.
     pub(super) fn keys(&self) -> Result<Initialised, Failure> {
-        init::init(&InitArgs { devnet: true, chain: None }, &self.home())
+        init::init(&InitArgs { devnet: true, ..InitArgs::default() }, &self.home())
     }
 
     /// Starts the devnet.
@@ -150,7 +150,7 @@ impl Lab {
         if let Some(miner) = config.miners.first() {
             return Ok(miner.actor);
         }
-        let args = CreateMinerArgs { sector_size: SectorSize::KiB2, max_sectors: Some(u64::from(sectors)) };
+        let args = CreateMinerArgs::agreed(SectorSize::KiB2, Some(u64::from(sectors)));
         Ok(miner::create(&args, &home, cx).await?.miner)
     }
 

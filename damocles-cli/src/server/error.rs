@@ -69,6 +69,10 @@ pub enum ServerError {
         method: String,
         /// The other side's words.
         message: String,
+        /// Its advice.
+        hint: Option<String>,
+        /// The exit code that it would have ended with.
+        exit: Exit,
     },
     /// The listener broke.
     #[error("serving ended")]
@@ -81,12 +85,10 @@ impl ServerError {
         match self {
             Self::NotLoopback(_) | Self::SocketPath { .. } => Exit::Usage,
             Self::Unreachable { .. } | Self::Serve(_) => Exit::Retryable,
-            Self::InUse(_)
-            | Self::Bind { .. }
-            | Self::SocketInUse(_)
-            | Self::Socket { .. }
-            | Self::Rubbish { .. }
-            | Self::Refused { .. } => Exit::Failed,
+            Self::InUse(_) | Self::Bind { .. } | Self::SocketInUse(_) | Self::Socket { .. } | Self::Rubbish { .. } => {
+                Exit::Failed
+            }
+            Self::Refused { exit, .. } => *exit,
         }
     }
 
@@ -100,6 +102,7 @@ impl ServerError {
             )),
             Self::SocketInUse(_) => Some("is another worker of the same name running? give each its own".to_owned()),
             Self::SocketPath { .. } => Some("set `worker.run_dir` to a short path of a directory".to_owned()),
+            Self::Refused { hint, .. } => hint.clone(),
             Self::Unreachable { .. } => Some("is the worker of this configuration file running?".to_owned()),
             _ => None,
         }

@@ -1,6 +1,7 @@
 //! The server on a Unix socket, and its client.
 
 use super::{RpcHandler, ServerError, http::Routes};
+use crate::exit::Exit;
 use damocles_core::CancellationToken;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -191,7 +192,10 @@ impl UnixClient {
         let answer: Value = serde_json::from_slice(&bytes).map_err(rubbish)?;
         if let Some(error) = answer.get("error").filter(|e| !e.is_null()) {
             let message = error.get("message").and_then(Value::as_str).unwrap_or("no reason given").to_owned();
-            return Err(ServerError::Refused { method: method.to_owned(), message });
+            let data = |key: &str| error.get("data").and_then(|data| data.get(key));
+            let hint = data("hint").and_then(Value::as_str).map(str::to_owned);
+            let exit = data("exit").and_then(Value::as_u64).and_then(Exit::of).unwrap_or(Exit::Failed);
+            return Err(ServerError::Refused { method: method.to_owned(), message, hint, exit });
         }
         serde_json::from_value(answer.get("result").cloned().unwrap_or(Value::Null)).map_err(rubbish)
     }

@@ -157,6 +157,8 @@ impl Call {
             Self::CreateMiner(call) => Some(&call.owner),
             Self::Send(call) => Some(&call.from),
             Self::WithdrawBalance(call) => call.from.as_ref(),
+            Self::ChangeWorker(call) => call.from.as_ref(),
+            Self::ConfirmChangeWorker(call) => call.from.as_ref(),
             Self::ChangeOwner(call) => call.from.as_ref(),
             Self::ChangeBeneficiary(call) => call.from.as_ref(),
             _ => None,

@@ -5,7 +5,7 @@ use super::{
     fault::{Answer, Faults, part},
 };
 use crate::{
-    heads::Heads,
+    heads::{Heads, Pace},
     lotus_json::{Lotus, MessageReceipt, MsgLookup, SignedMessage, TipSet, message_cid, signed_message_cid, to_core},
     rpc::{Endpoint, RpcClient},
     signer::{SignRequest, Signer},
@@ -89,7 +89,7 @@ impl FakeMessager {
     /// No port is free, or the node's endpoint cannot be used.
     pub async fn start(node: Endpoint, signer: Arc<dyn Signer>, token: &str) -> Result<Self, ChainError> {
         let node = Arc::new(RpcClient::new(node)?);
-        let heads = Heads::new(Arc::clone(&node), LOOK, Duration::from_secs(20));
+        let heads = Heads::new(Arc::<RpcClient>::clone(&node), Pace::new(LOOK, Duration::from_secs(20)));
         let desk = Arc::new(Desk {
             node,
             signer,

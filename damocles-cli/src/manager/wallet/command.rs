@@ -2,7 +2,9 @@
 
 use super::{
     args::{WalletArgs, WalletCommand},
-    balance, keys, password, policy, remote, serve, sign,
+    balance, keys,
+    password::{self, Asked},
+    policy, remote, serve, sign,
 };
 use crate::{
     clock::SystemClock,
@@ -35,7 +37,7 @@ impl Desk<'_> {
     /// The wallet, unlocked with the password that the arguments name.
     pub(super) fn unlocked(&self) -> Result<Wallet, Failure> {
         let wallet = self.wallet(WalletOptions::default())?;
-        wallet.unlock(&password::current(&self.args.password)?)?;
+        wallet.unlock(&password::current(&self.args.password, Asked::Switches)?)?;
         Ok(wallet)
     }
 }

@@ -3,7 +3,8 @@
 use super::{
     args::{DefaultArgs, ImportArgs, ListArgs, NewArgs, SetPasswordArgs},
     command::Desk,
-    password, policy,
+    password::{self, Asked},
+    policy,
 };
 use crate::{
     clock::SystemClock,
@@ -38,11 +39,11 @@ impl Render for Named {
 pub(super) fn set_password(desk: &Desk<'_>, args: &SetPasswordArgs) -> Result<(), Failure> {
     let kdf = KdfParams::try_new(args.memory.saturating_mul(1024), args.passes, 1)?;
     let options = WalletOptions::default().with_kdf(kdf);
-    let new = || password::new(args.new_password_file.as_deref(), args.new_password_env.as_deref());
+    let new = || password::new(args.new_password_file.as_deref(), args.new_password_env.as_deref(), Asked::NewSwitches);
     let file = desk.file();
     if file.exists() {
         let wallet = desk.wallet(options)?;
-        let old = password::current(&desk.args.password)?;
+        let old = password::current(&desk.args.password, Asked::Switches)?;
         wallet.change_password(&old, &new()?)?;
         desk.printer.note(format_args!("the password of `{}` is changed", file.display()));
         return Ok(());
@@ -52,7 +53,7 @@ pub(super) fn set_password(desk: &Desk<'_>, args: &SetPasswordArgs) -> Result<()
     }
     // The password of a wallet that is made may be named either way.
     let named = desk.args.password.password_file.is_some() || desk.args.password.password_env.is_some();
-    let first = if named { password::current(&desk.args.password)? } else { new()? };
+    let first = if named { password::current(&desk.args.password, Asked::Switches)? } else { new()? };
     Wallet::create(&file, &first, options, Arc::new(SystemClock))?;
     desk.printer.note(format_args!("`{}` is made; without its password nobody can use its keys", file.display()));
     Ok(())

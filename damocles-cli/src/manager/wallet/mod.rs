@@ -4,7 +4,7 @@ pub mod args;
 mod balance;
 mod command;
 mod keys;
-mod password;
+pub(super) mod password;
 mod policy;
 mod remote;
 mod serve;

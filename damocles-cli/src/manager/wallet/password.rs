@@ -17,15 +17,36 @@ use zeroize::Zeroizing;
 const MOST: u64 = 64 << 10;
 const INTERRUPT: u8 = 3;
 
+/// How the source of a password is named by whoever asks for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::manager) enum Asked {
+    /// By the switches of a command.
+    Switches,
+    /// By the switches for a new password.
+    NewSwitches,
+    /// By manager.toml.
+    File,
+}
+
+impl Asked {
+    const fn names(self) -> &'static str {
+        match self {
+            Self::Switches => "--password-file or --password-env",
+            Self::NewSwitches => "--new-password-file or --new-password-env",
+            Self::File => "`password_file` or `password_env` in [wallet] of manager.toml",
+        }
+    }
+}
+
 /// The password of a wallet.
 ///
 /// # Errors
 ///
 /// Its source cannot be read, or there is neither a source nor a terminal.
-pub(super) fn current(args: &PasswordArgs) -> Result<Password, Failure> {
+pub(in crate::manager) fn current(args: &PasswordArgs, asked: Asked) -> Result<Password, Failure> {
     match source(args.password_file.as_deref(), args.password_env.as_deref())? {
         Some(password) => Ok(password),
-        None => ask("Password of the wallet: ", "--password-file or --password-env"),
+        None => ask("Password of the wallet: ", asked.names()),
     }
 }
 
@@ -34,13 +55,12 @@ pub(super) fn current(args: &PasswordArgs) -> Result<Password, Failure> {
 /// # Errors
 ///
 /// As [`current`], or the two are not the same.
-pub(super) fn new(file: Option<&Path>, variable: Option<&str>) -> Result<Password, Failure> {
+pub(in crate::manager) fn new(file: Option<&Path>, variable: Option<&str>, asked: Asked) -> Result<Password, Failure> {
     if let Some(password) = source(file, variable)? {
         return Ok(password);
     }
-    const SWITCHES: &str = "--new-password-file or --new-password-env";
-    let first = ask_text("New password of the wallet: ", SWITCHES)?;
-    let second = ask_text("The same once more: ", SWITCHES)?;
+    let first = ask_text("New password of the wallet: ", asked.names())?;
+    let second = ask_text("The same once more: ", asked.names())?;
     if *first != *second {
         return Err(Failure::usage("the two passwords are not the same"));
     }
@@ -81,7 +101,7 @@ fn from_file(path: &Path) -> Result<Password, Failure> {
 /// # Errors
 ///
 /// The file cannot be read, others can read it, or it is no text.
-pub(super) fn private_text(path: &Path) -> Result<Zeroizing<String>, Failure> {
+pub(in crate::manager) fn private_text(path: &Path) -> Result<Zeroizing<String>, Failure> {
     let file = fs_err::File::open(path)?;
     let about = file.metadata()?;
     let foreign = about.uid() != nix::unistd::geteuid().as_raw();

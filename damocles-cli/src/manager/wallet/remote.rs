@@ -1,6 +1,10 @@
 //! The lock of a running `wallet run`, over its socket.
 
-use super::{args::SocketArgs, command::Desk, password};
+use super::{
+    args::SocketArgs,
+    command::Desk,
+    password::{self, Asked},
+};
 use crate::{exit::Failure, frame, output::Render};
 use damocles_chain::{
     signer::SignerError,
@@ -31,7 +35,7 @@ pub(super) fn lock(desk: &Desk<'_>, args: &SocketArgs) -> Result<(), Failure> {
 
 /// Unlocks it.
 pub(super) fn unlock(desk: &Desk<'_>, args: &SocketArgs) -> Result<(), Failure> {
-    let password = password::current(&desk.args.password)?;
+    let password = password::current(&desk.args.password, Asked::Switches)?;
     with(desk, args, async |wallet| wallet.unlock(&password).await)
 }
 

@@ -1,6 +1,11 @@
 //! `wallet run`: signing for managers, nodes and gateways.
 
-use super::{args::RunArgs, command::Desk, password, remote};
+use super::{
+    args::RunArgs,
+    command::Desk,
+    password::{self, Asked},
+    remote,
+};
 use crate::{
     exit::Failure,
     frame,
@@ -26,7 +31,7 @@ pub(super) fn run(desk: &Desk<'_>, args: &RunArgs) -> Result<(), Failure> {
     }
     let wallet = desk.wallet(options)?;
     if !args.locked {
-        wallet.unlock(&password::current(&desk.args.password)?)?;
+        wallet.unlock(&password::current(&desk.args.password, Asked::Switches)?)?;
     }
     frame::runtime()?.block_on(serve(desk, args, wallet))
 }

@@ -38,13 +38,19 @@ pub struct ChangeWorker {
     pub worker: Address,
     /// All control addresses from now on, at most 10; those that are not named are removed.
     pub control: Vec<Address>,
+    /// The owner, who sends it; the usual sender if none is named.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from: Option<Address>,
 }
 
 /// Lets a new worker take over.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ConfirmChangeWorker {
     /// The miner.
     pub miner: ActorId,
+    /// The owner, who sends it; the usual sender if none is named.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from: Option<Address>,
 }
 
 /// Proposes a new owner, or, sent by that one, makes it the owner.

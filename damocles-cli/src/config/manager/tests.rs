@@ -1,0 +1,198 @@
+use super::*;
+
+fn read(text: &str) -> Result<ManagerConfig, ConfigError> {
+    ManagerConfig::parse(&Source::of("manager.toml", text))
+}
+
+fn refused(rest: &str) -> String {
+    let error = read(&format!("[chain]\nendpoint = \"http://127.0.0.1:1234\"\n{rest}")).unwrap_err();
+    format!("{error}\nhint: {}", error.hint().unwrap_or("-"))
+}
+
+#[test]
+fn what_is_written_is_read_back() {
+    let mut config = ManagerConfig::new("ws://127.0.0.1:1234/rpc/v1".parse().unwrap());
+    assert_eq!(read(&config.to_toml()).unwrap(), config);
+    insta::assert_snapshot!(config.to_toml());
+
+    config.chain.token_file = Some("/odd \"path\"/\\token\n".into());
+    config.senders.post = Some("f3abc".parse().unwrap());
+    config.miners.push(MinerSection { max_sectors: Some(2), ..MinerSection::new(ActorId(1000)) });
+    config.persist_stores.push(StoreSection { name: "s".into(), path: "/s".into(), read_only: true });
+    config.pieces.dirs = vec!["/pieces".into(), "/odd \"path\"".into()];
+    config.fees.post.max_fee = damocles_core::TokenAmount::from_fil(3);
+    config.proving.enabled = false;
+    config.proving.partitions_per_proof = 1;
+    assert_eq!(read(&config.to_toml()).unwrap(), config);
+}
+
+#[test]
+fn a_further_miner_takes_nothing_from_the_file() {
+    let old = "# mine\n[chain]\nendpoint = \"http://h\"\ntoken = \"hunter2\" # secret\n\n[[miners]]\nactor = 1000\n\
+               lifetime_days = 300\n[processors.limitation.timeout]\nwindow_post = \"1h\"\n\
+               [processors.ext_locks]\ngpu = 1\n[[processors.window_post]]\nlocks = [\"gpu\"]";
+    let source = Source::of("manager.toml", old);
+    let mut miner = MinerSection { max_sectors: Some(3), ..MinerSection::new(ActorId(1001)) };
+    let error = ManagerConfig::with_miner(&source, &miner).unwrap_err();
+    assert!(error.to_string().contains("lifetime_days"), "{error}");
+    miner.lifetime_days = 300;
+    let new = ManagerConfig::with_miner(&source, &miner).unwrap();
+    assert!(new.starts_with(old));
+    let (before, mut after) = (read(old).unwrap(), read(&new).unwrap());
+    assert_eq!(after.miners.pop().as_ref(), Some(&miner));
+    assert_eq!(before, after);
+    assert!(ManagerConfig::with_miner(&Source::of("manager.toml", new), &miner).is_err(), "not twice");
+    let inline = Source::of("manager.toml", "miners = []\n[chain]\nendpoint = \"http://h\"\n");
+    assert!(ManagerConfig::with_miner(&inline, &miner).is_err(), "the file stays one that can be read");
+}
+
+#[test]
+fn what_would_let_no_proof_be_made_is_refused() {
+    for (line, refused) in [
+        ("challenge_confidence = 0", false),
+        ("challenge_confidence = 40", false),
+        ("challenge_confidence = 41", true),
+        ("challenge_confidence = 79", true),
+        ("partitions_per_proof = 0", true),
+        ("partitions_per_proof = 1", false),
+        ("partitions_per_proof = 3", false),
+        ("partitions_per_proof = 4", true),
+    ] {
+        let read = read(&format!("[chain]\nendpoint = \"http://h\"\n[proving]\n{line}\n"));
+        assert_eq!(read.is_err(), refused, "{line}");
+        if let Err(error) = read {
+            assert!(error.to_string().contains(line.split(' ').next().unwrap()), "{error}");
+            assert!(error.hint().is_some_and(|hint| hint.contains("write")), "{error}");
+        }
+    }
+}
+
+#[test]
+fn the_token_of_an_endpoint_is_used_and_never_written() {
+    let chain = "[chain]\nendpoint = \"hunter2:/ip4/127.0.0.1/tcp/1234/http\"\n";
+    let config = read(chain).unwrap();
+    assert_eq!(config.chain.nodes().unwrap(), [(config.chain.endpoint.clone(), Some(Secret::new("hunter2")))]);
+    assert!(!format!("{config:?} {}", config.to_toml()).contains("hunter2"));
+    let twice = read(&format!("{chain}token = \"x\"\n")).unwrap_err();
+    assert!(!twice.to_string().contains("hunter2"), "{twice}");
+    let bad = read("[chain]\nendpoint = \"hunter2:/ip4/nowhere\"\n").unwrap_err();
+    assert!(!bad.to_string().contains("hunter2"), "{bad}");
+}
+
+#[test]
+fn times_of_tasks_can_be_set() {
+    let file = "[chain]\nendpoint = \"http://h\"\n[processors.limitation.timeout]\nwindow_post = \"1h\"\n";
+    let limits = read(file).unwrap().processors.limitation;
+    assert_eq!(limits.timeout_of(ProcessorKind::WindowPost).as_secs(), 3600);
+    assert_eq!(limits.timeout_of(ProcessorKind::WdpostRead).as_secs(), 900);
+}
+
+#[test]
+fn mistakes_are_errors_with_a_place() {
+    insta::assert_snapshot!(refused("[listen]\naddress = \"0.0.0.0:1789\"\n"), @r"
+    manager.toml:4:1: `listen.address`: `0.0.0.0:1789` is not loopback
+    hint: listen on 127.0.0.1 and reach it from other machines through an SSH tunnel: callers have no roles yet
+    ");
+    insta::assert_snapshot!(refused("[listen]\nadress = \"127.0.0.1:1789\"\n"), @r"
+    manager.toml:4:1: unknown key `listen.adress`
+    hint: did you mean `address`?
+    ");
+    insta::assert_snapshot!(refused("[listen]\naddress = \"localhost\"\n"), @r"
+    manager.toml:4:11: `listen.address`: invalid socket address syntax
+    hint: -
+    ");
+    insta::assert_snapshot!(refused("[[miners]]\nactor = 1\n[[miners]]\nactor = 1\n"), @r"
+    manager.toml:6:1: `miners[1].actor`: 1 is there twice
+    hint: -
+    ");
+    insta::assert_snapshot!(refused("[[miners]]\nactor = \"f01000\"\n"), @r#"
+    manager.toml:4:9: `miners[0].actor`: invalid type: string "f01000", expected u64
+    hint: -
+    "#);
+    insta::assert_snapshot!(refused("[senders]\npost = \"me\"\n"), @r"
+    manager.toml:4:8: `senders.post`: `me` is not a valid Address
+    hint: -
+    ");
+    insta::assert_snapshot!(refused("[[processors.pc1]]\nconcurrent = 1\n"), @r"
+    manager.toml:3:1: `processors.pc1[0]`: this program runs no such processor
+    hint: known here: wdpost_read, window_post
+    ");
+    let days = "[[miners]]\nactor = 1\n[[miners]]\nactor = 2\nlifetime_days = 400\n";
+    let said = refused(days);
+    assert!(
+        said.contains("manager.toml:7:1: `miners[1].lifetime_days`: differs") && said.contains("hint: write the same"),
+        "{said}"
+    );
+    let said = refused("[[piece_stores]]\nname = \"p\"\npath = \"/p\"\n");
+    assert!(
+        said.contains("key `piece_stores") && said.contains("hint: remove it: `damocles-manager piece add`"),
+        "{said}"
+    );
+    let said = refused("[processors.limitation.timeout]\nwindow_post = \"0s\"\n");
+    assert!(said.contains("`processors.limitation.timeout.window_post`: no time at all"), "{said}");
+    let said = refused("[processors.limitation.timeout]\npc1 = \"1h\"\n");
+    assert!(said.contains("`processors.limitation.timeout.pc1`: this program runs no such"), "{said}");
+    let said = refused("[processors.limitation.timeout]\nwindow_post = 5\n");
+    assert!(said.contains("`processors.limitation.timeout.window_post`: invalid type"), "{said}");
+    insta::assert_snapshot!(refused("[[persist_stores]]\nname = \"\"\npath = \"/x\"\n"), @r"
+    manager.toml:4:1: `persist_stores[0].name`: is empty
+    hint: -
+    ");
+    insta::assert_snapshot!(read("[listen]\n").unwrap_err(), @"manager.toml:1:1: missing key `chain`");
+}
+
+#[test]
+fn several_nodes_are_a_list_with_a_token_each() {
+    let read_chain = |lines: &str| read(&format!("[chain]\n{lines}\n"));
+    let two = "endpoints = [\"hunter2:/ip4/127.0.0.1/tcp/1234/http\", \"http://b:1234\"]";
+    let config = read_chain(&format!("{two}\nnetwork = \"calibration\"")).unwrap();
+    let tokens: Vec<_> = config.chain.nodes().unwrap().into_iter().map(|(_, token)| token).collect();
+    assert_eq!(tokens, [Some(Secret::new("hunter2")), None]);
+    assert_eq!(config.chain.network, Some(damocles_core::Network::Calibration));
+    assert!(!format!("{config:?} {}", config.to_toml()).contains("hunter2"));
+    let plain = read_chain("endpoints = [\"http://a\", \"http://b\"]").unwrap();
+    assert_eq!(read(&plain.to_toml()).unwrap(), plain);
+    for (lines, said) in [
+        ("endpoint = \"http://a\"\nendpoints = [\"http://b\"]", "keep one of the two"),
+        ("endpoints = []", "neither `endpoint` nor `endpoints`"),
+        ("endpoints = [\"http://a\", \"http://a\"]", "`chain.endpoints[1]`: http://a/ is there twice"),
+        ("endpoints = [\"http://a\", \"http://b\"]\ntoken_file = \"/t\"", "there is one token"),
+        ("endpoints = [\"http://a\", \"nowhere\"]", "`chain.endpoints`: `<address>` is not a URL"),
+        ("endpoints = \"http://a\"", "`chain.endpoints`: invalid type"),
+        ("endponts = [\"http://a\"]", "unknown key `chain.endponts`"),
+        ("endpoint = \"http://a\"\nnetwork = \"a b\"", "`chain.network`"),
+    ] {
+        let error = read_chain(lines).unwrap_err().to_string();
+        assert!(error.contains(said), "{lines}: {error}");
+    }
+}
+
+#[test]
+fn a_wallet_is_one_of_four_kinds() {
+    for (lines, kind) in [
+        ("", WalletKind::Keystore),
+        ("[wallet]\nkind = \"keystore\"\n", WalletKind::Keystore),
+        ("[wallet]\nkind = \"file\"\npath = \"/w\"\npassword_file = \"/p\"\n", WalletKind::File),
+        ("[wallet]\nkind = \"file\"\npassword_env = \"P\"\n", WalletKind::File),
+        ("[wallet]\nkind = \"node\"\n", WalletKind::Node),
+        ("[wallet]\nkind = \"remote\"\nendpoint = \"http://w:5678\"\ntoken_file = \"/t\"\n", WalletKind::Remote),
+    ] {
+        let config = read(&format!("[chain]\nendpoint = \"http://h\"\n{lines}")).unwrap();
+        assert_eq!(config.wallet.kind, kind);
+        assert_eq!(read(&config.to_toml()).unwrap(), config);
+    }
+    let mistakes = [
+        "kind = \"fil\"",
+        "kind = \"node\"\npath = \"/w\"",
+        "kind = \"file\"\ntoken_file = \"/w\"",
+        "kind = \"remote\"",
+        "kind = \"file\"\npasword_file = \"/w\"",
+        "path = \"/w\"",
+        "kind = \"file\"\npassword_file = \"/p\"\npassword_env = \"P\"",
+    ];
+    let said = mistakes.map(|lines| refused(&format!("[wallet]\n{lines}\n")));
+    insta::assert_snapshot!("wallet_mistakes", said.join("\n"));
+    let twice = "[wallet]\nkind = \"remote\"\nendpoint = \"hunter2:http://w\"\ntoken_file = \"/t\"\n";
+    let said = refused(twice);
+    assert!(said.contains("keep one of the two") && !said.contains("hunter2"), "{said}");
+}

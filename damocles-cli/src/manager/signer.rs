@@ -1,0 +1,91 @@
+//! Who signs for the manager.
+
+use super::{
+    chain,
+    wallet::{
+        args::PasswordArgs,
+        password::{self, Asked},
+    },
+};
+use crate::{
+    clock::SystemClock,
+    config::{
+        ManagerConfig,
+        manager::{Home, WalletKind, WalletSection},
+    },
+    exit::{Exit, Failure},
+};
+use anyhow::{Context as _, anyhow};
+use damocles_chain::{
+    rpc::{Endpoint, RpcClient},
+    signer::{KeyKind, Keystore, NodeWallet, Signer},
+    wallet::{RemoteWallet, Wallet, WalletOptions},
+};
+use damocles_core::Address;
+use std::sync::Arc;
+
+/// The wallet that the configuration names, unlocked if it is a file. Nothing is asked of a node or another machine.
+///
+/// # Errors
+///
+/// Its keystore, file, password, address or token cannot be used.
+pub(super) fn open(config: &ManagerConfig, home: &Home) -> Result<Arc<dyn Signer>, Failure> {
+    Ok(match config.wallet.kind {
+        WalletKind::Keystore => Arc::new(Keystore::open(home.keystore())?),
+        WalletKind::File => Arc::new(unlocked(&config.wallet, home)?),
+        WalletKind::Node => Arc::new(NodeWallet::new(Arc::new(RpcClient::new(chain::endpoint(config)?)?))),
+        WalletKind::Remote => Arc::new(RemoteWallet::new(elsewhere(&config.wallet, home)?)?),
+    })
+}
+
+fn unlocked(section: &WalletSection, home: &Home) -> Result<Wallet, Failure> {
+    let file = home.path().join(section.path.clone().unwrap_or_else(|| "wallet".into()));
+    let wallet = Wallet::open(file, WalletOptions::default(), Arc::new(SystemClock))?;
+    let source = PasswordArgs {
+        password_file: section.password_file.as_ref().map(|file| home.path().join(file)),
+        password_env: section.password_env.clone(),
+    };
+    wallet.unlock(&password::current(&source, Asked::File)?)?;
+    Ok(wallet)
+}
+
+fn elsewhere(section: &WalletSection, home: &Home) -> Result<Endpoint, Failure> {
+    let named = section.endpoint.as_ref().context("the configuration was checked: a remote wallet has an address")?;
+    // A wallet listens at the path of Lotus' wallets, which the type's own default is not.
+    let text = named.url_or("/rpc/v0");
+    let endpoint: Endpoint = text.parse().with_context(|| format!("use wallet `{text}`"))?;
+    if let Some(file) = &section.token_file {
+        let token = password::private_text(&home.path().join(file))?;
+        return Ok(endpoint.with_token(token.trim()));
+    }
+    Ok(match named.token() {
+        Some(token) => endpoint.with_token(token.reveal()),
+        None => endpoint,
+    })
+}
+
+/// The only key of a kind, for a role that nobody was named for: of several, none is more it than the others.
+///
+/// # Errors
+///
+/// There is none or more than one, or the wallet does not say.
+pub(super) async fn only_key(signer: &dyn Signer, kind: KeyKind, instead: &str) -> Result<Address, Failure> {
+    let held = signer.addresses().await?;
+    let mut keys = held.into_iter().filter(|address| is_of_kind(address, kind));
+    let refused =
+        |what: &str, hint: String| Failure::new(Exit::Usage, anyhow!("{what} {kind} key in the wallet")).hint(hint);
+    match (keys.next(), keys.next()) {
+        (Some(only), None) => Ok(only),
+        (Some(_), Some(_)) => Err(refused("more than one", format!("name the one that is meant as {instead}"))),
+        (None, _) => Err(refused("no", format!("`damocles-manager daemon init` makes keys; or name one as {instead}"))),
+    }
+}
+
+/// Whether an address is a key's of this kind: workers are BLS accounts, owners secp256k1 ones as a rule.
+pub(super) fn is_of_kind(address: &Address, kind: KeyKind) -> bool {
+    let protocol = match kind {
+        KeyKind::Bls => '3',
+        KeyKind::Secp256k1 => '1',
+    };
+    address.as_str().chars().nth(1) == Some(protocol)
+}
