@@ -159,5 +159,6 @@ async fn a_message_that_a_fork_throws_out_is_tracked_until_it_is_back() {
     assert_eq!(again.message, first.message, "the same message, once");
     assert!(again.epoch > first.epoch);
     assert_eq!(net.on_chain(&net.owner), 1);
-    assert_eq!(net.messager.records()[0].status.state, MessagerState::OnChain);
+    let on_chain = || net.messager.records()[0].status.state == MessagerState::OnChain;
+    net.mine_until(net.until(async || on_chain())).await;
 }

@@ -99,7 +99,7 @@ async fn a_conflict_of_nonces_is_trouble_until_it_is_final_and_then_the_end() {
 async fn a_message_is_replaced_at_another_price_and_lands_once() {
     for price in [
         Price::Estimated,
-        Price::Given { premium: TokenAmount::from_atto(1 << 40), fee_cap: TokenAmount::from_atto(1 << 41) },
+        Price::Given { premium: TokenAmount::from_atto(1 << 37), fee_cap: TokenAmount::from_atto(1 << 38) },
     ] {
         let net = Net::new().await;
         let running = net.client().await;
