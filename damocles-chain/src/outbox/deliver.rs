@@ -316,6 +316,13 @@ impl Outbox {
             lane.forget(&row.key);
             return Ok(());
         }
+        // A node that knows the message and says that it is nowhere contradicts the nonce: somebody used that, and a search
+        // that finds nobody is no reason to send twice.
+        if searched == Search::Absent {
+            return Err(lost(
+                "the nonce is used and the node does not find by whom: it is asked again, or use another node",
+            ));
+        }
         if let Some(epoch) = row.landed {
             return Err(lost("it was on chain once and is not sent again: use a node with a longer history")
                 .with("landed", epoch));

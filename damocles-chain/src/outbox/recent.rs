@@ -181,7 +181,7 @@ impl Recent {
         let ours = |(parent, receipt): (ParentMessage, MessageReceipt)| {
             let message = parent.message.0;
             let is_ours = self.ours.contains(&message.from);
-            is_ours.then(|| ((message.from, message.sequence), (parent.cid.0, message, receipt)))
+            is_ours.then_some(((message.from, message.sequence), (parent.cid.0, message, receipt)))
         };
         let ran: Arc<Ran> = Arc::new(messages.into_iter().zip(receipts).filter_map(ours).collect());
         kept.insert(child.clone(), Arc::clone(&ran));

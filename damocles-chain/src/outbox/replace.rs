@@ -195,7 +195,7 @@ fn by_hand(
     let premium = match (fees.premium, &usual) {
         (Some(premium), _) => in_chain(premium),
         (None, Ok(usual)) => usual.premium.clone(),
-        (None, Err(_)) => least.clone(),
+        (None, Err(_)) => least,
     };
     let cap = match (fees.fee_cap, usual) {
         (Some(cap), _) => in_chain(cap),

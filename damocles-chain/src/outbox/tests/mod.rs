@@ -376,3 +376,24 @@ async fn plain_text_keys_sign_nothing_on_a_public_network() {
     assert_eq!((entry.state, entry.nonce), (OutboxState::Recorded, None));
     assert!(entry.error.unwrap().contains("plain text"));
 }
+
+#[tokio::test]
+async fn a_search_that_finds_nobody_is_no_reason_to_send_twice() {
+    let (bench, node) = (Bench::new(), FakeNode::new());
+    let outbox = bench.outbox(&node).await;
+    outbox.submit(&key(1), &call(1)).await.unwrap();
+    outbox.pass(&node.head()).await;
+    // It lands while nobody looks, and the node denies that long after.
+    node.mine(2 * FINALITY);
+    node.chain.lock().found = Some(Search::Absent);
+    for _ in 0..3 {
+        outbox.pass(&node.head()).await;
+        node.mine(10);
+    }
+    let entry = outbox.entries().await.unwrap().remove(0);
+    assert_eq!((entry.state, entry.nonce), (OutboxState::Signed, Some(0)));
+    assert!(entry.error.unwrap().contains("look for message"));
+    node.chain.lock().found = None;
+    settle_all(&node, &outbox, &[key(1)]).await;
+    assert_eq!(node.landed(), [0]);
+}
