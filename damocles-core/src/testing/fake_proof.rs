@@ -125,7 +125,7 @@ mod tests {
         };
         let proof = aggregate_seals(&aggregate);
         assert!(FakeVerifier.verify_aggregate_seals(&aggregate, &proof).unwrap());
-        let mut other = aggregate.clone();
+        let mut other = aggregate;
         other.sectors[0].seed.0[0] ^= 1;
         assert!(!FakeVerifier.verify_aggregate_seals(&other, &proof).unwrap());
 
