@@ -26,7 +26,7 @@ pub(crate) struct Desk {
     /// A second worker.
     pub(crate) second_worker: Address,
     /// The chain.
-    pub(crate) devnet: Program,
+    _devnet: Program,
     /// The daemon, which does not run at first.
     pub(crate) daemon: Program,
     /// Where the chain listens.
