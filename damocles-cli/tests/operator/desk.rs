@@ -26,7 +26,7 @@ pub(crate) struct Desk {
     /// A second worker.
     pub(crate) second_worker: Address,
     /// The chain.
-    pub(crate) devnet: Program,
+    _devnet: Program,
     /// The daemon, which does not run at first.
     pub(crate) daemon: Program,
     /// Where the chain listens.
@@ -90,7 +90,7 @@ impl Desk {
             &dir.path().join("logs"),
         );
         let rpc = RpcClient::new(format!("http://{node}/rpc/v1").parse()?)?;
-        let desk = Self { dir, keys, second_owner, second_worker, devnet, daemon, node, rpc };
+        let desk = Self { dir, keys, second_owner, second_worker, _devnet: devnet, daemon, node, rpc };
         desk.configure("")?;
         Ok(desk)
     }

@@ -120,7 +120,11 @@ impl Daemon {
         Ok(Self(UnixClient::new(&socket(home))?))
     }
 
-    pub(super) async fn call<T: DeserializeOwned>(&self, name: &str, params: &impl Serialize) -> Result<T, Failure> {
+    pub(super) async fn call<T: DeserializeOwned>(
+        &self,
+        name: &str,
+        params: &(impl Serialize + Sync),
+    ) -> Result<T, Failure> {
         let params = serde_json::to_value(params).map_err(anyhow::Error::from)?;
         self.0.call(&format!("Damocles.{name}"), params).await.map_err(busy)
     }
