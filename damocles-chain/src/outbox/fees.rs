@@ -347,7 +347,7 @@ mod tests {
         let gas_over_estimation = Ratio::thousandths(1200).unwrap();
         assert_eq!(
             fees.pre_commit,
-            FeePolicy { max_fee_cap: None, wait_above, gas_over_estimation, ..usual.pre_commit.clone() }
+            FeePolicy { max_fee_cap: None, wait_above, gas_over_estimation, ..usual.pre_commit }
         );
         assert_eq!(fees.prove_commit, usual.prove_commit);
         assert!(usual.post.max_fee > usual.pre_commit.max_fee);

@@ -15,8 +15,8 @@ async fn tables_of_earlier_versions_are_taken_over() {
             let outbox = other.outbox(&scratch).await;
             outbox.submit(&key(2), &call(2)).await.unwrap();
             outbox.pass(&scratch.head()).await;
-            let signed = scratch.chain.lock().pool[&0].clone();
-            signed
+            let chain = scratch.chain.lock();
+            chain.pool[&0].clone()
         };
         let cid = crate::lotus_json::signed_message_cid(&signed);
         let sender = crate::lotus_json::text_of(&bench.sender);
