@@ -104,6 +104,9 @@ impl PolicyParameters {
         if !(1..=1_000_000).contains(&self.addressed_sectors_max) {
             return Some("policy.addressed_sectors_max is not between 1 and 1,000,000");
         }
+        if self.minimum_power == 0 {
+            return Some("policy.minimum_power is zero");
+        }
         if self.initial_network_power == Some(0) {
             return Some("policy.initial_network_power is zero");
         }
