@@ -194,6 +194,13 @@ mod tests {
     }
 
     #[test]
+    fn nobody_takes_part_in_consensus_without_power() {
+        assert_eq!(PolicyParameters::default().fault(), None);
+        let without = PolicyParameters { minimum_power: 0, ..PolicyParameters::default() };
+        assert_eq!(without.fault(), Some("policy.minimum_power is zero"));
+    }
+
+    #[test]
     fn disputes_are_in_proportion_to_the_period() {
         let public = PolicyParameters::default();
         assert_eq!(public.policy().wpost_dispute_window, 1800);
