@@ -134,7 +134,9 @@ impl Run {
         let account = 1000 + self.chance.below(u64::from(ACCOUNTS));
         match self.chance.below(13) {
             0 | 1 => {
-                let amount_requested = fil(i64::try_from(self.chance.below(5000)).unwrap());
+                // All that is free, now and then: what costs something then makes a debt.
+                let most = if self.chance.percent(40) { 1_000_000 } else { 5000 };
+                let amount_requested = fil(i64::try_from(most - self.chance.below(5000)).unwrap());
                 let by = if self.chance.percent(50) { view.info.beneficiary.id().unwrap() } else { from };
                 self.send(by, miner, 16, &WithdrawBalanceParams { amount_requested }, none);
             }
