@@ -148,7 +148,8 @@ impl Sim {
             value,
             method_num: method,
             params: RawBytes::serialize(params).unwrap(),
-            gas_limit: 2_000_000_000,
+            // A block holds ten of these; many proofs at once may need more.
+            gas_limit: if method == 34 { 2_000_000_000 } else { 1_000_000_000 },
             gas_fee_cap: TokenAmount::from_atto(200_000),
             gas_premium: TokenAmount::from_atto(100_000),
         }
