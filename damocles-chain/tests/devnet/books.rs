@@ -293,7 +293,7 @@ fn all_funds(sim: &Sim) -> TokenAmount {
     (0..1100).map(|id| sim.balance(id)).sum()
 }
 
-fn run(seed: u64, epochs: i64) -> (Counts, Effects) {
+fn run(seed: u64, epochs: i64) -> Run {
     let mut run = Run::new(seed);
     let mut checker = Checker::default();
     let funds = all_funds(&run.sim);
@@ -305,12 +305,8 @@ fn run(seed: u64, epochs: i64) -> (Counts, Effects) {
     }
     run.settle(0);
     assert_eq!(all_funds(&run.sim), funds, "seed {seed}");
-    let power: Vec<u64> = run.miners.iter().map(|id| run.sim.power(*id)).collect();
-    println!("seed {seed}: {} forks, {} null rounds, power {power:?}", run.forks, run.null_rounds);
-    println!("calls that succeeded, and that were refused: {:?}", run.counts);
-    println!("changes: {:?}", run.effects);
     assert_eq!(run.defects, Vec::<String>::new(), "seed {seed}");
-    (run.counts, run.effects)
+    run
 }
 
 /// Every method is called and succeeds, every one that can is refused too, and what they change does change.
@@ -318,13 +314,17 @@ fn run(seed: u64, epochs: i64) -> (Counts, Effects) {
 fn the_books_agree_after_every_epoch() {
     let (mut counts, mut effects) = (Counts::new(), Effects::new());
     for seed in [1, 2, 3] {
-        let (calls, changes) = run(seed, 2000);
-        for (call, (good, bad)) in calls {
+        let run = run(seed, 2000);
+        let power: Vec<u64> = run.miners.iter().map(|id| run.sim.power(*id)).collect();
+        println!("seed {seed}: {} forks, {} null rounds, power {power:?}", run.forks, run.null_rounds);
+        println!("calls that succeeded, and that were refused: {:?}", run.counts);
+        println!("changes: {:?}", run.effects);
+        for (call, (good, bad)) in run.counts {
             let count = counts.entry(call).or_default();
             count.0 += good;
             count.1 += bad;
         }
-        for (what, times) in changes {
+        for (what, times) in run.effects {
             *effects.entry(what).or_default() += times;
         }
     }
