@@ -25,9 +25,13 @@ use fvm_shared::{
     address::{Address, Protocol},
     clock::ChainEpoch,
     econ::TokenAmount,
+    error::ExitCode,
 };
 use multihash_codetable::Code;
-use std::collections::BTreeMap;
+use std::{
+    collections::BTreeMap,
+    panic::{AssertUnwindSafe, catch_unwind},
+};
 
 /// An entry of the state tree, in the chain's own encoding.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize_tuple, Deserialize_tuple)]
@@ -111,21 +115,34 @@ pub(super) struct World<'s> {
     pub(super) actors: Actors,
     /// While something is attempted: the actors that it changed, as they were before.
     pub(super) undo: Option<BTreeMap<ActorID, Option<Actor>>>,
+    /// What failed that is never to fail: the protocol goes on without it, and somebody has to know.
+    pub(super) failures: Vec<String>,
 }
 
 impl World<'_> {
+    /// Takes down what is never to fail and did.
+    pub(super) fn failed(&mut self, what: String) {
+        tracing::error!("{what}");
+        self.failures.push(what);
+    }
+
     /// An actor that has to be there.
     pub(super) fn actor(&self, id: ActorID) -> Result<&Actor, ActorError> {
         self.actors.get(&id).ok_or_else(|| actor_error_v18!(not_found, "actor {} not found", id))
     }
 
-    /// Runs something that leaves nothing behind if it fails.
+    /// Runs something that leaves nothing behind if it fails. A panic is a failure too, as it is for an actor on public
+    /// networks: what a message holds must not keep the chain from growing, now or when its file is read again.
     pub(super) fn attempt<T>(
         &mut self,
         what: impl FnOnce(&mut Self) -> Result<T, ActorError>,
     ) -> Result<T, ActorError> {
         self.undo = Some(BTreeMap::new());
-        let result = what(self);
+        let result = catch_unwind(AssertUnwindSafe(|| what(self))).unwrap_or_else(|panic| {
+            let said = panic.downcast_ref::<&str>().copied().map(str::to_owned);
+            let said = said.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default();
+            Err(ActorError::unchecked(ExitCode::USR_ASSERTION_FAILED, format!("panicked: {said}")))
+        });
         let changed = self.undo.take().unwrap_or_default();
         if result.is_err() {
             for (id, before) in changed {

@@ -97,12 +97,14 @@ impl Devnet {
         let grown = self.branch(&overlay, &reverted, &fates, &heights)?;
         let Some(last) = grown.last() else { return Err(refused("the new branch would have no tipset")) };
         let actors = last.actors.clone();
+        let failures: Vec<String> = grown.iter().flat_map(|g| g.failures.iter().cloned()).collect();
         let tipsets: Vec<Tipset> = grown.into_iter().map(|g| g.tipset).collect();
         let outcome = outcome(&reverted, &fates, &tipsets);
         let blocks = overlay.reachable(tipsets.iter().flat_map(|t| [t.cid, t.state, t.receipts]));
         let fork = Fork { base: reverted.base.height, fates, tipsets };
         let entry = encode(&Entry::Fork(fork.clone()))?;
         self.commit(&entry, blocks, actors, |chain| chain.fork(fork))?;
+        self.failures.lock().extend(failures);
         Ok(outcome)
     }
 

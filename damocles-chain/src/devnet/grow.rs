@@ -32,6 +32,7 @@ pub(super) struct Site<'a> {
 pub(super) struct Grown {
     pub(super) tipset: Tipset,
     pub(super) actors: Actors,
+    pub(super) failures: Vec<String>,
 }
 
 /// Messages with their senders, and what a block picks from them.
@@ -98,10 +99,12 @@ impl Devnet {
             ticket_at: &|epoch| self.ticket_at(epoch),
         };
         let choose: Choice<'_> = &|base_fee, account| self.chain.read().pool.select(height, base_fee, account);
-        let Grown { tipset, actors } = self.build(&overlay, &site, choose)?;
+        let Grown { tipset, actors, failures } = self.build(&overlay, &site, choose)?;
         let blocks = overlay.reachable([tipset.cid, tipset.state, tipset.receipts]);
         let entry = encode(&Entry::Tipset(tipset.clone()))?;
-        self.commit(&entry, blocks, actors, |chain| chain.grow(tipset))
+        self.commit(&entry, blocks, actors, |chain| chain.grow(tipset))?;
+        self.failures.lock().extend(failures);
+        Ok(())
     }
 
     /// Records what happens to the chain, lets it happen, and tells it.
@@ -179,6 +182,6 @@ impl Devnet {
             winner,
         };
         let tipset = draft.seal(overlay).map_err(state_error)?;
-        Ok(Grown { tipset, actors: world.actors })
+        Ok(Grown { tipset, actors: world.actors, failures: world.failures })
     }
 }

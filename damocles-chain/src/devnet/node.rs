@@ -61,6 +61,8 @@ pub struct Devnet {
     pub(super) pace: watch::Sender<Duration>,
     /// What goes wrong with its RPC.
     pub(super) faults: Faults,
+    /// What failed on the chain since it was opened that is never to fail, the oldest first.
+    pub(super) failures: Mutex<Vec<String>>,
     paused: AtomicBool,
 }
 
@@ -142,6 +144,7 @@ impl Devnet {
             heads: broadcast::Sender::new(HEADS_KEPT),
             pace,
             faults: Faults::default(),
+            failures: Mutex::default(),
             paused: AtomicBool::new(false),
         };
         devnet.fund_new()?;
@@ -373,6 +376,7 @@ impl Devnet {
             epoch,
             actors: actors.clone(),
             undo: None,
+            failures: Vec::new(),
         }
     }
 }
@@ -456,6 +460,7 @@ fn found(
         epoch: 0,
         actors: Actors::new(),
         undo: None,
+        failures: Vec::new(),
     };
     genesis::build(&mut world, &config.network_name, &config.fund).map_err(state_error)?;
     let state = world.flush(None).map_err(state_error)?;

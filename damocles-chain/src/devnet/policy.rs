@@ -104,6 +104,9 @@ impl PolicyParameters {
         if !(1..=1_000_000).contains(&self.addressed_sectors_max) {
             return Some("policy.addressed_sectors_max is not between 1 and 1,000,000");
         }
+        if self.minimum_power == 0 {
+            return Some("policy.minimum_power is zero");
+        }
         if self.initial_network_power == Some(0) {
             return Some("policy.initial_network_power is zero");
         }
@@ -188,6 +191,13 @@ mod tests {
         assert!(!parameters.matches(&before.replace("2048", "4096")));
         assert!(!parameters.matches("{"));
         assert!(!PolicyParameters { block_rewards: true, ..parameters }.matches(before));
+    }
+
+    #[test]
+    fn nobody_takes_part_in_consensus_without_power() {
+        assert_eq!(PolicyParameters::default().fault(), None);
+        let without = PolicyParameters { minimum_power: 0, ..PolicyParameters::default() };
+        assert_eq!(without.fault(), Some("policy.minimum_power is zero"));
     }
 
     #[test]

@@ -137,12 +137,16 @@ pub(super) fn update_claim(world: &mut World<'_>, id: ActorID, delta: &PowerPair
     world.save(STORAGE_POWER_ACTOR_ID, &state)
 }
 
-/// Adds to the pledge of the whole network.
-pub(super) fn update_pledge(world: &mut World<'_>, delta: &TokenAmount) -> Result<(), ActorError> {
+/// Adds to the pledge of the whole network, for a miner that the actor knows.
+pub(super) fn update_pledge(world: &mut World<'_>, id: ActorID, delta: &TokenAmount) -> Result<(), ActorError> {
     if delta.is_zero() {
         return Ok(());
     }
     let mut state: State = world.state(STORAGE_POWER_ACTOR_ID)?;
+    let address = Address::new_id(id);
+    if !state.load_claims(world.store)?.contains_key(&address)? {
+        return Err(actor_error_v18!(forbidden, "unknown miner {} forbidden to interact with power actor", address));
+    }
     state.total_pledge_collateral += delta;
     if state.total_pledge_collateral.is_negative() {
         return Err(actor_error_v18!(
@@ -172,7 +176,7 @@ pub(super) fn enroll(
     world.save(STORAGE_POWER_ACTOR_ID, &state)
 }
 
-/// Takes the callbacks that are due at this epoch.
+/// Takes the callbacks that are due at this epoch. Those of miners without a claim are dropped.
 pub(super) fn take_due(world: &mut World<'_>) -> Result<Vec<(ActorID, miner::CronEvent)>, ActorError> {
     let mut state: State = world.state(STORAGE_POWER_ACTOR_ID)?;
     let mut queue = queue(world, &state)?;
@@ -193,7 +197,14 @@ pub(super) fn take_due(world: &mut World<'_>) -> Result<Vec<(ActorID, miner::Cro
     // The actor moves this on at every epoch; here only when a callback was due, so that idle epochs write nothing.
     state.first_cron_epoch = world.epoch + 1;
     world.save(STORAGE_POWER_ACTOR_ID, &state)?;
-    Ok(due)
+    let claims = state.load_claims(world.store)?;
+    let mut called = Vec::with_capacity(due.len());
+    for (id, event) in due {
+        if claims.contains_key(&Address::new_id(id))? {
+            called.push((id, event));
+        }
+    }
+    Ok(called)
 }
 
 /// The miners that may make blocks, with their power.

@@ -80,7 +80,7 @@ pub(super) fn make(world: &mut World<'_>, index: usize, miner: &PreSealed) -> Re
     state.deadline_cron_active = true;
     world.save(id, &state)?;
     power::register(world, id, window_proof)?;
-    power::update_pledge(world, &pledge)?;
+    power::update_pledge(world, id, &pledge)?;
     power::enroll(world, id, state.deadline_info(policy, epoch + 1).last(), CRON_EVENT_PROVING_DEADLINE)?;
     Ok(id)
 }

@@ -130,7 +130,7 @@ pub(super) fn award(world: &mut World<'_>, miner: ActorID, tips: &TokenAmount) -
         miner::reward(&mut Invocation { world, caller: REWARD_ACTOR_ID, miner }, total.clone())
     });
     if let Err(e) = paid {
-        tracing::error!(miner, epoch = world.epoch, error = %e, "a block reward was burnt");
+        world.failed(format!("epoch {}: the block reward of t0{miner} was burnt: {e}", world.epoch));
         world.transfer(REWARD_ACTOR_ID, BURNT_FUNDS_ACTOR_ID, &total)?;
     }
     Ok(())

@@ -110,14 +110,18 @@ pub(super) fn key_of(world: &World<'_>, id: ActorID) -> Result<Address, ActorErr
 
 /// Runs what is due at the end of an epoch. A miner whose callback fails loses its power, as on public networks.
 pub(super) fn cron(world: &mut World<'_>) -> Result<(), ActorError> {
+    let mut failed = Vec::new();
     for (id, event) in power::take_due(world)? {
         let called = world.attempt(|world| {
             miner::on_deferred_cron(&mut Invocation { world, caller: STORAGE_POWER_ACTOR_ID, miner: id }, event)
         });
         if let Err(e) = called {
-            tracing::error!(miner = id, epoch = world.epoch, error = %e, "a deferred cron callback failed");
-            power::delete_claim(world, id)?;
+            world.failed(format!("epoch {}: a cron callback of t0{id}: {e}", world.epoch));
+            failed.push(id);
         }
+    }
+    for id in failed {
+        power::delete_claim(world, id)?;
     }
     power::end_epoch(world)
 }

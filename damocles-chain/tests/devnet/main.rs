@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "the harness of tests fails by panicking")]
 
 mod books;
+mod charges;
 mod faults;
 mod fees;
 mod fork;

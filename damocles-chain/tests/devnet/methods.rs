@@ -190,19 +190,34 @@ fn sectors_without_an_interaction_come_in_one_message() {
     let codes: Vec<u32> = results.activation_results.codes().iter().map(|c| c.value()).collect();
     assert_eq!(codes, [0, 16, 0]);
     assert_eq!(sim.find(miner, 3).0, far);
-    refused(&sim.land(WORKER, miner, 36, &sim.ni_params(miner, &[3], until, far), fil(1)), 16, "");
+    let again = sim.ni_params(miner, &[3], until, far);
+    refused(&sim.land(WORKER, miner, 36, &again, fil(1)), 16, "already allocated");
+    let mut above = sim.ni_params(miner, &[1 << 63, 1 << 63], until, far);
+    above.require_activation_success = false;
+    refused(&sim.land(WORKER, miner, 36, &above, fil(1)), 16, "duplicate sector number");
+    let mut highest = sim.ni_params(miner, &[u64::MAX, 4], until, far);
+    highest.require_activation_success = false;
+    refused(&sim.land(WORKER, miner, 36, &highest, fil(1)), 16, "sector number 18446744073709551615");
     assert_eq!(sim.power(miner), 0);
-    sim.prove_deadline(miner, WORKER, far);
-    assert_eq!(sim.power(miner), 2 * 2048);
-    // They come to their end in time.
-    sim.devnet.grow_to(until + 2 * 480).unwrap();
-    sim.devnet.mine(2).unwrap();
-    assert_eq!((sim.power(miner), sim.state(miner).initial_pledge), (0, none()));
+    let pledge = sim.state(miner).initial_pledge;
+    assert_eq!(pledge, sim.sector(miner, 1).initial_pledge * 2);
+    // They come to their end in time: proven until then, they never cost more than the daily fee, and the last end of their
+    // deadline costs nothing.
+    while sim.live(miner, far) != Vec::<u64>::new() {
+        assert_eq!((sim.epoch() < until + 480, &sim.state(miner).initial_pledge), (true, &pledge));
+        let cost = sim.prove_to_the_end(miner, WORKER, far);
+        let live = sim.live(miner, far).len() as u64;
+        assert_eq!(sim.power(miner), live * 2048, "nothing is faulty");
+        assert_eq!(cost, sim.sector(miner, 1).daily_fee * live);
+    }
+    assert!(sim.epoch() > until, "{}", sim.epoch());
+    let state = sim.state(miner);
+    assert_eq!((sim.power(miner), state.initial_pledge, state.fee_debt), (0, none(), none()));
     sim.check();
 }
 
 #[test]
-fn sectors_that_are_terminated_cost_a_fee_and_free_their_pledge() {
+fn sectors_that_are_terminated_free_their_pledge() {
     let (sim, miner) = sim(short());
     let deadline = sim.active(miner, WORKER, &[1, 2, 3]);
     let (_, partition) = sim.find(miner, 1);
@@ -211,15 +226,15 @@ fn sectors_that_are_terminated_cost_a_fee_and_free_their_pledge() {
     sim.devnet.mine(15).unwrap();
     refused(&sim.land(OTHER, miner, 9, &open, none()), 18, "not one of supported");
     refused(&sim.land(WORKER, miner, 9, &terminate(99, 0, &[1]), none()), 16, "deadline 99");
-    refused(&sim.land(WORKER, miner, 9, &terminate(deadline, 9, &[1]), none()), 17, "");
-    let (pledge, burnt) = (sim.state(miner).initial_pledge, sim.balance(99));
+    refused(&sim.land(WORKER, miner, 9, &terminate(deadline, 9, &[1]), none()), 17, "partition 9");
+    let pledge = sim.state(miner).initial_pledge;
     let landed = sim.good(WORKER, miner, 9, &open, none());
     let done: TerminateSectorsReturn = landed.receipt.return_data.deserialize().unwrap();
     assert!(done.done);
     assert_eq!(sim.power(miner), 2 * 2048);
     let state = sim.state(miner);
-    assert!(state.initial_pledge < pledge && state.early_terminations.is_empty());
-    assert!(sim.balance(99) > burnt);
+    assert_eq!(state.initial_pledge, pledge - sim.sector(miner, 1).initial_pledge);
+    assert!(state.early_terminations.is_empty());
     sim.check();
 }
 
@@ -268,10 +283,7 @@ fn sectors_live_longer_if_it_is_asked_for() {
     let (sim, miner) = sim(short());
     let deadline = sim.active(miner, WORKER, &[1, 2]);
     let (_, partition) = sim.find(miner, 1);
-    let sector = |sim: &Sim, number: u64| {
-        Sectors::load(&sim.store(), &sim.state(miner).sectors).unwrap().must_get(number).unwrap()
-    };
-    let before = sector(&sim, 1);
+    let before = sim.sector(miner, 1);
     let to = |number: u64, expiration: i64, claims: Vec<SectorClaim>| ExtendSectorExpiration2Params {
         extensions: vec![ExpirationExtension2 {
             deadline,
@@ -288,17 +300,18 @@ fn sectors_live_longer_if_it_is_asked_for() {
     refused(&sim.land(WORKER, miner, 32, &more, none()), 16, "cannot be more than");
     let claim = SectorClaim { sector_number: 1, maintain_claims: vec![4], drop_claims: vec![] };
     refused(&sim.land(WORKER, miner, 32, &to(1, before.expiration + 9, vec![claim]), none()), 16, "invalid claims");
-    refused(&sim.land(WORKER, miner, 32, &to(9, before.expiration + 9, vec![]), none()), 17, "");
+    refused(&sim.land(WORKER, miner, 32, &to(9, before.expiration + 9, vec![]), none()), 17, "sector not found");
     sim.good(WORKER, miner, 32, &to(1, before.expiration + 5000, vec![]), none());
-    let after = sector(&sim, 1);
+    let after = sim.sector(miner, 1);
     assert_eq!(after.expiration, before.expiration + 5000);
     assert!(after.power_base_epoch > before.power_base_epoch && after.activation == before.activation);
     assert_eq!(sim.power(miner), 2 * 2048);
     sim.check();
-    sim.devnet.grow_to(before.expiration + 500).unwrap();
-    sim.devnet.mine(2).unwrap();
-    let live = sim.partitions(&sim.state(miner), deadline).iter().map(|(_, p)| p.live_sectors().len()).sum::<u64>();
-    assert!(live <= 1, "the other one is gone");
+    while sim.epoch() < before.expiration + 500 {
+        sim.prove_to_the_end(miner, WORKER, deadline);
+    }
+    assert_eq!((sim.live(miner, deadline), sim.power(miner)), (vec![1], 2048), "the other one is gone");
+    assert_eq!(sim.state(miner).initial_pledge, after.initial_pledge);
     sim.check();
 }
 
@@ -321,7 +334,7 @@ fn an_empty_sector_takes_data() {
     aggregate.aggregate_proof_type = Some(fvm_shared::sector::RegisteredAggregateProof::SnarkPackV2);
     refused(&sim.land(WORKER, miner, 35, &aggregate, none()), 16, "not yet supported");
     sim.good(WORKER, miner, 35, &good, none());
-    let sector = Sectors::load(&sim.store(), &sim.state(miner).sectors).unwrap().must_get(1).unwrap();
+    let sector = sim.sector(miner, 1);
     assert_eq!(sector.sealed_cid, comm_r(miner, 1, 1).cid());
     assert_eq!(sector.sector_key_cid, Some(comm_r(miner, 1, 0).cid()));
     assert!(!sector.deal_weight.is_zero());
@@ -346,7 +359,7 @@ fn partitions_and_numbers_are_compacted() {
     sim.good(WORKER, miner, 9, &terminate(deadline, first, &[1]), none());
     refused(&sim.land(WORKER, miner, 19, &compact(&[0, 1]), none()), 18, "cannot compact deadline");
     sim.devnet.mine(310).unwrap();
-    refused(&sim.land(WORKER, miner, 19, &compact(&[40]), none()), 16, "");
+    refused(&sim.land(WORKER, miner, 19, &compact(&[40]), none()), 16, "40");
     sim.good(WORKER, miner, 19, &compact(&[0, 1, 2]), none());
     let state = sim.state(miner);
     let partitions = sim.partitions(&state, deadline);
@@ -359,7 +372,7 @@ fn partitions_and_numbers_are_compacted() {
     refused(&sim.land(WORKER, miner, 20, &mask(0..0), none()), 16, "invalid mask");
     sim.good(WORKER, miner, 20, &mask(0..20), none());
     let used = sim.pre_commit_params(miner, &[15]);
-    refused(&sim.land(WORKER, miner, 28, &used, fil(1)), 16, "");
+    refused(&sim.land(WORKER, miner, 28, &used, fil(1)), 16, "already allocated");
     sim.check();
 }
 

@@ -1,8 +1,10 @@
 //! A devnet that was killed goes on where it stood.
 
-use crate::harness::{Key, Net, config};
+use crate::harness::{Key, Net, config, refused};
 use damocles_chain::devnet::{Devnet, DevnetErrorKind};
 use damocles_core::testing::FakeVerifier;
+use fil_actor_miner_state::v18::{ExpirationExtension2, ExtendSectorExpiration2Params, SectorClaim};
+use fvm_ipld_bitfield::BitField;
 use fvm_shared::econ::TokenAmount;
 use serde_json::json;
 use std::{fs, sync::Arc};
@@ -39,6 +41,41 @@ fn the_same_messages_make_the_same_chain() {
         net.devnet.head()
     };
     assert_eq!(run(), run());
+}
+
+/// The number of a sector is anybody's to choose: the highest must not stop a devnet, now or when it starts again.
+#[test]
+fn a_message_that_no_actor_takes_does_not_stop_the_chain() {
+    let home = tempfile::tempdir().unwrap();
+    let mut net = Net::at(home.path());
+    net.create_miner();
+    let (miner, stranger) = (net.miner, Key::secp(8));
+    let funds = net.message(&net.owner, stranger.address(), 0, &(), TokenAmount::from_whole(1));
+    net.land(&net.owner, funds);
+    net.devnet.mine(1).unwrap();
+    let params = ExtendSectorExpiration2Params {
+        extensions: vec![ExpirationExtension2 {
+            deadline: 0,
+            partition: 0,
+            sectors: BitField::new(),
+            sectors_with_claims: vec![SectorClaim {
+                sector_number: u64::MAX,
+                maintain_claims: vec![],
+                drop_claims: vec![],
+            }],
+            new_expiration: 5000,
+        }],
+    };
+    let message = net.message(&stranger, miner, 32, &params, TokenAmount::default());
+    let cid = net.push(&stranger, message).unwrap();
+    drop(net);
+    let net = Net::at(home.path());
+    let head = net.devnet.mine(3).unwrap();
+    refused(&net.devnet.landed(&cid).unwrap(), 16, "sector number 18446744073709551615");
+    drop(net);
+    let net = Net::at(home.path());
+    assert_eq!(net.devnet.head(), head);
+    net.devnet.mine(3).unwrap();
 }
 
 /// Every prefix of the file is a devnet that works: a kill may come between any two bytes.

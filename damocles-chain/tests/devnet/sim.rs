@@ -10,13 +10,13 @@ use damocles_core::{
     verify::{PoStStatement, ProvenSector, Randomness},
 };
 use fil_actor_miner_state::v18::{
-    DeadlineInfo, MinerInfo, Partition, PoStPartition, Sectors, State, SubmitWindowedPoStParams,
+    DeadlineInfo, MinerInfo, Partition, PoStPartition, SectorOnChainInfo, Sectors, State, SubmitWindowedPoStParams,
 };
 use fil_actor_power_state::v18::{CreateMinerParams, CreateMinerReturn};
 use fil_actors_shared::v18::runtime::Policy;
 use fvm_ipld_bitfield::BitField;
 use fvm_ipld_blockstore::Blockstore;
-use fvm_ipld_encoding::{CborStore, RawBytes, ser::Serialize, to_vec};
+use fvm_ipld_encoding::{CborStore, RawBytes, de::DeserializeOwned, ser::Serialize, to_vec};
 use fvm_shared::{
     address::Address,
     econ::TokenAmount,
@@ -148,7 +148,8 @@ impl Sim {
             value,
             method_num: method,
             params: RawBytes::serialize(params).unwrap(),
-            gas_limit: 1_000_000_000,
+            // A block holds ten of these; many proofs at once may need more.
+            gas_limit: if method == 34 { 2_000_000_000 } else { 1_000_000_000 },
             gas_fee_cap: TokenAmount::from_atto(200_000),
             gas_premium: TokenAmount::from_atto(100_000),
         }
@@ -214,9 +215,24 @@ impl Sim {
 
     /// The state that reads at the head see: that before its messages.
     pub(crate) fn state(&self, miner: u64) -> State {
-        let actor = self.call("StateGetActor", json!([format!("t0{miner}"), []]));
+        self.state_of(miner)
+    }
+
+    /// The same of any actor.
+    pub(crate) fn state_of<T: DeserializeOwned>(&self, id: u64) -> T {
+        let actor = self.call("StateGetActor", json!([format!("t0{id}"), []]));
         let cid: Cid = actor["Head"]["/"].as_str().unwrap().parse().unwrap();
         self.store().get_cbor(&cid).unwrap().unwrap()
+    }
+
+    pub(crate) fn sector(&self, miner: u64, number: u64) -> SectorOnChainInfo {
+        Sectors::load(&self.store(), &self.state(miner).sectors).unwrap().must_get(number).unwrap()
+    }
+
+    /// The sectors of a deadline that live.
+    pub(crate) fn live(&self, miner: u64, deadline: u64) -> Vec<u64> {
+        let partitions = self.partitions(&self.state(miner), deadline);
+        partitions.iter().flat_map(|(_, p)| p.live_sectors().iter().collect::<Vec<_>>()).collect()
     }
 
     pub(crate) fn info(&self, miner: u64) -> MinerInfo {
@@ -348,6 +364,14 @@ impl Sim {
         for params in self.posts(miner, PoStProofType::window(SectorSize::KiB2), &mut |_| false) {
             self.good(from, miner, 5, &params, TokenAmount::default());
         }
+    }
+
+    /// Proves a deadline, and mines until it has ended. Returns what its end cost the miner.
+    pub(crate) fn prove_to_the_end(&self, miner: u64, from: u64, deadline: u64) -> TokenAmount {
+        self.prove_deadline(miner, from, deadline);
+        let before = self.balance(miner);
+        self.devnet.mine(u64::try_from(self.policy.wpost_challenge_window).unwrap()).unwrap();
+        before - self.balance(miner)
     }
 
     /// Sectors that were committed without an interaction, in one deadline, and proven once.

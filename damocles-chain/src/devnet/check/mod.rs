@@ -9,6 +9,7 @@ mod power;
 
 use super::{
     actors::{Actor, Actors, code, load, load_actors},
+    block::Tipset,
     error::DevnetError,
     node::{Devnet, state_error},
     store::DevnetStore,
@@ -17,7 +18,7 @@ use cid::Cid;
 use fil_actor_miner_state::v18::{PowerPair, State};
 use fil_actors_shared::v18::{ActorError, STORAGE_POWER_ACTOR_ID, runtime::Policy};
 use fvm_shared::{ActorID, clock::ChainEpoch, econ::TokenAmount};
-use std::{collections::HashMap, fmt::Display};
+use std::{collections::HashMap, fmt::Display, sync::Arc};
 
 /// What is wrong, and where.
 struct Faults {
@@ -70,36 +71,60 @@ struct Books<'a> {
     epoch: ChainEpoch,
 }
 
-/// Checks the state after a devnet's head. It remembers miners, so that those that did not change are not looked through
-/// again.
+/// Checks the states of a devnet, tipset by tipset: at first that after its head, later those after all that came to the
+/// chain since the last check. It remembers miners, so that those that did not change are not looked through again.
+///
+/// A tipset's null rounds are checked together with it: their states are stored nowhere.
 #[derive(Debug, Default)]
 pub struct Checker {
     known: HashMap<(ActorID, Cid), Totals>,
+    /// The last tipset that was checked.
+    last: Option<Arc<Tipset>>,
+    /// How many failures were reported.
+    told: usize,
 }
 
 impl Checker {
-    /// Everything that is wrong with the state after the head, and with what the head's epoch did to it; empty if nothing
-    /// is.
+    /// Everything that is wrong with those states, and with what their epochs did; empty if nothing is. What was never to
+    /// fail and did since the devnet was opened, such as a cron callback, is told once.
     ///
     /// # Errors
     ///
-    /// If the state cannot be read.
+    /// If a state cannot be read.
     pub fn faults(&mut self, devnet: &Devnet) -> Result<Vec<String>, DevnetError> {
         let (head, actors) = devnet.tip();
-        let before = load_actors(&devnet.store, &head.parent_state).map_err(state_error)?;
-        let books = Books { store: &devnet.store, policy: &devnet.policy, epoch: head.height };
-        let mut found = Vec::new();
-        // The state of a head whose funds were added to follows from no epoch.
-        let funded = devnet.chain.read().floor == head.height;
-        let after = self.miners(&books, &actors, &mut found).map_err(state_error)?;
-        self.known.retain(|(id, state), _| actors.get(id).is_some_and(|a| a.state == *state));
-        if !funded {
-            conserved(&before, &actors, &mut found);
-            let then = self.miners(&books, &before, &mut Vec::new()).map_err(state_error)?;
-            pledges(&books, (&before, &then), (&actors, &after), &mut found).map_err(state_error)?;
+        let applied = self.last.as_ref().map(|last| devnet.chain.read().way(last).1).unwrap_or_default();
+        let mut found: Vec<String> = devnet.failures.lock().iter().skip(self.told).cloned().collect();
+        self.told += found.len();
+        for tipset in applied.iter().filter(|t| t.height < head.height) {
+            let actors = load_actors(&devnet.store, &tipset.state).map_err(state_error)?;
+            self.tipset(devnet, tipset, &actors, &mut found).map_err(state_error)?;
         }
-        power::check(&books, &actors, &after, &mut found).map_err(state_error)?;
+        self.tipset(devnet, &head, &actors, &mut found).map_err(state_error)?;
+        self.known.retain(|(id, state), _| actors.get(id).is_some_and(|a| a.state == *state));
+        self.last = Some(head);
         Ok(found)
+    }
+
+    /// The same of the state after one tipset.
+    fn tipset(
+        &mut self,
+        devnet: &Devnet,
+        tipset: &Tipset,
+        actors: &Actors,
+        found: &mut Vec<String>,
+    ) -> Result<(), ActorError> {
+        let before = load_actors(&devnet.store, &tipset.parent_state)?;
+        let books = Books { store: &devnet.store, policy: &devnet.policy, epoch: tipset.height };
+        // A state whose funds were added to follows from no epoch.
+        let funded = devnet.chain.read().floor == tipset.height;
+        let after = self.miners(&books, actors, found)?;
+        if !funded {
+            conserved(&before, actors, found);
+            let then = self.miners(&books, &before, &mut Vec::new())?;
+            pledges(&books, (&before, &then), (actors, &after), found)?;
+        }
+        power::check(&books, actors, &after, found)
     }
 
     /// What all miners of a state add to the network.
@@ -170,7 +195,8 @@ fn pledges(
 }
 
 impl Devnet {
-    /// Checks the state after the head from scratch: see [`Checker::faults`].
+    /// Checks the state after the head from scratch, and tells what failed since the devnet was opened: see
+    /// [`Checker::faults`].
     ///
     /// # Errors
     ///

@@ -145,3 +145,67 @@ fn funds_from_nowhere_are_found_out() {
     devnet.chain.write().actors = Arc::new(actors);
     found(&devnet, "their sum");
 }
+
+/// Takes a miner's claim away.
+fn unclaim(devnet: &Devnet, id: ActorID) {
+    cook(devnet, STORAGE_POWER_ACTOR_ID, |state: &mut power::State, store| {
+        let mut claims = state.load_claims(store).unwrap();
+        claims.delete(&Address::new_id(id)).unwrap();
+        state.save_claims(&mut claims).unwrap();
+        state.miner_count -= 1;
+    });
+}
+
+#[test]
+fn a_miner_whose_callback_fails_loses_its_claim_and_it_is_told() {
+    let devnet = devnet();
+    devnet.mine(1).unwrap();
+    let mut checker = Checker::default();
+    assert_eq!(checker.faults(&devnet).unwrap(), Vec::<String>::new());
+    cook(&devnet, MINER, |state: &mut State, _| state.initial_pledge += TokenAmount::from_whole(100));
+    let end = devnet.height() + devnet.policy.wpost_challenge_window;
+    devnet.grow_to(end).unwrap();
+    found(&devnet, "a cron callback of t01001");
+    let claimed = |devnet: &Devnet| {
+        let power: power::State = load(&devnet.store, &devnet.tip().1[&STORAGE_POWER_ACTOR_ID].state).unwrap();
+        power.miner_power(&devnet.store, &Address::new_id(MINER)).unwrap().is_some()
+    };
+    assert!(!claimed(&devnet));
+    let failed = |checker: &mut Checker| {
+        checker.faults(&devnet).unwrap().iter().filter(|f| f.contains("a cron callback")).count()
+    };
+    assert_eq!((failed(&mut checker), failed(&mut checker)), (1, 0), "once");
+}
+
+#[test]
+fn a_miner_without_a_claim_is_called_no_more() {
+    let devnet = devnet();
+    devnet.mine(1).unwrap();
+    unclaim(&devnet, MINER);
+    let before = devnet.tip().1[&MINER].clone();
+    devnet.grow_to(devnet.height() + 2 * devnet.policy.wpost_proving_period).unwrap();
+    assert_eq!(devnet.tip().1[&MINER], before);
+    assert_eq!(*devnet.failures.lock(), Vec::<String>::new());
+}
+
+#[test]
+fn only_a_miner_with_a_claim_pledges_and_a_panic_leaves_nothing() {
+    let devnet = devnet();
+    let (head, actors) = devnet.tip();
+    let overlay = Overlay::new(&devnet.store);
+    let ticket_at = |_| crate::devnet::randomness::TicketId::default();
+    let mut world = devnet.world(&overlay, &ticket_at, head.height, &actors);
+    let update = crate::devnet::power::update_pledge;
+    let one = TokenAmount::from_atto(1);
+    update(&mut world, MINER, &one).unwrap();
+    assert_eq!(update(&mut world, MINER + 1, &one).unwrap_err().exit_code().value(), 18);
+    update(&mut world, MINER + 1, &TokenAmount::default()).unwrap();
+    let before = world.actors.clone();
+    let refused = world.attempt(|world| -> Result<(), ActorError> {
+        world.transfer(1000, MINER, &one)?;
+        panic!("on purpose")
+    });
+    let refused = refused.unwrap_err();
+    assert_eq!((refused.exit_code().value(), refused.msg()), (24, "panicked: on purpose"));
+    assert_eq!(world.actors, before);
+}

@@ -12,10 +12,10 @@ use fvm_shared::econ::TokenAmount;
 
 /// A callback that the miner asked for.
 pub(in crate::devnet) fn on_deferred_cron(call: &mut Invocation<'_, '_>, event: CronEvent) -> Result<(), ActorError> {
-    match event {
-        CRON_EVENT_PROVING_DEADLINE => proving_deadline(call)?,
-        CRON_EVENT_PROCESS_EARLY_TERMINATIONS => settle(call)?,
-        _ => {}
+    if event == CRON_EVENT_PROVING_DEADLINE {
+        proving_deadline(call)?;
+    } else if event == CRON_EVENT_PROCESS_EARLY_TERMINATIONS {
+        settle(call)?;
     }
     let state = call.state()?;
     call.check_balance(&state)
@@ -58,7 +58,7 @@ fn proving_deadline(call: &mut Invocation<'_, '_>) -> Result<(), ActorError> {
     call.save(&state)?;
     power::update_claim(call.world, call.miner, &result.power_delta)?;
     call.burn(&burn)?;
-    power::update_pledge(call.world, &pledge_delta)?;
+    power::update_pledge(call.world, call.miner, &pledge_delta)?;
     if goes_on {
         let last = state.deadline_info(policy, epoch + 1).last();
         power::enroll(call.world, call.miner, last, CRON_EVENT_PROVING_DEADLINE)?;

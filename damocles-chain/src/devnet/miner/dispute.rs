@@ -48,7 +48,7 @@ pub(super) fn post(call: &mut Invocation<'_, '_>, params: DisputeWindowedPoStPar
     power::update_claim(call.world, call.miner, &power_delta)?;
     call.world.transfer(call.miner, call.caller, &reward)?;
     call.burn(&(burn - reward))?;
-    power::update_pledge(call.world, &-unlocked)?;
+    power::update_pledge(call.world, call.miner, &-unlocked)?;
     call.check_balance(&state)?;
     Ok(RawBytes::default())
 }

@@ -60,7 +60,7 @@ pub(super) fn sectors(
     state.save_deadlines(store, deadlines).map_err(illegal_state("failed to save deadlines"))?;
     call.save(&state)?;
     power::update_claim(call.world, call.miner, &power)?;
-    power::update_pledge(call.world, &pledge)?;
+    power::update_pledge(call.world, call.miner, &pledge)?;
     Ok(RawBytes::default())
 }
 
@@ -86,7 +86,9 @@ fn collect(policy: &Policy, declared: Vec<ExpirationExtension2>) -> Result<BTree
                     claims.sector_number
                 ));
             }
-            sectors.set(claims.sector_number);
+            sectors
+                .try_set(claims.sector_number)
+                .map_err(|e| actor_error_v18!(illegal_argument, "sector number {}: {}", claims.sector_number, e))?;
         }
         wanted.entry(declaration.deadline).or_default().push(Extension {
             partition: declaration.partition,

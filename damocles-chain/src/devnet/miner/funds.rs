@@ -60,7 +60,7 @@ pub(super) fn withdraw(call: &mut Invocation<'_, '_>, params: WithdrawBalancePar
         call.world.transfer(call.miner, to, &amount)?;
     }
     call.burn(&debt)?;
-    power::update_pledge(call.world, &-vested)?;
+    power::update_pledge(call.world, call.miner, &-vested)?;
     call.check_balance(&state)?;
     encode(&WithdrawBalanceReturn { amount_withdrawn: amount })
 }
@@ -75,7 +75,7 @@ pub(super) fn repay(call: &mut Invocation<'_, '_>) -> Result<RawBytes, ActorErro
         .repay_partial_debt_in_priority_order(store, epoch, &call.balance())
         .map_err(illegal_state("failed to unlock fee debt"))?;
     call.save(&state)?;
-    power::update_pledge(call.world, &-unlocked)?;
+    power::update_pledge(call.world, call.miner, &-unlocked)?;
     call.burn(&burn)?;
     call.check_balance(&state)?;
     Ok(RawBytes::default())
@@ -103,7 +103,7 @@ pub(in crate::devnet) fn reward(call: &mut Invocation<'_, '_>, reward: TokenAmou
         .repay_partial_debt_in_priority_order(store, epoch, &call.balance())
         .map_err(illegal_state("failed to repay penalty"))?;
     call.save(&state)?;
-    power::update_pledge(call.world, &(lock - vested - unlocked))?;
+    power::update_pledge(call.world, call.miner, &(lock - vested - unlocked))?;
     call.burn(&burn)?;
     call.check_balance(&state)
 }

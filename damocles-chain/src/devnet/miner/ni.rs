@@ -113,9 +113,10 @@ fn validate(
                 sector
             ));
         }
-        if sector.sector_number <= MAX_SECTOR_NUMBER {
-            numbers.set(sector.sector_number);
-        }
+        // Numbers above the greatest are refused below, one by one; that one comes twice is an error whatever it is.
+        numbers
+            .try_set(sector.sector_number)
+            .map_err(|e| actor_error_v18!(illegal_argument, "sector number {}: {}", sector.sector_number, e))?;
         let entropy = entropy(call.miner);
         inputs.push(SealInput {
             number: sector.sealing_number,
@@ -193,7 +194,7 @@ fn activate(
     let debt = call.repay_debts(&mut state)?;
     call.save(&state)?;
     call.burn(&debt)?;
-    power::update_pledge(call.world, &total)?;
+    power::update_pledge(call.world, call.miner, &total)?;
     call.check_balance(&state)?;
     if first {
         let last = state.deadline_info(policy, epoch).last();

@@ -11,22 +11,23 @@ use crate::devnet::{
     randomness::{entropy, tag},
 };
 use fil_actor_miner_state::v18::{
-    ERR_NOTIFICATION_SEND_FAILED, PieceActivationManifest, ProveCommitSectors3Params, ProveCommitSectors3Return,
+    ERR_NOTIFICATION_RECEIVER_ABORTED, PieceActivationManifest, ProveCommitSectors3Params, ProveCommitSectors3Return,
     SectorOnChainInfo, SectorOnChainInfoFlags, SectorPreCommitOnChainInfo, State, daily_proof_fee,
     max_prove_commit_duration, qa_power_for_weight,
 };
 use fil_actors_shared::{
     actor_error_v18,
-    v18::{ActorError, BatchReturn, DealWeight, runtime::Policy, stack},
+    v18::{ActorError, BatchReturn, DealWeight, STORAGE_MARKET_ACTOR_ADDR, runtime::Policy, stack},
 };
 use fvm_ipld_encoding::RawBytes;
 use fvm_shared::{
+    address::Address,
     bigint::BigInt,
     econ::TokenAmount,
     error::ExitCode,
     sector::{RegisteredAggregateProof, RegisteredSealProof, SectorSize},
 };
-use std::ops::RangeInclusive;
+use std::{collections::BTreeSet, ops::RangeInclusive};
 
 /// A sector on its way through the checks.
 struct Candidate {
@@ -79,22 +80,35 @@ pub(super) fn sectors(
         return Err(actor_error_v18!(illegal_argument, "no valid proofs specified"));
     }
     let candidates = good(in_time, &codes);
-    let notified = candidates.iter().flat_map(|c| &c.pieces).any(|p| !p.notify.is_empty());
     let codes = candidates.iter().map(|c| claimed(c, info.sector_size, strict)).collect::<Result<Vec<_>, _>>()?;
     let claimed = BatchReturn::of(&codes);
     if claimed.success_count == 0 {
         return Err(actor_error_v18!(illegal_argument, "all data activations failed"));
     }
-    activate(call, state, good(candidates, &codes))?;
-    if notified && params.require_notification_success {
-        return Err(not_notified());
-    }
+    let candidates = good(candidates, &codes);
+    let receivers = receivers(candidates.iter().flat_map(|c| &c.pieces));
+    activate(call, state, candidates)?;
+    notify(&receivers, params.require_notification_success)?;
     encode(&ProveCommitSectors3Return { activation_results: stack(&[valid, proven, claimed]) })
 }
 
-/// There is nobody here who could be told what is in a sector.
-pub(super) fn not_notified() -> ActorError {
-    ActorError::unchecked(ERR_NOTIFICATION_SEND_FAILED, "sector change notification failed".into())
+/// Who is to be told of pieces, in the order in which they are told.
+pub(super) fn receivers<'p>(pieces: impl IntoIterator<Item = &'p PieceActivationManifest>) -> BTreeSet<Address> {
+    pieces.into_iter().flat_map(|p| &p.notify).map(|n| n.address).collect()
+}
+
+/// Tells them. Nobody but the market is ever told, and the one here knows no method.
+pub(super) fn notify(receivers: &BTreeSet<Address>, strict: bool) -> Result<(), ActorError> {
+    match receivers.first() {
+        Some(receiver) if strict && *receiver != STORAGE_MARKET_ACTOR_ADDR => {
+            Err(actor_error_v18!(illegal_argument, "disallowed notification receiver: {}", receiver))
+        }
+        Some(_) if strict => Err(ActorError::unchecked(
+            ERR_NOTIFICATION_RECEIVER_ABORTED,
+            format!("receiver aborted with {}", ExitCode::USR_UNHANDLED_MESSAGE),
+        )),
+        _ => Ok(()),
+    }
 }
 
 fn check_params(
@@ -308,7 +322,7 @@ fn activate(call: &mut Invocation<'_, '_>, mut state: State, candidates: Vec<Can
     state.add_initial_pledge(&pledge).map_err(illegal_state("failed to add initial pledge"))?;
     call.check_balance(&state)?;
     call.save(&state)?;
-    power::update_pledge(call.world, &pledge)
+    power::update_pledge(call.world, call.miner, &pledge)
 }
 
 /// A sector at its activation.

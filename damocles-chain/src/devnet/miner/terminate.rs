@@ -82,7 +82,7 @@ pub(super) fn process(call: &mut Invocation<'_, '_>) -> Result<bool, ActorError>
         .map_err(illegal_state("failed to repay penalty"))?;
     call.save(&state)?;
     call.burn(&burn)?;
-    power::update_pledge(call.world, &-(pledge + unlocked))?;
+    power::update_pledge(call.world, call.miner, &-(pledge + unlocked))?;
     Ok(more)
 }
 

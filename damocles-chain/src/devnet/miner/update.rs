@@ -4,6 +4,7 @@ use super::{
     encode,
     invocation::{Invocation, illegal_array, illegal_state},
     pieces::implied,
+    prove_commit::{notify, receivers},
     seal,
 };
 use crate::devnet::power::{self, Economy};
@@ -71,15 +72,13 @@ pub(super) fn sectors(
     if candidates.is_empty() {
         return Err(actor_error_v18!(illegal_argument, "no valid updates"));
     }
-    let notified = candidates.iter().flat_map(|c| &c.manifest.pieces).any(|p| !p.notify.is_empty());
     let (claimed, candidates) = claim(candidates, strict)?;
     if candidates.is_empty() {
         return Err(actor_error_v18!(illegal_argument, "all data activations failed"));
     }
+    let receivers = receivers(candidates.iter().flat_map(|c| &c.manifest.pieces));
     activate(call, state, sectors, candidates, info.sector_size)?;
-    if notified && params.require_notification_success {
-        return Err(super::prove_commit::not_notified());
-    }
+    notify(&receivers, params.require_notification_success)?;
     encode(&ProveReplicaUpdates3Return { activation_results: stack(&[valid, proven, claimed]) })
 }
 
@@ -269,7 +268,7 @@ fn activate<'s>(
     state.add_initial_pledge(&pledge).map_err(illegal_state("failed to add initial pledge"))?;
     call.check_balance(&state)?;
     call.save(&state)?;
-    power::update_pledge(call.world, &pledge)?;
+    power::update_pledge(call.world, call.miner, &pledge)?;
     power::update_claim(call.world, call.miner, &power)
 }
 
