@@ -22,13 +22,12 @@ fn shown(url: &str) -> &str {
 async fn one_node_is_enough_and_each_is_told_of() {
     let mut desk = Desk::start(50).await.unwrap();
     let (away, here) = (nobody(), desk.node_url());
-    let also = format!("http://localhost:{}/rpc/v1", desk.node.port());
-    desk.configure_chain(&listed(&[&away, &here, &also], "network = \"devnet-fake-desk\"")).unwrap();
+    desk.configure_chain(&listed(&[&away, &here], "network = \"devnet-fake-desk\"")).unwrap();
 
     let nodes = desk.json(&["chain", "nodes"]).await.unwrap();
     assert_eq!(text(&nodes, "/network"), "devnet-fake-desk");
-    let states: Vec<&str> = (0..3).map(|i| text(&nodes, &format!("/nodes/{i}/state"))).collect();
-    assert_eq!(states, ["away", "ok", "ok"], "{nodes:#}");
+    let states: Vec<&str> = (0..2).map(|i| text(&nodes, &format!("/nodes/{i}/state"))).collect();
+    assert_eq!(states, ["away", "ok"], "{nodes:#}");
     assert_eq!(text(&nodes, "/nodes/0/endpoint"), shown(&away));
     assert!(!text(&nodes, "/nodes/0/reason").is_empty());
     assert_eq!(nodes.pointer("/nodes/1/preferred"), Some(&json!(true)));
@@ -49,7 +48,7 @@ async fn one_node_is_enough_and_each_is_told_of() {
     assert!(nobody_counts.err.contains("daemon run"), "{}", nobody_counts.err);
     desk.daemon.start().await.unwrap();
     let metrics = desk.json(&["chain", "metrics"]).await.unwrap();
-    assert_eq!(metrics.pointer("/endpoints").and_then(Value::as_array).map(Vec::len), Some(3));
+    assert_eq!(metrics.pointer("/endpoints").and_then(Value::as_array).map(Vec::len), Some(2));
     let asked = |i: usize| metrics.pointer(&format!("/endpoints/{i}/methods/Filecoin.StateMinerInfo/calls")).cloned();
     assert!(asked(1).and_then(|calls| calls.as_u64()).is_some_and(|calls| calls > 0), "{metrics:#}");
     assert_eq!(asked(0), None, "one that is away is asked only how it is: {metrics:#}");
