@@ -103,7 +103,7 @@ async fn a_messager_that_does_not_take_it_is_named_and_nothing_is_sent() {
     let url = cluster.messager.url();
     let place = url.trim_start_matches("http://").to_owned();
     cluster.token("hunter3");
-    refused(1, &[&place, "nothing was sent", "token"]).await;
+    refused(75, &[&place, "nothing was sent", "token"]).await;
     cluster.token(TOKEN);
     let away = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
     cluster.configure(&format!("http://{away}"), "");
@@ -159,7 +159,7 @@ async fn a_message_at_the_messager_is_minded_by_its_rules() {
     }
     let early = ["message", "replace", key, "--premium", "7 attoFIL", "--fee-cap", "9 attoFIL", "--really-do-it"];
     let early = cluster.desk.run(&early).await.unwrap();
-    assert!(early.code == Some(1) && early.err.contains("not signed yet"), "{}", early.err);
+    assert!(early.code == Some(10) && early.err.contains("not signed yet"), "{}", early.err);
     let cancelled = cluster.desk.act(&["message", "cancel", key]).await.unwrap();
     assert_eq!(cancelled.pointer("/cancelled"), Some(&json!(true)), "{cancelled:#}");
     assert_eq!(cluster.messager.called("MarkBadMessage").len(), 1);
