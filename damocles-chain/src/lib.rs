@@ -18,7 +18,7 @@ pub use client::{
 };
 pub use outbox::{
     BaseFee, FeePolicy, Fees, Limits, MessageVersion, OutboxEntry, OutboxState, Ratio, Replacement, SenderFunds,
-    Senders, Simulate, VersionPurpose,
+    Senders, Simulate, VersionPurpose, outbox_entries,
 };
 pub use venus::{VenusClient, VenusConfig};
 

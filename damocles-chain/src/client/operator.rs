@@ -13,7 +13,7 @@ use crate::{
         ActorState, Deadline, InvocResult, Lotus, MinerInfo as LotusMiner, MinerPower, NetworkParams, Partition,
         SectorOnChainInfo, TipSet, Version, from_core, to_core,
     },
-    rpc::{Endpoint, RpcClient, RpcError},
+    rpc::{Endpoint, EndpointHealth, RpcClient, RpcError, RpcOptions},
 };
 use damocles_core::{
     ActorId, Address, DeadlineIndex, Epoch, EpochTimes, SectorSet, SectorSize, Timestamp, TokenAmount,
@@ -76,11 +76,26 @@ impl Operator {
     ///
     /// The token cannot be sent, or TLS cannot be set up.
     pub fn new(endpoint: Endpoint) -> Result<Self, ChainError> {
-        let rpc = Arc::new(RpcClient::new(endpoint)?);
+        Self::with_endpoints(vec![endpoint])
+    }
+
+    /// Asks nodes that stand in for each other, the first of the list preferred. Nothing is sent yet.
+    ///
+    /// # Errors
+    ///
+    /// There is no endpoint, a token cannot be sent, or TLS cannot be set up.
+    pub fn with_endpoints(endpoints: Vec<Endpoint>) -> Result<Self, ChainError> {
+        let rpc = Arc::new(RpcClient::with_endpoints(endpoints, RpcOptions::default())?);
         Ok(Self { reads: Reads::new(Arc::clone(&rpc)), rpc })
     }
 
-    /// The node.
+    /// How each endpoint is now, in the order in which they were given.
+    pub async fn endpoints(&self) -> Vec<EndpointHealth> {
+        self.rpc.check_endpoints().await;
+        self.rpc.endpoints()
+    }
+
+    /// The node that is asked first.
     pub fn endpoint(&self) -> String {
         self.rpc.endpoint().to_string()
     }

@@ -5,7 +5,7 @@ use super::{
     limits::in_chain,
     pricing::{Price, least_premium},
     replace::check_offer,
-    store::{CANCELLED, Row},
+    store::{CANCELLED, Row, Store},
 };
 use crate::{actor::encode, lotus_json::text_of};
 use damocles_core::{
@@ -13,6 +13,17 @@ use damocles_core::{
     chain::{Call, ChainError, ChainErrorKind, MessageId, TipsetRef},
 };
 use fvm_shared::{econ::TokenAmount, message::Message};
+use sqlx::AnyPool;
+
+/// All calls in the outbox of a database, in the order of their submission: for whoever looks, and has no key and no
+/// node to send by. The tables are made if they are not there.
+///
+/// # Errors
+///
+/// The database cannot be used.
+pub async fn outbox_entries(database: AnyPool) -> Result<Vec<OutboxEntry>, ChainError> {
+    Ok(Store::open(database).await?.all().await?.iter().map(Row::entry).collect())
+}
 
 impl Outbox {
     /// One call, with every message that was signed for it.

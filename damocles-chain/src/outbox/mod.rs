@@ -31,6 +31,7 @@ mod sign;
 mod store;
 mod value;
 
+pub use ask::outbox_entries;
 pub use chain_view::BaseFee;
 pub use entry::{MessageVersion, OutboxEntry, OutboxState, Replacement, VersionPurpose};
 pub use fees::{FeePolicy, Fees, Ratio, Simulate};

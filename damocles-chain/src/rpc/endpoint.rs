@@ -38,6 +38,19 @@ impl Endpoint {
         self
     }
 
+    /// The token, for whoever keeps it in a file of its own.
+    pub fn token(&self) -> Option<&str> {
+        self.token.as_ref().map(|token| token.as_str())
+    }
+
+    /// The whole URL without the token. Its path or query may hold a provider's key, so that `Display` leaves them out.
+    pub fn url(&self) -> &str {
+        match self.transport {
+            Transport::Http => self.http.as_str(),
+            Transport::WebSocket => self.ws.as_str(),
+        }
+    }
+
     /// How requests to it travel: as the text said.
     pub fn transport(&self) -> Transport {
         self.transport

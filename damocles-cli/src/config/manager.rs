@@ -1,9 +1,11 @@
 //! The manager's file, `manager.toml` in its home directory.
 
 mod chain;
+mod venus;
 mod wallet;
 
-pub use chain::ChainSection;
+pub use chain::{ChainKind, ChainSection};
+pub use venus::VenusSection;
 pub use wallet::{WalletKind, WalletSection};
 
 use super::{ConfigError, Endpoint, ProcessorKind, Processors, Retired, Secret, Source, retired};
@@ -26,6 +28,9 @@ pub const FILE_NAME: &str = "manager.toml";
 pub struct ManagerConfig {
     /// The node.
     pub chain: ChainSection,
+    /// The cluster that sends messages, of a chain of kind `venus`.
+    #[serde(default)]
+    pub venus: Option<VenusSection>,
     /// Where workers and commands reach the manager.
     #[serde(default)]
     pub listen: ListenSection,
@@ -253,6 +258,7 @@ impl ManagerConfig {
     pub fn new(endpoint: Endpoint) -> Self {
         Self {
             chain: ChainSection::new(endpoint),
+            venus: None,
             wallet: WalletSection::default(),
             listen: ListenSection::default(),
             senders: SendersSection::default(),
@@ -306,6 +312,7 @@ impl ManagerConfig {
     fn check(&self, source: &Source) -> Result<(), ConfigError> {
         self.chain.check(source)?;
         self.wallet.check(source)?;
+        venus::check(self, source)?;
         if !self.listen.address.ip().is_loopback() {
             let error = source.error_at("listen.address", format_args!("`{}` is not loopback", self.listen.address));
             return Err(error.hint_with(crate::server::LOOPBACK_HINT));
@@ -347,6 +354,9 @@ impl ManagerConfig {
 
     fn write(&self, out: &mut String) -> std::fmt::Result {
         self.chain.write(out)?;
+        if let Some(venus) = &self.venus {
+            venus.write(out)?;
+        }
         self.wallet.write(out)?;
         writeln!(out, "\n# Where workers and commands reach the manager. Loopback only.")?;
         writeln!(out, "[listen]\naddress = {}", quoted(&self.listen.address.to_string()))?;

@@ -1,6 +1,7 @@
 //! What every command does that sends a message: say what it will do, ask, send, wait, and say how it ended.
 
 use super::{
+    client::sender_of,
     confirm::Consent,
     desk::{Desk, When},
     look::gas_price,
@@ -14,7 +15,7 @@ use anyhow::anyhow;
 use damocles_chain::{Estimate, MinerDetail};
 use damocles_core::{
     Address, TokenAmount,
-    chain::{Call, CallKind, MessageId, Receipt, SenderRole},
+    chain::{Call, MessageId, Receipt, SenderRole},
 };
 use serde::Serialize;
 use std::fmt::Write as _;
@@ -160,9 +161,7 @@ pub(super) async fn send(
 }
 
 async fn sender(outbox: &Outbox, call: &Call) -> Result<Address, Failure> {
-    let senders = outbox.senders().await?;
-    let named = if call.kind() == CallKind::CreateMiner { senders.create_miner } else { None };
-    Ok(named.or_else(|| call.sender().cloned()).unwrap_or(senders.default))
+    Ok(sender_of(call, &outbox.senders().await?))
 }
 
 /// Refuses what the actor would refuse because of who sends it, in words that say who may.

@@ -107,9 +107,10 @@ pub struct InitArgs {
     /// For a devnet on this machine: keys in plain text
     #[arg(long)]
     pub devnet: bool,
-    /// The node's RPC [default: what FULLNODE_API_INFO names; with --devnet, port 1234 of this machine]
+    /// The node's RPC, or several after each other with commas, or a node's directory such as ~/.lotus [default: what
+    /// FULLNODE_API_INFO names; with --devnet, port 1234 of this machine]
     // As text: the parser of arguments would repeat what it does not understand, token included.
-    #[arg(long, value_name = "URL")]
+    #[arg(long, value_name = "NODES")]
     pub chain: Option<String>,
     /// The network that the node must be on, e.g. `mainnet` or `calibration`
     #[arg(long, value_name = "NAME")]

@@ -1,17 +1,25 @@
-//! The manager's way to its node.
+//! The manager's way to its nodes, and to the cluster that sends for it.
 
-use super::signer;
+use super::{
+    client::ManagerChain,
+    signer::{self, Keys},
+    wallet::password::private_text,
+};
 use crate::{
-    config::{ManagerConfig, Secret},
+    config::{
+        ManagerConfig, Secret,
+        manager::{Home, VenusSection},
+    },
     exit::{Exit, Failure},
 };
 use anyhow::{Context as _, anyhow};
 use damocles_chain::{
-    LotusClient, LotusConfig, Senders,
+    LotusClient, LotusConfig, Senders, VenusClient, VenusConfig,
     rpc::Endpoint,
-    signer::{KeyKind, Signer},
+    signer::KeyKind,
+    venus::{FeesByClass, MessageFees},
 };
-use damocles_core::{EventSink, Network};
+use damocles_core::{EventSink, Network, chain::CallKind};
 use sqlx::AnyPool;
 use std::sync::Arc;
 
@@ -43,22 +51,75 @@ pub(super) fn endpoint(config: &ManagerConfig) -> Result<Endpoint, Failure> {
     Ok(first.context("the configuration was checked: it names a node")?)
 }
 
-/// A client of that node, over the outbox in `database` and the keys of `signer`.
+/// A client of those nodes, over the messages in `database`. `keys` sign what the manager itself sends; a messager signs
+/// by itself.
 ///
 /// # Errors
 ///
-/// A sender has no key, or the database cannot be used.
+/// A sender has no key, or the database, an address or a token cannot be used.
 pub(super) async fn connect(
     config: &ManagerConfig,
-    signer: Arc<dyn Signer>,
+    home: &Home,
+    keys: &Keys,
     database: AnyPool,
     events: Arc<dyn EventSink>,
-) -> Result<Arc<LotusClient>, Failure> {
-    let senders = senders(config, signer.as_ref()).await?;
-    let mut lotus = LotusConfig::new(endpoint(config)?, senders);
+) -> Result<ManagerChain, Failure> {
+    let senders = senders(config, keys).await?;
+    if let Some(section) = &config.venus {
+        let mut venus = cluster(config, section, home, senders)?;
+        venus.events = events;
+        return Ok(ManagerChain::Venus(VenusClient::connect(venus, database).await?));
+    }
+    let signer = Arc::clone(keys.signer().context("the configuration was checked: a node has keys beside it")?);
+    let mut lotus = LotusConfig::with_endpoints(endpoints(config)?, senders);
     lotus.events = events;
     lotus.limits.fees.clone_from(&config.fees);
-    Ok(LotusClient::connect(lotus, signer, database).await?)
+    Ok(ManagerChain::Lotus(LotusClient::connect(lotus, signer, database).await?))
+}
+
+/// How the cluster is used that `[venus]` names.
+///
+/// # Errors
+///
+/// An address or a token cannot be used.
+pub(super) fn cluster(
+    config: &ManagerConfig,
+    section: &VenusSection,
+    home: &Home,
+    senders: Senders,
+) -> Result<VenusConfig, Failure> {
+    let token = match &section.token_file {
+        Some(file) => Some(private_text(&home.path().join(file))?),
+        None => None,
+    };
+    let of = |named: &crate::config::Endpoint| -> Result<Endpoint, Failure> {
+        let text = named.to_string();
+        let endpoint: Endpoint = text.parse().with_context(|| format!("use endpoint `{text}`"))?;
+        let own = named.token().map(Secret::reveal).or(token.as_ref().map(|token| token.trim()));
+        Ok(match own {
+            Some(token) => endpoint.with_token(token),
+            None => endpoint,
+        })
+    };
+    let mut node = endpoint(config)?;
+    if let (None, Some(token)) = (node.token(), &token) {
+        node = node.with_token(token.trim());
+    }
+    let mut venus = VenusConfig::new(node, of(&section.messager)?, senders);
+    if let Some(gateway) = &section.gateway {
+        venus = venus.with_gateway(of(gateway)?);
+    }
+    let most = |kind| MessageFees::up_to(config.fees.policy(kind).max_fee);
+    venus.fees = FeesByClass {
+        create_miner: most(CallKind::CreateMiner),
+        pre_commit: most(CallKind::PreCommit),
+        prove_commit: most(CallKind::ProveCommit),
+        post: most(CallKind::PoSt),
+        terminate: most(CallKind::Terminate),
+        other: most(CallKind::Other),
+    };
+    venus.limits.fees.clone_from(&config.fees);
+    Ok(venus)
 }
 
 /// Who sends what.
@@ -66,10 +127,11 @@ pub(super) async fn connect(
 /// # Errors
 ///
 /// No default sender is named, and the wallet has not exactly one BLS key.
-pub(super) async fn senders(config: &ManagerConfig, signer: &dyn Signer) -> Result<Senders, Failure> {
-    let default = match &config.senders.default {
-        Some(address) => address.clone(),
-        None => signer::only_key(signer, KeyKind::Bls, "`senders.default`").await?,
+pub(super) async fn senders(config: &ManagerConfig, keys: &Keys) -> Result<Senders, Failure> {
+    let default = match (&config.senders.default, keys.signer()) {
+        (Some(address), _) => address.clone(),
+        (None, Some(signer)) => signer::only_key(signer.as_ref(), KeyKind::Bls, "`senders.default`").await?,
+        (None, None) => return Err(Failure::usage("manager.toml names no `senders.default`")),
     };
     let mut senders = Senders::all(default);
     senders.post.clone_from(&config.senders.post);
@@ -83,9 +145,11 @@ pub(super) async fn senders(config: &ManagerConfig, signer: &dyn Signer) -> Resu
 /// # Errors
 ///
 /// It is not: nothing must be sent.
-pub(super) fn admit(config: &ManagerConfig, signer: &dyn Signer, told: &str) -> Result<Network, Failure> {
-    let network = admit_network(config, told)?;
-    signer.suits(told)?;
+pub(super) fn admit(config: &ManagerConfig, keys: &Keys, told: &str) -> Result<Network, Failure> {
+    let network = admit_network(config, told, &config.chain.endpoint.to_string())?;
+    if let Some(signer) = keys.signer() {
+        signer.suits(told)?;
+    }
     Ok(network)
 }
 
@@ -94,12 +158,12 @@ pub(super) fn admit(config: &ManagerConfig, signer: &dyn Signer, told: &str) -> 
 /// # Errors
 ///
 /// It is not.
-pub(super) fn admit_network(config: &ManagerConfig, told: &str) -> Result<Network, Failure> {
+pub(super) fn admit_network(config: &ManagerConfig, told: &str, node: &str) -> Result<Network, Failure> {
     let network: Network = told.parse().map_err(|e| Failure::new(Exit::Failed, anyhow::Error::new(e)))?;
     if let Some(wanted) = &config.chain.network
         && !wanted.admits(&network)
     {
-        let error = anyhow!("the node at {} is on network `{network}`, not on `{wanted}`", config.chain.endpoint);
+        let error = anyhow!("the node at {node} is on network `{network}`, not on `{wanted}`");
         let hint = "name a node of the right network as `chain.endpoint`, or correct `chain.network`";
         return Err(Failure::new(Exit::Usage, error).hint(hint));
     }
@@ -110,19 +174,18 @@ pub(super) fn admit_network(config: &ManagerConfig, told: &str) -> Result<Networ
 mod tests {
     use super::*;
 
+    const NODE: &str = "http://127.0.0.1:1234";
+
     #[test]
     fn a_node_of_another_network_is_refused() {
-        let mut config = ManagerConfig::new("http://127.0.0.1:1234".parse().unwrap());
-        assert_eq!(admit_network(&config, "testnetnet").unwrap(), Network::Mainnet);
+        let mut config = ManagerConfig::new(NODE.parse().unwrap());
+        assert_eq!(admit_network(&config, "testnetnet", NODE).unwrap(), Network::Mainnet);
         config.chain.network = Some(Network::Calibration);
-        assert_eq!(admit_network(&config, "calibrationnet").unwrap(), Network::Calibration);
-        let failure = admit_network(&config, "mainnet").unwrap_err();
+        assert_eq!(admit_network(&config, "calibrationnet", NODE).unwrap(), Network::Calibration);
+        let failure = admit_network(&config, "mainnet", NODE).unwrap_err();
         assert_eq!(failure.exit, Exit::Usage);
         let said = crate::exit::render(&failure);
-        assert!(
-            said.contains("http://127.0.0.1:1234") && said.contains("`mainnet`, not on `calibrationnet`"),
-            "{said}"
-        );
-        assert!(admit_network(&config, "").is_err());
+        assert!(said.contains(NODE) && said.contains("`mainnet`, not on `calibrationnet`"), "{said}");
+        assert!(admit_network(&config, "", NODE).is_err());
     }
 }

@@ -63,11 +63,11 @@ impl<'a> Desk<'a> {
         printer: Printer,
         cx: &Context,
     ) -> Result<Self, Failure> {
-        let node = Operator::new(chain::endpoint(&config)?)?;
+        let node = Operator::with_endpoints(chain::endpoints(&config)?)?;
         let head = node.head().await.map_err(|e| {
             Failure::from(e).hint("is the node running, and are `chain.endpoint` and its token in manager.toml right?")
         })?;
-        let network = chain::admit_network(&config, &node.network(&head).await?.name)?;
+        let network = chain::admit_network(&config, &node.network(&head).await?.name, &node.endpoint())?;
         let times = node.times().await?;
         Ok(Self { home, printer, config, node, head, network, cx: cx.clone(), times })
     }

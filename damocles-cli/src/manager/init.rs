@@ -11,13 +11,13 @@ use super::{
 use crate::{
     clock::SystemClock,
     config::{
-        Endpoint, ManagerConfig,
-        manager::{Home, WalletSection},
+        Endpoint, ManagerConfig, Secret,
+        manager::{ChainSection, Home, WalletSection},
     },
     exit::{Exit, Failure},
     output::Render,
 };
-use anyhow::anyhow;
+use anyhow::{Context as _, anyhow};
 use damocles_chain::{
     signer::{KeyKind, Keystore},
     wallet::{Wallet, WalletOptions},
@@ -57,42 +57,45 @@ impl Render for Initialised {
 ///
 /// The directory cannot be written, no node is named, or there is no password for the keys.
 pub fn init(args: &InitArgs, home: &Home) -> Result<Initialised, Failure> {
-    let node = node(args)?;
+    let nodes = nodes(args)?;
     std::fs::DirBuilder::new().recursive(true).mode(0o700).create(home.path())?;
     fs_err::create_dir_all(home.path().join("pieces"))?;
     let (owner, worker) = if args.devnet { plain_keys(home)? } else { encrypted_keys(args, home)? };
     if !home.config().exists() {
-        let mut config = ManagerConfig::new(node);
+        let chain = chain_section(nodes, home)?;
+        let mut config = ManagerConfig::new(chain.endpoint.clone());
+        config.chain = chain;
         config.senders.default = Some(worker.clone());
         config.chain.network.clone_from(&args.network);
         if !args.devnet {
             config.wallet = wallet_section(args)?;
-        }
-        if let Some(token) = config.chain.endpoint.token().cloned() {
-            let file = std::path::absolute(home.path())?.join("node-token");
-            write_secret(&file, token.reveal())?;
-            config.chain.token_file = Some(file);
         }
         write_config(home, &config)?;
     }
     Ok(Initialised { home: home.path().to_owned(), owner, worker })
 }
 
-/// The node of the arguments, else that of the environment.
-fn node(args: &InitArgs) -> Result<Endpoint, Failure> {
+/// A node and the token that stood with it.
+struct Node {
+    endpoint: Endpoint,
+    token: Option<Secret>,
+}
+
+/// The nodes of the arguments, else those of the environment.
+fn nodes(args: &InitArgs) -> Result<Vec<Node>, Failure> {
     if let Some(chain) = &args.chain {
-        let endpoint: Endpoint = chain.parse().map_err(Failure::usage)?;
-        if endpoint.token().is_some() {
+        let is_token_shown = |item: &str| item.trim().parse::<Endpoint>().is_ok_and(|e| e.token().is_some());
+        if chain.split(',').any(is_token_shown) {
             let error = anyhow!("a token stands before the address of the node");
             let hint = format!(
                 "give the address alone, put the token into a file and name it as `chain.token_file`; or set {API_INFO}"
             );
             return Err(Failure::new(Exit::Usage, error).hint(hint));
         }
-        return Ok(endpoint);
+        return listed(chain).map_err(|e| Failure::usage(format_args!("--chain: {e}")));
     }
     if args.devnet {
-        return "http://127.0.0.1:1234/rpc/v1".parse().map_err(Failure::usage);
+        return listed("http://127.0.0.1:1234/rpc/v1").map_err(Failure::usage);
     }
     #[expect(clippy::disallowed_methods, reason = "the program reads its environment")]
     let variable = std::env::var(API_INFO).ok().filter(|text| !text.trim().is_empty());
@@ -101,13 +104,57 @@ fn node(args: &InitArgs) -> Result<Endpoint, Failure> {
             "give its address with --chain, or set {API_INFO}; --devnet is for a chain of this machine"
         )));
     };
-    let mut nodes = variable.split(',');
-    let first = nodes.next().unwrap_or_default();
-    if nodes.next().is_some() {
-        return Err(Failure::usage(format_args!("{API_INFO} names several nodes"))
-            .hint("name one for now; the others are added to `chain.endpoints` of manager.toml"));
+    listed(&variable).map_err(|e| Failure::usage(format_args!("{API_INFO}: {e}")))
+}
+
+/// The nodes of a list: URLs, multiaddrs, and repositories of nodes. The error never holds what could be a token.
+fn listed(text: &str) -> Result<Vec<Node>, String> {
+    let items: Vec<_> = text.split(',').map(at_home).collect();
+    let nodes = damocles_chain::rpc::Endpoint::parse_list(&items.join(",")).map_err(|e| e.to_string())?;
+    let node = |node: &damocles_chain::rpc::Endpoint| {
+        let endpoint = node.url().parse().map_err(|_| format!("{node} cannot stand in manager.toml"))?;
+        Ok(Node { endpoint, token: node.token().map(Secret::new) })
+    };
+    nodes.iter().map(node).collect()
+}
+
+/// A path as a shell would write it out.
+fn at_home(item: &str) -> String {
+    let item = item.trim();
+    match (item.strip_prefix('~'), std::env::home_dir()) {
+        (Some(rest), Some(home)) if rest.is_empty() || rest.starts_with('/') => format!("{}{rest}", home.display()),
+        _ => item.to_owned(),
     }
-    first.parse().map_err(|e| Failure::usage(format_args!("{API_INFO}: {e}")))
+}
+
+/// The section of these nodes. Each token goes into a file of its own.
+fn chain_section(nodes: Vec<Node>, home: &Home) -> Result<ChainSection, Failure> {
+    let several = nodes.len() > 1;
+    let mut files = Vec::new();
+    for (place, node) in (1..).zip(&nodes) {
+        files.push(match &node.token {
+            Some(token) => {
+                let name = if several { format!("node-token-{place}") } else { "node-token".to_owned() };
+                let file = std::path::absolute(home.path())?.join(name);
+                write_secret(&file, token.reveal())?;
+                file
+            }
+            None => PathBuf::new(),
+        });
+    }
+    let mut endpoints = nodes.into_iter().map(|node| node.endpoint);
+    let first = endpoints.next().context("a list that was read names a node")?;
+    let mut section = ChainSection::new(first);
+    section.others = endpoints.collect();
+    if files.iter().all(|file| file.as_os_str().is_empty()) {
+        return Ok(section);
+    }
+    if several {
+        section.token_files = files;
+    } else {
+        section.token_file = files.pop();
+    }
+    Ok(section)
 }
 
 fn plain_keys(home: &Home) -> Result<(Address, Address), Failure> {

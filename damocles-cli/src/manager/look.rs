@@ -1,6 +1,9 @@
 //! `chain`: the chain as the node shows it.
 
-use super::desk::{Desk, When, parse_miner, time_text};
+use super::{
+    desk::{Desk, When, parse_miner, time_text},
+    nodes,
+};
 use crate::{
     config::manager::Home,
     exit::Failure,
@@ -20,6 +23,10 @@ use std::fmt::Write as _;
 pub enum ChainCommand {
     /// The head and the network
     Head,
+    /// Each node of manager.toml, and whether it is relied on
+    Nodes,
+    /// What the running daemon asked the nodes so far
+    Metrics,
     /// A tipset, by epoch
     Tipset(TipsetArgs),
     /// The price of gas, of the last tipsets
@@ -95,8 +102,15 @@ fn epoch(text: &str) -> Result<Epoch, String> {
 ///
 /// The node does not answer.
 pub(super) async fn run(command: &ChainCommand, home: &Home, printer: Printer, cx: &Context) -> Result<(), Failure> {
+    // Nodes that are all away are to be seen as well.
+    match command {
+        ChainCommand::Nodes => return nodes::show(home, printer).await,
+        ChainCommand::Metrics => return nodes::metrics(home, printer).await,
+        _ => {}
+    }
     let desk = Desk::open(home, printer, cx).await?;
     match command {
+        ChainCommand::Nodes | ChainCommand::Metrics => Ok(()),
         ChainCommand::Head => head(&desk).await,
         ChainCommand::Tipset(args) => tipset(&desk, *args).await,
         ChainCommand::BaseFee(args) => base_fee(&desk, *args).await,

@@ -3,6 +3,7 @@
 mod act;
 pub mod args;
 mod chain;
+mod client;
 pub mod confirm;
 mod desk;
 mod devnet;
@@ -10,6 +11,7 @@ pub mod init;
 pub mod look;
 pub mod message;
 pub mod miner;
+mod nodes;
 mod outbox;
 pub mod piece;
 pub(crate) mod remote;

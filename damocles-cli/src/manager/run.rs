@@ -2,10 +2,10 @@
 
 use super::{
     args::RunArgs,
-    chain,
+    client::ManagerChain,
     outbox::{self, Here, OperatorRpc},
     rpc::ManagerRpc,
-    signer,
+    signer::Keys,
     stores::{Replicas, Stores},
 };
 use crate::{
@@ -24,9 +24,9 @@ use crate::{
     verifier,
 };
 use anyhow::{Context as _, anyhow};
-use damocles_chain::{LotusClient, signer::Signer};
+use damocles_chain::venus::gateway::WalletLink;
 use damocles_core::{
-    Context, SealProofType,
+    CancellationToken, Context, SealProofType,
     chain::{ChainClient, ChainError, ChainErrorKind, MinerInfo},
     pool::ProcessorPool,
     verify::ProofVerifier,
@@ -47,29 +47,25 @@ use std::{collections::BTreeSet, sync::Arc, time::Duration};
 pub(super) fn run(args: RunArgs, home: &Home, printer: Printer) -> Result<(), Failure> {
     let config = ManagerConfig::load(home.config())?;
     // A password is asked for before anything else waits.
-    let signer = signer::open(&config, home)?;
-    frame::runtime()?.block_on(serve(args, config, signer, home, printer))
+    let keys = Keys::open(&config, home)?;
+    frame::runtime()?.block_on(serve(args, config, keys, home, printer))
 }
 
-async fn serve(
-    args: RunArgs,
-    config: ManagerConfig,
-    signer: Arc<dyn Signer>,
-    home: &Home,
-    printer: Printer,
-) -> Result<(), Failure> {
+async fn serve(args: RunArgs, config: ManagerConfig, keys: Keys, home: &Home, printer: Printer) -> Result<(), Failure> {
     let shutdown = signals::install().context("listen for signals")?;
     let database = Database::open(&home.database()).await?;
     let server = Server::bind(config.listen.address).await?;
-    let Some(client) = shutdown.drain.run_until_cancelled(reach_node(&config, &signer, &database)).await.transpose()?
+    let Some(chain) =
+        shutdown.drain.run_until_cancelled(reach_node(&config, home, &keys, &database)).await.transpose()?
     else {
         return Ok(());
     };
-    let operators = operators(&config, &signer, home, &client, &database).await?;
+    let operators = operators(&config, &keys, home, &chain, &database).await?;
+    let client = chain.client();
     let Some((network, miners)) = shutdown.drain.run_until_cancelled(ask_node(&client, &config)).await else {
         return Ok(());
     };
-    chain::admit(&config, signer.as_ref(), &network)?;
+    super::chain::admit(&config, &keys, &network)?;
     let verifier = verifier::for_network(&network);
     if !verifier::is_fake(&network) {
         let progress = Progress::new(printer.is_quiet());
@@ -86,25 +82,51 @@ async fn serve(
     let server = server.route_rpc("/rpc/v0", rpc.clone()).route_files("/piecestore", rpc.pieces());
     printer.note(format_args!("manager of {} on network `{network}`: http://{address}/rpc/v0", names(&miners)));
     args.supervision.ready(Some(address), &shutdown)?;
-    work(&client, &service, posts, Servers { workers: server, operators }, &shutdown).await
+    let signing = served_keys(&config, &keys, home).await?;
+    work(Messages { chain, signing }, &service, posts, Servers { workers: server, operators }, &shutdown).await
 }
 
 /// Where commands of this home use the outbox. A home whose path no socket can have is no reason not to prove.
 async fn operators(
     config: &ManagerConfig,
-    signer: &Arc<dyn Signer>,
+    keys: &Keys,
     home: &Home,
-    client: &Arc<LotusClient>,
+    chain: &ManagerChain,
     database: &Database,
 ) -> Result<Option<UnixServer>, Failure> {
-    let senders = chain::senders(config, signer.as_ref()).await?;
-    let rpc = Arc::new(OperatorRpc::new(Here::of_daemon(Arc::clone(client), senders, database).await?));
+    let senders = super::chain::senders(config, keys).await?;
+    let rpc = Arc::new(OperatorRpc::new(Here::of_daemon(chain.clone(), senders, database).await?));
     match UnixServer::bind(&outbox::socket(home)).await {
         Ok(server) => Ok(Some(server.route_rpc(CONTROL_PATH, rpc))),
         Err(error) => {
             tracing::warn!(%error, "commands that send messages have to wait until this daemon ends");
             Ok(None)
         }
+    }
+}
+
+/// The keys that the cluster may sign with, if it may with any.
+async fn served_keys(config: &ManagerConfig, keys: &Keys, home: &Home) -> Result<Option<WalletLink>, Failure> {
+    let (Some(section), Some(signer)) = (&config.venus, keys.signer()) else { return Ok(None) };
+    let senders = super::chain::senders(config, keys).await?;
+    let link = super::chain::cluster(config, section, home, senders)?.gateway_link()?;
+    Ok(link.map(|link| link.wallet(Arc::clone(signer), section.accounts.clone())))
+}
+
+/// What has messages move.
+struct Messages {
+    chain: ManagerChain,
+    signing: Option<WalletLink>,
+}
+
+impl Messages {
+    async fn run(&self, cancel: CancellationToken) {
+        let signing = async {
+            if let Some(link) = &self.signing {
+                link.run(cancel.clone()).await;
+            }
+        };
+        tokio::join!(self.chain.run(cancel.clone()), signing);
     }
 }
 
@@ -120,11 +142,12 @@ const NODE_AWAY: Duration = Duration::from_secs(5);
 /// The client. A sender that is named by its ID needs the node; one that does not answer is waited for.
 async fn reach_node(
     config: &ManagerConfig,
-    signer: &Arc<dyn Signer>,
+    home: &Home,
+    keys: &Keys,
     database: &Database,
-) -> Result<Arc<LotusClient>, Failure> {
+) -> Result<ManagerChain, Failure> {
     loop {
-        match chain::connect(config, Arc::clone(signer), database.pool.clone(), Arc::new(LogSink)).await {
+        match super::chain::connect(config, home, keys, database.pool.clone(), Arc::new(LogSink)).await {
             Err(failure) if failure.exit == Exit::Retryable => {
                 tracing::warn!(error = %format_args!("{:#}", failure.error), "the chain client cannot start yet");
                 tokio::time::sleep(NODE_AWAY).await;
@@ -135,19 +158,19 @@ async fn reach_node(
 }
 
 /// The network's name and the miners. A node that does not answer is waited for: it may just be starting.
-async fn ask_node(client: &Arc<LotusClient>, config: &ManagerConfig) -> (String, Vec<MinerInfo>) {
+async fn ask_node(client: &Arc<dyn ChainClient>, config: &ManagerConfig) -> (String, Vec<MinerInfo>) {
     use futures::StreamExt as _;
     let mut heads = client.head_changes();
     loop {
         heads.next().await;
-        match describe(client, config).await {
+        match describe(client.as_ref(), config).await {
             Ok(answer) => return answer,
             Err(error) => tracing::warn!(error = %error.chain(), "the node does not say which network and miners"),
         }
     }
 }
 
-async fn describe(client: &LotusClient, config: &ManagerConfig) -> Result<(String, Vec<MinerInfo>), ChainError> {
+async fn describe(client: &dyn ChainClient, config: &ManagerConfig) -> Result<(String, Vec<MinerInfo>), ChainError> {
     let head = client.head().await?;
     let network = client.network(&head).await?.name;
     let (mut miners, mut missing) = (Vec::new(), None);
@@ -177,12 +200,12 @@ async fn service(
     config: &ManagerConfig,
     home: &Home,
     database: &Database,
-    client: &Arc<LotusClient>,
+    client: &Arc<dyn ChainClient>,
     miners: &[MinerInfo],
     stores: &Arc<Stores>,
     verifier: &Arc<dyn ProofVerifier>,
 ) -> Result<Arc<ManagerService>, Failure> {
-    let chain: Arc<dyn ChainClient> = client.clone();
+    let chain = Arc::clone(client);
     let clock = Arc::new(SystemClock);
     let db = SealDb::open(database.pool.clone()).await.context("open the tables of sectors")?;
     let policies = miners.iter().filter_map(|info| {
@@ -222,7 +245,7 @@ struct Posts {
 async fn posts(
     config: &ManagerConfig,
     database: &Database,
-    client: &Arc<LotusClient>,
+    client: &Arc<dyn ChainClient>,
     service: &Arc<ManagerService>,
     stores: &Arc<Stores>,
     verifier: &Arc<dyn ProofVerifier>,
@@ -232,7 +255,7 @@ async fn posts(
     }
     let pool = children::pool(&config.slots(), &config.processors)?;
     let deps = Deps {
-        chain: client.clone(),
+        chain: Arc::clone(client),
         pool: Arc::clone(&pool),
         verifier: Arc::clone(verifier),
         replicas: Arc::new(Replicas { service: Arc::clone(service), stores: Arc::clone(stores) }),
@@ -245,7 +268,7 @@ async fn posts(
     options.partitions_per_proof = config.proving.partitions_per_proof;
     let scheduler = WindowScheduler::open(deps, options).await.context("open the tables of proofs")?;
     // One that the chain did not have at the start is proven as soon as it has it.
-    let run = PoStLoop::new(Arc::new(scheduler), client.clone(), config.miners.iter().map(|m| m.actor));
+    let run = PoStLoop::new(Arc::new(scheduler), Arc::clone(client), config.miners.iter().map(|m| m.actor));
     Ok(Some(Posts { run, pool }))
 }
 
@@ -255,7 +278,7 @@ const WIND_DOWN: Duration = Duration::from_secs(10);
 /// Runs all parts until the first signal; then proofs under way end, with the outbox, the service and the server that
 /// they need, and after them the rest. At the second signal all stop at once.
 async fn work(
-    client: &LotusClient,
+    messages: Messages,
     service: &ManagerService,
     posts: Option<Posts>,
     servers: Servers,
@@ -288,7 +311,7 @@ async fn work(
         shutdown.drain.cancel();
         served
     };
-    let parts = async { tokio::join!(client.run(rest.clone()), service.run(rest.clone()), proving, serving).3 };
+    let parts = async { tokio::join!(messages.run(rest.clone()), service.run(rest.clone()), proving, serving).3 };
     let stopped = async {
         shutdown.stop.cancelled().await;
         tokio::time::sleep(WIND_DOWN).await;

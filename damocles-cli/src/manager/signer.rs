@@ -24,6 +24,36 @@ use damocles_chain::{
 use damocles_core::Address;
 use std::sync::Arc;
 
+/// Who signs: a wallet of ours, or only the messager of a cluster.
+#[derive(Clone, Debug)]
+pub(super) struct Keys(Option<Arc<dyn Signer>>);
+
+impl Keys {
+    /// The keys that the configuration wants used: none where a messager has them. A wallet that is a file is unlocked.
+    ///
+    /// # Errors
+    ///
+    /// Its keystore, file, password, address or token cannot be used.
+    pub(super) fn open(config: &ManagerConfig, home: &Home) -> Result<Self, Failure> {
+        let here = config.venus.as_ref().is_none_or(|venus| venus.serve_wallet);
+        Ok(Self(if here { Some(open(config, home)?) } else { None }))
+    }
+
+    /// As [`Self::open`] for whoever only sends: keys that are served to a cluster stay shut.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::open`].
+    pub(super) fn to_send(config: &ManagerConfig, home: &Home) -> Result<Self, Failure> {
+        Ok(Self(if config.venus.is_none() { Some(open(config, home)?) } else { None }))
+    }
+
+    /// The wallet of ours.
+    pub(super) fn signer(&self) -> Option<&Arc<dyn Signer>> {
+        self.0.as_ref()
+    }
+}
+
 /// The wallet that the configuration names, unlocked if it is a file. Nothing is asked of a node or another machine.
 ///
 /// # Errors

@@ -106,7 +106,18 @@ impl Desk {
     ///
     /// It cannot be written.
     pub(crate) fn configure(&self, chain: &str) -> anyhow::Result<()> {
-        self.configure_node(&format!("http://{}/rpc/v1", self.node), chain)
+        self.configure_node(&self.node_url(), chain)
+    }
+
+    /// The devnet's address.
+    pub(crate) fn node_url(&self) -> String {
+        format!("http://{}/rpc/v1", self.node)
+    }
+
+    /// Another program in the directory of this desk.
+    pub(crate) fn program(&self, name: &str, args: &[&str]) -> Program {
+        let args = args.iter().map(Into::into).chain(["--home".into(), self.dir.path().join(name).into()]);
+        Program::new(name, args.collect(), &self.dir.path().join("logs"))
     }
 
     /// As [`Self::configure`], for another node.
@@ -115,12 +126,21 @@ impl Desk {
     ///
     /// It cannot be written.
     pub(crate) fn configure_node(&self, node: &str, chain: &str) -> anyhow::Result<()> {
+        self.configure_chain(&format!("endpoint = \"{node}\"\n{chain}"))
+    }
+
+    /// As [`Self::configure`], with all keys of `[chain]` and perhaps further sections.
+    ///
+    /// # Errors
+    ///
+    /// It cannot be written.
+    pub(crate) fn configure_chain(&self, chain: &str) -> anyhow::Result<()> {
         let file = self.home().join("manager.toml");
         let old = std::fs::read_to_string(&file)?;
         let miners: String = old.split("[[miners]]").skip(1).map(|m| format!("[[miners]]{m}")).collect();
         let miners = if miners.contains("# actor") { String::new() } else { miners };
         let text = format!(
-            "[chain]\nendpoint = \"{node}\"\n{chain}\n[listen]\naddress = \"127.0.0.1:0\"\n[senders]\ndefault = \"{}\"\n\
+            "[chain]\n{chain}\n[listen]\naddress = \"127.0.0.1:0\"\n[senders]\ndefault = \"{}\"\n\
              [commitment]\nconfidence = 2\n[proving]\nenabled = false\n{miners}",
             self.keys.worker
         );

@@ -3,7 +3,9 @@
 #![expect(clippy::unwrap_used, reason = "a helper that fails ends its test, which is what a test is for")]
 
 mod desk;
+mod nodes;
 mod program;
+mod venus;
 
 use desk::Desk;
 use program::{Program, run};
@@ -395,7 +397,12 @@ async fn a_home_with_an_encrypted_wallet_makes_a_miner() {
     assert!(created.status.success(), "{}", said(&created));
     // A miner of a chain that came to be at once is there for the daemon, whose wallet is opened by itself.
     std::fs::write(&password, "another password altogether").unwrap();
-    let wrong = run(&["--home", &home, "message", "list"]).await.unwrap();
+    let looked = run(&["--home", &home, "message", "list", "--all", "--json"]).await.unwrap();
+    assert!(looked.status.success(), "looking takes no key: {}", said(&looked));
+    let listed: Value = serde_json::from_slice(&looked.stdout).unwrap();
+    let key = text(&listed, "/messages/0/key");
+    assert!(run(&["--home", &home, "message", "show", key]).await.unwrap().status.success());
+    let wrong = run(&["--home", &home, "message", "wait", key]).await.unwrap();
     assert_eq!(wrong.status.code(), Some(10), "{}", said(&wrong));
     assert!(said(&wrong).contains("does not open the wallet"), "{}", said(&wrong));
     assert!(!said(&wrong).contains("another password"), "{}", said(&wrong));

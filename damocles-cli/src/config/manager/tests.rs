@@ -150,6 +150,14 @@ fn several_nodes_are_a_list_with_a_token_each() {
     assert_eq!(tokens, [Some(Secret::new("hunter2")), None]);
     assert_eq!(config.chain.network, Some(damocles_core::Network::Calibration));
     assert!(!format!("{config:?} {}", config.to_toml()).contains("hunter2"));
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("token");
+    std::fs::write(&file, "hunter3\n").unwrap();
+    let files = format!("endpoints = [\"http://a\", \"http://b\"]\ntoken_files = [\"\", \"{}\"]", file.display());
+    let apart = read_chain(&files).unwrap();
+    let tokens: Vec<_> = apart.chain.nodes().unwrap().into_iter().map(|(_, token)| token).collect();
+    assert_eq!(tokens, [None, Some(Secret::new("hunter3"))]);
+    assert_eq!(read(&apart.to_toml()).unwrap(), apart);
     let plain = read_chain("endpoints = [\"http://a\", \"http://b\"]").unwrap();
     assert_eq!(read(&plain.to_toml()).unwrap(), plain);
     for (lines, said) in [
@@ -157,6 +165,9 @@ fn several_nodes_are_a_list_with_a_token_each() {
         ("endpoints = []", "neither `endpoint` nor `endpoints`"),
         ("endpoints = [\"http://a\", \"http://a\"]", "`chain.endpoints[1]`: http://a/ is there twice"),
         ("endpoints = [\"http://a\", \"http://b\"]\ntoken_file = \"/t\"", "there is one token"),
+        ("endpoints = [\"http://a\", \"http://b\"]\ntoken_files = [\"/t\"]", "are 1 for 2 nodes"),
+        ("endpoint = \"http://a\"\ntoken = \"x\"\ntoken_files = [\"/t\"]", "a token of the only node too"),
+        ("endpoints = [\"http://a\", \"x:http://b\"]\ntoken_files = [\"\", \"/t\"]", "`chain.token_files[1]`"),
         ("endpoints = [\"http://a\", \"nowhere\"]", "`chain.endpoints`: `<address>` is not a URL"),
         ("endpoints = \"http://a\"", "`chain.endpoints`: invalid type"),
         ("endponts = [\"http://a\"]", "unknown key `chain.endponts`"),
@@ -195,4 +206,52 @@ fn a_wallet_is_one_of_four_kinds() {
     let twice = "[wallet]\nkind = \"remote\"\nendpoint = \"hunter2:http://w\"\ntoken_file = \"/t\"\n";
     let said = refused(twice);
     assert!(said.contains("keep one of the two") && !said.contains("hunter2"), "{said}");
+}
+
+#[test]
+fn a_cluster_has_sections_that_fit_together() {
+    let of = |chain: &str, rest: &str| read(&format!("[chain]\nkind = \"venus\"\n{chain}\n[venus]\n{rest}"));
+    let node = "endpoint = \"http://h\"";
+    let senders = "[senders]\ndefault = \"f01000\"\n";
+    let plain = of(node, &format!("messager = \"http://m:39812\"\ntoken_file = \"token\"\n{senders}")).unwrap();
+    assert_eq!(plain.chain.kind, ChainKind::Venus);
+    assert_eq!(read(&plain.to_toml()).unwrap(), plain);
+    let serving = "messager = \"http://m\"\ngateway = \"/ip4/127.0.0.1/tcp/45132/ws\"\nserve_wallet = true\n";
+    let wallet = "[wallet]\nkind = \"file\"\n";
+    let served = of(node, &format!("{serving}accounts = [\"miners\"]\n{senders}{wallet}")).unwrap();
+    assert_eq!(read(&served.to_toml()).unwrap(), served);
+    let two = "endpoints = [\"http://a\", \"http://b\"]";
+    for (chain, rest, what, hint) in [
+        (node, senders.to_owned(), "missing key `messager`", None),
+        (node, "messager = \"http://m\"\n".to_owned(), "`senders.default`: is missing", Some("bound to")),
+        (node, format!("mesager = \"http://m\"\n{senders}"), "unknown key `venus.mesager`", Some("`messager`")),
+        (node, format!("messager = \"nowhere\"\n{senders}"), "`venus.messager`: ", None),
+        (node, format!("messager = \"http://m\"\n{senders}{wallet}"), "the messager signs", Some("serve_wallet")),
+        (node, format!("messager = \"http://m\"\naccounts = [\"a\"]\n{senders}"), "`venus.accounts`", Some("remove")),
+        (node, format!("messager = \"http://m\"\nserve_wallet = true\n{senders}"), "no gateway", Some("gateway = ")),
+        (node, format!("{serving}{senders}"), "no account is named", Some("accounts = ")),
+        (
+            node,
+            format!("{serving}accounts = [\"a\"]\n{senders}[wallet]\nkind = \"node\"\n"),
+            "`wallet.kind`",
+            Some("file"),
+        ),
+        (
+            node,
+            format!("messager = \"hunter2:http://m\"\ntoken_file = \"t\"\n{senders}"),
+            "`venus.token_file`",
+            Some("one"),
+        ),
+        (two, format!("messager = \"http://m\"\n{senders}"), "`chain.endpoints`: are several", Some("the node")),
+    ] {
+        let error = of(chain, &rest).unwrap_err();
+        let said = error.to_string();
+        assert!(said.contains(what) && !said.contains("hunter2"), "{rest}: {said}");
+        assert!(hint.is_none_or(|hint| error.hint().unwrap_or_default().contains(hint)), "{rest}: {error:?}");
+    }
+    let alone = read("[chain]\nkind = \"venus\"\nendpoint = \"http://h\"\n").unwrap_err().to_string();
+    assert!(alone.contains("`chain.kind`: no messager is named"), "{alone}");
+    let lotus = refused("[venus]\nmessager = \"http://m\"\n");
+    assert!(lotus.contains("means nothing to a chain of kind `lotus`"), "{lotus}");
+    assert!(refused("[wallet]\nkind = \"venus\"\n").contains("unknown name `venus`"));
 }

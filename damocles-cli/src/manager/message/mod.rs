@@ -6,7 +6,7 @@ use super::{
     act,
     desk::{Desk, When},
     look::gas_price,
-    outbox::Outbox,
+    outbox::{Entry, Outbox},
 };
 use crate::{
     config::manager::Home,
@@ -15,7 +15,7 @@ use crate::{
 };
 use anyhow::anyhow;
 use args::{CancelArgs, ListArgs, MessageArgs, MessageCommand, ReplaceArgs};
-use damocles_chain::{OutboxEntry, OutboxState, Replacement, VersionPurpose};
+use damocles_chain::{OutboxState, Replacement, VersionPurpose, venus::VenusState};
 use damocles_core::{
     Context,
     chain::{ExitCode, MessageId},
@@ -35,7 +35,10 @@ pub(super) async fn run(command: &MessageCommand, home: &Home, printer: Printer,
         _ => {}
     }
     let desk = Desk::open(home, printer, cx).await?;
-    let outbox = Outbox::open(&desk.config, home).await?;
+    let outbox = match command {
+        MessageCommand::List(_) | MessageCommand::Show(_) => Outbox::look(&desk.config, home).await?,
+        _ => Outbox::open(&desk.config, home).await?,
+    };
     match command {
         MessageCommand::List(args) => list(&desk, &outbox, *args).await,
         MessageCommand::Show(args) => show(&desk, &outbox, args).await,
@@ -46,10 +49,11 @@ pub(super) async fn run(command: &MessageCommand, home: &Home, printer: Printer,
 }
 
 /// The entry that a key or the CID of one of its messages names.
-async fn find(outbox: &Outbox, args: &MessageArgs) -> Result<OutboxEntry, Failure> {
+async fn find(outbox: &Outbox, args: &MessageArgs) -> Result<Entry, Failure> {
     let all = outbox.entries().await?;
-    let is_meant = |entry: &OutboxEntry| {
+    let is_meant = |Entry { message: entry, messager }: &Entry| {
         entry.key.0 == args.id
+            || messager.as_ref().is_some_and(|at| at.uid == args.id)
             || entry.cid.as_deref() == Some(&args.id)
             || entry.versions.iter().any(|version| version.cid == args.id)
     };
@@ -60,23 +64,24 @@ async fn find(outbox: &Outbox, args: &MessageArgs) -> Result<OutboxEntry, Failur
     outbox.entry(&id_of(&found)).await
 }
 
-fn id_of(entry: &OutboxEntry) -> MessageId {
-    MessageId::new(entry.key.0.clone())
+fn id_of(entry: &Entry) -> MessageId {
+    MessageId::new(entry.message.key.0.clone())
 }
 
 #[derive(Debug, Serialize)]
 struct Listed {
-    messages: Vec<OutboxEntry>,
+    messages: Vec<Entry>,
 }
 
 impl Render for Listed {
     fn text(&self, color: bool) -> String {
         let dash = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
-        let rows = self.messages.iter().map(|m| {
+        let rows = self.messages.iter().map(|entry| {
+            let m = &entry.message;
             [
                 m.key.to_string(),
                 m.kind.to_string(),
-                state(m).to_owned(),
+                state(entry).to_owned(),
                 dash(m.sender.as_ref().map(|s| shortened(s))),
                 dash(m.nonce.map(|n| n.to_string())),
                 m.versions.len().to_string(),
@@ -89,11 +94,12 @@ impl Render for Listed {
 }
 
 /// How far a message is, in one word.
-fn state(entry: &OutboxEntry) -> &'static str {
+fn state(Entry { message: entry, messager }: &Entry) -> &'static str {
     match entry.state {
         OutboxState::Recorded => "recorded",
         OutboxState::Signed if entry.landed.is_some() => "landed",
         OutboxState::Signed if entry.cancelled => "cancelling",
+        OutboxState::Signed if messager.as_ref().is_some_and(|at| at.state == VenusState::Taken) => "at the messager",
         OutboxState::Signed => "sent",
         OutboxState::Settled => "final",
         OutboxState::Dropped => "dropped",
@@ -110,7 +116,7 @@ fn shortened(address: &str) -> String {
 }
 
 async fn list(desk: &Desk<'_>, outbox: &Outbox, args: ListArgs) -> Result<(), Failure> {
-    let over = |m: &OutboxEntry| matches!(m.state, OutboxState::Settled | OutboxState::Dropped);
+    let over = |m: &Entry| matches!(m.message.state, OutboxState::Settled | OutboxState::Dropped);
     let mut messages = outbox.entries().await?;
     messages.retain(|message| args.all || !over(message));
     desk.printer.data(&Listed { messages })
@@ -121,12 +127,12 @@ struct Shown {
     standing: &'static str,
     landed_at: Option<When>,
     #[serde(flatten)]
-    message: OutboxEntry,
+    entry: Entry,
 }
 
 impl Render for Shown {
     fn text(&self, color: bool) -> String {
-        let m = &self.message;
+        let m = &self.entry.message;
         let mut text = format!("key      {}\nclass    {}\nstate    {}", m.key, m.kind, self.standing);
         let mut line = |name: &str, value: Option<String>| {
             if let Some(value) = value {
@@ -134,6 +140,7 @@ impl Render for Shown {
                 let _ = write!(text, "\n{name:<9}{value}");
             }
         };
+        line("name", self.entry.messager.as_ref().map(|at| at.uid.clone()));
         line("sender", m.sender.clone());
         line("nonce", m.nonce.map(|nonce| nonce.to_string()));
         line("landed", self.landed_at.as_ref().map(ToString::to_string));
@@ -159,8 +166,8 @@ impl Render for Shown {
     }
 }
 
-fn shown(desk: &Desk<'_>, message: OutboxEntry) -> Shown {
-    Shown { standing: state(&message), landed_at: message.landed.map(|epoch| desk.when(epoch)), message }
+fn shown(desk: &Desk<'_>, entry: Entry) -> Shown {
+    Shown { standing: state(&entry), landed_at: entry.message.landed.map(|epoch| desk.when(epoch)), entry }
 }
 
 async fn show(desk: &Desk<'_>, outbox: &Outbox, args: &MessageArgs) -> Result<(), Failure> {
@@ -180,7 +187,8 @@ async fn replace(desk: &Desk<'_>, outbox: &Outbox, args: &ReplaceArgs) -> Result
     let before = find(outbox, &args.message).await?;
     let id = id_of(&before);
     let said = |amount: Option<_>| amount.map_or_else(|| "by policy".to_owned(), gas_price);
-    let now = before.versions.last().map(|v| format!(", now {} and {}", gas_price(v.fee_cap), gas_price(v.premium)));
+    let now =
+        before.message.versions.last().map(|v| format!(", now {} and {}", gas_price(v.fee_cap), gas_price(v.premium)));
     let plan = format!(
         "This will replace the message of `{id}` by one that does the same.\n  fee cap  {}\n  premium  {}{}",
         said(args.fee_cap),
@@ -197,7 +205,11 @@ async fn replace(desk: &Desk<'_>, outbox: &Outbox, args: &ReplaceArgs) -> Result
 async fn cancel(desk: &Desk<'_>, outbox: &Outbox, args: &CancelArgs) -> Result<(), Failure> {
     let before = find(outbox, &args.message).await?;
     let id = id_of(&before);
-    let plan = match before.nonce {
+    let plan = match before.message.nonce {
+        _ if before.messager.as_ref().is_some_and(|at| at.state != VenusState::Recorded) => format!(
+            "This will give `{id}` up: the messager is told to.\n  \
+             note     what it has signed may still land; `message wait {id}` says"
+        ),
         None => format!("This will give `{id}` up. Nothing of it was sent."),
         Some(nonce) => format!(
             "This will give `{id}` up: its nonce {nonce} is filled with a message that does nothing.\n  \
@@ -212,20 +224,20 @@ async fn cancel(desk: &Desk<'_>, outbox: &Outbox, args: &CancelArgs) -> Result<(
 
 /// Says when a daemon does what it was asked for.
 fn later(desk: &Desk<'_>, outbox: &Outbox) {
-    if outbox.is_daemons() {
+    if outbox.is_daemons() && desk.config.venus.is_none() {
         desk.printer.note("the daemon does it at the next head; `message show` tells");
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{super::outbox::AtMessager, *};
     use damocles_core::{
         Epoch,
         chain::{CallKind, SubmitKey},
     };
 
-    fn entry(state: OutboxState) -> OutboxEntry {
+    fn entry(state: OutboxState) -> Entry {
         serde_json::from_value(serde_json::json!({
             "key": SubmitKey("withdraw/1000/5/1".to_owned()), "kind": CallKind::Other, "state": state, "sender": null,
             "nonce": null, "cid": null, "error": null
@@ -238,9 +250,13 @@ mod tests {
         assert_eq!(state(&entry(OutboxState::Recorded)), "recorded");
         let mut sent = entry(OutboxState::Signed);
         assert_eq!(state(&sent), "sent");
-        sent.cancelled = true;
+        sent.messager = Some(AtMessager { uid: "damocles-1".to_owned(), state: VenusState::Sent });
+        assert_eq!(state(&sent), "sent");
+        sent.messager = Some(AtMessager { uid: "damocles-1".to_owned(), state: VenusState::Taken });
+        assert_eq!(state(&sent), "at the messager");
+        sent.message.cancelled = true;
         assert_eq!(state(&sent), "cancelling");
-        sent.landed = Some(Epoch(7));
+        sent.message.landed = Some(Epoch(7));
         assert_eq!(state(&sent), "landed");
         assert_eq!(shortened("t1fib3pv7jua2ockdugtz7viz3cyy6lkhh7rfx3sa"), "t1fib3pv...rfx3sa");
         assert_eq!(shortened("t01000"), "t01000");

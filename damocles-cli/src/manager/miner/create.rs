@@ -145,6 +145,10 @@ async fn parties(args: &CreateMinerArgs, desk: &Desk<'_>, outbox: &Outbox) -> Re
         return Err(Failure::usage("whose the miner is to be is not said, and the daemon has the wallet")
             .hint("name --owner and --worker"));
     }
+    if desk.config.venus.is_some() {
+        return Err(Failure::usage("whose the miner is to be is not said, and the messager has the keys")
+            .hint("name --owner and --worker"));
+    }
     let signer = signer::open(&desk.config, desk.home)?;
     let owner = match &args.owner {
         Some(owner) => owner.clone(),

@@ -1,9 +1,10 @@
 //! Which key an operator's call gets.
 
+use super::super::client::ManagerChain;
 use crate::exit::Failure;
 use anyhow::Context as _;
-use damocles_chain::LotusClient;
-use damocles_core::chain::{Call, ChainClient as _, MessageId, SubmitKey};
+use damocles_chain::Senders;
+use damocles_core::chain::{Call, MessageId, SubmitKey};
 use serde::{Deserialize, Serialize};
 use sqlx::AnyPool;
 
@@ -49,13 +50,22 @@ impl Told {
     }
 
     /// Submits a call under the first key of `stem` whose end nobody was told.
-    pub(super) async fn begin(&self, client: &LotusClient, stem: &str, call: &Call) -> Result<Begun, Failure> {
+    pub(super) async fn begin(
+        &self,
+        chain: &ManagerChain,
+        senders: &Senders,
+        stem: &str,
+        call: &Call,
+    ) -> Result<Begun, Failure> {
         let mut attempt = 1_u64;
         loop {
             let key = format!("{stem}/{attempt}");
             if !self.knows(&key).await? {
-                let again = client.outbox().await?.iter().any(|entry| entry.key.0 == key);
-                let id = client.submit(&SubmitKey(key), call).await?;
+                let again = chain.entries().await?.iter().any(|entry| entry.message.key.0 == key);
+                if !again {
+                    chain.takes(call, senders).await?;
+                }
+                let id = chain.client().submit(&SubmitKey(key), call).await?;
                 return Ok(Begun { id, again });
             }
             attempt += 1;

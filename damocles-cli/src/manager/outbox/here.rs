@@ -1,15 +1,19 @@
 //! The outbox in this process.
 
-use super::begin::{Begun, Told};
+use super::{
+    super::client::ManagerChain,
+    Entry,
+    begin::{Begun, Told},
+};
 use crate::{
     database::Database,
     exit::{Exit, Failure},
 };
 use anyhow::anyhow;
-use damocles_chain::{LotusClient, OutboxEntry, OutboxState, Replacement, Senders};
+use damocles_chain::{OutboxState, Replacement, Senders};
 use damocles_core::{
     Context, Event, EventSink,
-    chain::{Call, ChainClient as _, ChainClientExt as _, MessageId, Receipt},
+    chain::{Call, ChainClientExt as _, MessageId, Receipt},
 };
 use futures::StreamExt as _;
 use std::sync::Arc;
@@ -30,7 +34,7 @@ impl EventSink for Wake {
 /// The outbox, which works while something is waited for.
 #[derive(Debug)]
 pub(in crate::manager) struct Here {
-    client: Arc<LotusClient>,
+    chain: ManagerChain,
     wake: Arc<Wake>,
     senders: Senders,
     told: Told,
@@ -45,13 +49,13 @@ impl Here {
     ///
     /// The database cannot be used.
     pub(super) async fn new(
-        client: Arc<LotusClient>,
+        chain: ManagerChain,
         wake: Arc<Wake>,
         senders: Senders,
         database: Database,
     ) -> Result<Self, Failure> {
         let told = Told::open(database.pool.clone()).await?;
-        Ok(Self { client, wake, senders, told, _database: Some(database) })
+        Ok(Self { chain, wake, senders, told, _database: Some(database) })
     }
 
     /// Over the database of the daemon that this is part of.
@@ -60,16 +64,16 @@ impl Here {
     ///
     /// The database cannot be used.
     pub(in crate::manager) async fn of_daemon(
-        client: Arc<LotusClient>,
+        chain: ManagerChain,
         senders: Senders,
         database: &Database,
     ) -> Result<Self, Failure> {
         let told = Told::open(database.pool.clone()).await?;
-        Ok(Self { client, wake: Arc::default(), senders, told, _database: None })
+        Ok(Self { chain, wake: Arc::default(), senders, told, _database: None })
     }
 
-    pub(super) fn client(&self) -> &LotusClient {
-        &self.client
+    pub(super) fn chain(&self) -> &ManagerChain {
+        &self.chain
     }
 
     pub(super) fn senders(&self) -> &Senders {
@@ -77,7 +81,7 @@ impl Here {
     }
 
     pub(super) async fn begin(&self, stem: &str, call: &Call) -> Result<Begun, Failure> {
-        self.told.begin(&self.client, stem, call).await
+        self.told.begin(&self.chain, &self.senders, stem, call).await
     }
 
     pub(super) async fn told(&self, id: &MessageId) -> Result<(), Failure> {
@@ -86,33 +90,39 @@ impl Here {
 
     pub(super) async fn landed(&self, id: &MessageId, confidence: i64, cx: &Context) -> Result<Receipt, Failure> {
         let stopped = || Failure::new(Exit::Retryable, anyhow!("cancelled before message {id} had landed"));
+        let client = self.chain.client();
         let receipt = tokio::select! {
-            receipt = self.client.landed(id, confidence, cx) => receipt?,
-            () = self.client.run(cx.cancel.clone()) => {
+            receipt = client.landed(id, confidence, cx) => receipt?,
+            () = self.chain.run(cx.cancel.clone()) => {
                 return Err(stopped().hint(format!("`damocles-manager message wait {id}` takes it up again")));
             }
         };
         Ok(receipt)
     }
 
-    pub(super) async fn replace(&self, id: &MessageId, by: Replacement, cx: &Context) -> Result<OutboxEntry, Failure> {
-        let before = self.client.replace_message(id, by).await?;
+    pub(super) async fn replace(&self, id: &MessageId, by: Replacement, cx: &Context) -> Result<Entry, Failure> {
+        let before = self.chain.replace(id, by).await?;
         self.moved(id, &before, cx).await
     }
 
-    pub(super) async fn cancel(&self, id: &MessageId, cx: &Context) -> Result<OutboxEntry, Failure> {
-        let before = self.client.cancel_message(id).await?;
+    pub(super) async fn cancel(&self, id: &MessageId, cx: &Context) -> Result<Entry, Failure> {
+        let before = self.chain.cancel(id).await?;
         self.moved(id, &before, cx).await
     }
 
-    /// Works until a call has another message than before, or is over.
-    async fn moved(&self, id: &MessageId, before: &OutboxEntry, cx: &Context) -> Result<OutboxEntry, Failure> {
+    /// Works until a call has another message than before, or is over. A messager has done at once what it does.
+    async fn moved(&self, id: &MessageId, before: &Entry, cx: &Context) -> Result<Entry, Failure> {
+        if before.messager.is_some() {
+            return Ok(before.clone());
+        }
+        let client = self.chain.client();
         let follow = async {
-            let mut heads = self.client.head_changes();
+            let mut heads = client.head_changes();
             loop {
-                let now = self.client.outbox_entry(id).await?;
-                let over = matches!(now.state, OutboxState::Settled | OutboxState::Dropped) || now.landed.is_some();
-                if over || now.versions.len() > before.versions.len() {
+                let now = self.chain.entry(id).await?;
+                let message = &now.message;
+                let over = matches!(message.state, OutboxState::Settled | OutboxState::Dropped);
+                if over || message.landed.is_some() || message.versions.len() > before.message.versions.len() {
                     return Ok::<_, Failure>(now);
                 }
                 // Its messages move at once where nothing new comes of the chain.
@@ -124,7 +134,7 @@ impl Here {
         };
         tokio::select! {
             now = follow => now,
-            () = self.client.run(cx.cancel.clone()) => {
+            () = self.chain.run(cx.cancel.clone()) => {
                 Err(Failure::new(Exit::Retryable, anyhow!("cancelled; what was asked for of {id} is recorded")))
             }
         }

@@ -2,14 +2,16 @@
 //! lock of the database says who does, and a command that does not get it asks the daemon by its socket.
 
 mod begin;
+mod entry;
 mod here;
 mod rpc;
 
 pub(super) use begin::Begun;
+pub(super) use entry::{AtMessager, Entry};
 pub(super) use here::Here;
 pub(super) use rpc::{OperatorRpc, socket};
 
-use super::{chain, signer};
+use super::{chain, signer::Keys};
 use crate::{
     config::{ManagerConfig, manager::Home},
     database::Database,
@@ -17,7 +19,7 @@ use crate::{
     server::ServerError,
 };
 use anyhow::anyhow;
-use damocles_chain::{OutboxEntry, Replacement, Senders};
+use damocles_chain::{Replacement, Senders, outbox_entries, rpc::RpcMetrics};
 use damocles_core::{
     Context,
     chain::{Call, MessageId, MessageState, Receipt},
@@ -36,6 +38,8 @@ pub(super) struct Outbox {
 #[derive(Debug)]
 enum Way {
     Here(Box<Here>),
+    /// Only looked at.
+    Shelf(Database),
     Daemon(Daemon),
 }
 
@@ -48,14 +52,22 @@ impl Outbox {
     pub(super) async fn open(config: &ManagerConfig, home: &Home) -> Result<Self, Failure> {
         let confidence = i64::from(config.commitment.confidence);
         let way = match Database::open_if_free(&home.database()).await? {
-            Some(database) => {
-                let signer = signer::open(config, home)?;
-                let senders = chain::senders(config, signer.as_ref()).await?;
-                let wake = Arc::new(Wake::default());
-                let client = chain::connect(config, Arc::clone(&signer), database.pool.clone(), wake.clone()).await?;
-                chain::admit(config, signer.as_ref(), &client.network_name().await?)?;
-                Way::Here(Box::new(Here::new(client, wake, senders, database).await?))
-            }
+            Some(database) => Way::Here(Box::new(here(config, home, database).await?)),
+            None => Way::Daemon(Daemon::of(home)?),
+        };
+        Ok(Self { way, confidence })
+    }
+
+    /// As [`Self::open`] for whoever only looks: no key is needed for that, and no wallet is opened.
+    ///
+    /// # Errors
+    ///
+    /// The database cannot be used.
+    pub(super) async fn look(config: &ManagerConfig, home: &Home) -> Result<Self, Failure> {
+        let confidence = i64::from(config.commitment.confidence);
+        let way = match Database::open_if_free(&home.database()).await? {
+            Some(database) if config.venus.is_none() => Way::Shelf(database),
+            Some(database) => Way::Here(Box::new(here(config, home, database).await?)),
             None => Way::Daemon(Daemon::of(home)?),
         };
         Ok(Self { way, confidence })
@@ -74,6 +86,7 @@ impl Outbox {
     pub(super) async fn senders(&self) -> Result<Senders, Failure> {
         match &self.way {
             Way::Here(here) => Ok(here.senders().clone()),
+            Way::Shelf(_) => Err(only_looked_at()),
             Way::Daemon(daemon) => daemon.call("Senders", &[(); 0]).await,
         }
     }
@@ -87,6 +100,7 @@ impl Outbox {
     pub(super) async fn begin(&self, stem: &str, call: &Call) -> Result<Begun, Failure> {
         match &self.way {
             Way::Here(here) => here.begin(stem, call).await,
+            Way::Shelf(_) => Err(only_looked_at()),
             Way::Daemon(daemon) => daemon.call("BeginMessage", &(stem, call)).await,
         }
     }
@@ -99,6 +113,7 @@ impl Outbox {
     pub(super) async fn told(&self, id: &MessageId) -> Result<(), Failure> {
         match &self.way {
             Way::Here(here) => here.told(id).await,
+            Way::Shelf(_) => Err(only_looked_at()),
             Way::Daemon(daemon) => daemon.call("MessageTold", &(id,)).await,
         }
     }
@@ -111,6 +126,7 @@ impl Outbox {
     pub(super) async fn landed(&self, id: &MessageId, cx: &Context) -> Result<Receipt, Failure> {
         let state = match &self.way {
             Way::Here(here) => return here.landed(id, self.confidence, cx).await,
+            Way::Shelf(_) => return Err(only_looked_at()),
             Way::Daemon(daemon) => cx.cancel.run_until_cancelled(daemon.ended(id, self.confidence)).await,
         };
         let stopped = |what: String| {
@@ -130,9 +146,13 @@ impl Outbox {
     /// # Errors
     ///
     /// The database cannot be read.
-    pub(super) async fn entries(&self) -> Result<Vec<OutboxEntry>, Failure> {
+    pub(super) async fn entries(&self) -> Result<Vec<Entry>, Failure> {
         match &self.way {
-            Way::Here(here) => Ok(here.client().outbox().await?),
+            Way::Here(here) => here.chain().entries().await,
+            Way::Shelf(database) => {
+                let all = outbox_entries(database.pool.clone()).await?;
+                Ok(all.into_iter().map(Entry::of_outbox).collect())
+            }
             Way::Daemon(daemon) => daemon.call("ListMessages", &[(); 0]).await,
         }
     }
@@ -142,9 +162,14 @@ impl Outbox {
     /// # Errors
     ///
     /// There is none of that name.
-    pub(super) async fn entry(&self, id: &MessageId) -> Result<OutboxEntry, Failure> {
+    pub(super) async fn entry(&self, id: &MessageId) -> Result<Entry, Failure> {
         match &self.way {
-            Way::Here(here) => Ok(here.client().outbox_entry(id).await?),
+            Way::Here(here) => here.chain().entry(id).await,
+            Way::Shelf(_) => {
+                let found = self.entries().await?.into_iter().find(|entry| entry.message.key.0 == id.as_str());
+                found
+                    .ok_or_else(|| Failure::new(Exit::Failed, anyhow!("no message of this manager has the key `{id}`")))
+            }
             Way::Daemon(daemon) => daemon.call("ShowMessage", &(id,)).await,
         }
     }
@@ -154,9 +179,10 @@ impl Outbox {
     /// # Errors
     ///
     /// There is none on its way, or no node would take the new one.
-    pub(super) async fn replace(&self, id: &MessageId, by: Replacement, cx: &Context) -> Result<OutboxEntry, Failure> {
+    pub(super) async fn replace(&self, id: &MessageId, by: Replacement, cx: &Context) -> Result<Entry, Failure> {
         match &self.way {
             Way::Here(here) => here.replace(id, by, cx).await,
+            Way::Shelf(_) => Err(only_looked_at()),
             Way::Daemon(daemon) => daemon.call("ReplaceMessage", &(id, by)).await,
         }
     }
@@ -166,12 +192,41 @@ impl Outbox {
     /// # Errors
     ///
     /// There is none on its way.
-    pub(super) async fn cancel(&self, id: &MessageId, cx: &Context) -> Result<OutboxEntry, Failure> {
+    pub(super) async fn cancel(&self, id: &MessageId, cx: &Context) -> Result<Entry, Failure> {
         match &self.way {
             Way::Here(here) => here.cancel(id, cx).await,
+            Way::Shelf(_) => Err(only_looked_at()),
             Way::Daemon(daemon) => daemon.call("CancelMessage", &(id,)).await,
         }
     }
+}
+
+async fn here(config: &ManagerConfig, home: &Home, database: Database) -> Result<Here, Failure> {
+    let keys = Keys::to_send(config, home)?;
+    let senders = chain::senders(config, &keys).await?;
+    let wake = Arc::new(Wake::default());
+    let client = chain::connect(config, home, &keys, database.pool.clone(), wake.clone()).await?;
+    chain::admit(config, &keys, &client.network_name().await?)?;
+    Here::new(client, wake, senders, database).await
+}
+
+fn only_looked_at() -> Failure {
+    Failure::new(Exit::Failed, anyhow!("the messages of this home were opened to look at, and not to send"))
+}
+
+/// What the daemon of a home asked its nodes so far.
+///
+/// # Errors
+///
+/// No daemon runs, or it does not count.
+pub(super) async fn daemon_metrics(home: &Home) -> Result<RpcMetrics, Failure> {
+    let asked = Daemon::of(home)?.call("ChainMetrics", &[(); 0]).await;
+    asked.map_err(|failure| Failure {
+        hint: Some("requests are counted by a daemon while it runs: start it with `daemon run`".to_owned())
+            .filter(|_| failure.exit == Exit::Retryable)
+            .or(failure.hint),
+        ..failure
+    })
 }
 
 /// What is said when the outbox is taken, and nobody answers for it.

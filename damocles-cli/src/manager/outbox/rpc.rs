@@ -9,7 +9,7 @@ use crate::{
 };
 use async_trait::async_trait;
 use damocles_chain::Replacement;
-use damocles_core::chain::{Call, ChainClient as _, MessageId, MessageState};
+use damocles_core::chain::{Call, MessageId, MessageState};
 use futures::StreamExt as _;
 use jsonrpc_core::{Error as RpcFault, ErrorCode, IoHandler, Params};
 use serde::{Serialize, de::DeserializeOwned};
@@ -46,16 +46,23 @@ impl OperatorRpc {
         on(&mut io, &outbox, "WaitMessage", |outbox, (id, confidence): (MessageId, i64)| async move {
             wait(&outbox, &id, confidence).await
         });
-        on(&mut io, &outbox, "ListMessages", |outbox, _: [(); 0]| async move { Ok(outbox.client().outbox().await?) });
-        on(&mut io, &outbox, "ShowMessage", |outbox, (id,): (MessageId,)| async move {
-            Ok(outbox.client().outbox_entry(&id).await?)
-        });
+        on(&mut io, &outbox, "ListMessages", |outbox, _: [(); 0]| async move { outbox.chain().entries().await });
+        on(
+            &mut io,
+            &outbox,
+            "ShowMessage",
+            |outbox, (id,): (MessageId,)| async move { outbox.chain().entry(&id).await },
+        );
         on(&mut io, &outbox, "ReplaceMessage", |outbox, (id, by): (MessageId, Replacement)| async move {
-            Ok(outbox.client().replace_message(&id, by).await?)
+            outbox.chain().replace(&id, by).await
         });
-        on(&mut io, &outbox, "CancelMessage", |outbox, (id,): (MessageId,)| async move {
-            Ok(outbox.client().cancel_message(&id).await?)
-        });
+        on(
+            &mut io,
+            &outbox,
+            "CancelMessage",
+            |outbox, (id,): (MessageId,)| async move { outbox.chain().cancel(&id).await },
+        );
+        on(&mut io, &outbox, "ChainMetrics", |outbox, _: [(); 0]| async move { outbox.chain().metrics() });
         Self(io)
     }
 }
@@ -86,7 +93,7 @@ fn fault(failure: Failure) -> RpcFault {
 
 /// Where a message stands, as soon as it is over or after a while.
 async fn wait(outbox: &Here, id: &MessageId, confidence: i64) -> Result<MessageState, Failure> {
-    let client = outbox.client();
+    let client = outbox.chain().client();
     let over = async {
         let mut heads = client.head_changes();
         loop {

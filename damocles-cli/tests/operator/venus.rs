@@ -1,0 +1,184 @@
+//! A manager whose messages a Venus cluster sends.
+
+use crate::{BIN, desk::Desk, text, within};
+use damocles_chain::{
+    lotus_json::from_core,
+    rpc::Endpoint,
+    signer::{KeyKind, Keystore, MsgMeta, Purpose},
+    venus::testing::{FakeGateway, FakeMessager},
+};
+use serde_json::{Value, json};
+use std::{net::TcpListener, os::unix::fs::PermissionsExt as _, path::PathBuf, sync::Arc, time::Duration};
+
+const TOKEN: &str = "hunter2.of.the.cluster";
+
+struct Cluster {
+    desk: Desk,
+    messager: FakeMessager,
+    keys: Keystore,
+}
+
+impl Cluster {
+    /// A desk whose keys are the messager's: its own home has none.
+    async fn start() -> Self {
+        let desk = Desk::start(50).await.unwrap();
+        let moved: PathBuf = desk.home().parent().unwrap().join("cluster-keys");
+        std::fs::rename(desk.home().join("keystore"), &moved).unwrap();
+        let keys = Keystore::open(moved).unwrap();
+        let node: Endpoint = desk.node_url().parse().unwrap();
+        let messager = FakeMessager::start(node, Arc::new(keys.clone()), TOKEN).await.unwrap();
+        let cluster = Self { desk, messager, keys };
+        cluster.token(TOKEN);
+        cluster.configure(&cluster.messager.url(), "");
+        cluster
+    }
+
+    fn token(&self, token: &str) {
+        let file = self.desk.home().join("cluster-token");
+        std::fs::write(&file, format!("{token}\n")).unwrap();
+        std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o600)).unwrap();
+    }
+
+    fn configure(&self, messager: &str, rest: &str) {
+        let node = self.desk.node_url();
+        let text = format!(
+            "kind = \"venus\"\nendpoint = \"{node}\"\n[venus]\nmessager = \"{messager}\"\ntoken_file = \"cluster-token\"\n{rest}"
+        );
+        self.desk.configure_chain(&text).unwrap();
+    }
+
+    fn create(&self) -> Vec<String> {
+        let (owner, worker) = (self.desk.keys.owner.to_string(), self.desk.keys.worker.to_string());
+        ["miner", "create", "--owner", &owner, "--worker", &worker, "--really-do-it"].map(str::to_owned).to_vec()
+    }
+}
+
+fn words(args: &[String]) -> Vec<&str> {
+    args.iter().map(String::as_str).collect()
+}
+
+#[tokio::test]
+async fn a_cluster_sends_what_commands_and_the_daemon_ask_for() {
+    let mut cluster = Cluster::start().await;
+    let whose = cluster.desk.run(&["miner", "create", "--really-do-it"]).await.unwrap();
+    assert_eq!(whose.code, Some(2), "{}", whose.err);
+    assert!(whose.err.contains("--owner and --worker"), "{}", whose.err);
+
+    let made = within(cluster.desk.json(&words(&cluster.create()))).await.unwrap();
+    assert!(made.pointer("/miner").and_then(Value::as_u64).is_some(), "{made:#}");
+    assert_eq!(cluster.messager.records().len(), 1);
+    let list = cluster.desk.json(&["message", "list", "--all"]).await.unwrap();
+    let (key, uid) = (text(&list, "/messages/0/key"), text(&list, "/messages/0/messager/uid"));
+    assert!(key.starts_with("createminer/"), "{list:#}");
+    assert_eq!(cluster.messager.records()[0].status.id, uid);
+    for name in [key, uid] {
+        let one = cluster.desk.json(&["message", "show", name]).await.unwrap();
+        assert_eq!(one.pointer("/exit_code"), Some(&json!(0)), "{one:#}");
+        assert_eq!(text(&one, "/standing"), "landed");
+    }
+
+    // The daemon sends the same way, and commands send through it.
+    cluster.desk.daemon.start().await.unwrap();
+    within(cluster.desk.act(&["miner", "multiaddrs", "/ip4/10.0.0.1/tcp/24001"])).await.unwrap();
+    let after = cluster.desk.json(&["miner", "multiaddrs"]).await.unwrap();
+    assert_eq!(text(&after, "/multiaddrs/0"), "/ip4/10.0.0.1/tcp/24001");
+    assert_eq!(cluster.messager.records().len(), 2);
+    let uncounted = cluster.desk.run(&["chain", "metrics"]).await.unwrap();
+    assert_eq!(uncounted.code, Some(1), "{}", uncounted.err);
+    assert!(uncounted.err.contains("not counted on a chain of kind `venus`"), "{}", uncounted.err);
+    cluster.desk.daemon.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_messager_that_does_not_take_it_is_named_and_nothing_is_sent() {
+    let cluster = Cluster::start().await;
+    let refused = async |code: i32, parts: &[&str]| {
+        let ended = cluster.desk.run(&words(&cluster.create())).await.unwrap();
+        assert_eq!(ended.code, Some(code), "{}", ended.err);
+        for part in parts {
+            assert!(ended.err.contains(part), "{part}: {}", ended.err);
+        }
+        assert!(ended.err.contains("hint: ") && !ended.err.contains("hunter"), "{}", ended.err);
+    };
+    let url = cluster.messager.url();
+    let place = url.trim_start_matches("http://").to_owned();
+    cluster.token("hunter3");
+    refused(75, &[&place, "nothing was sent", "token"]).await;
+    cluster.token(TOKEN);
+    let away = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    cluster.configure(&format!("http://{away}"), "");
+    refused(75, &[&away, "nothing was sent"]).await;
+    cluster.configure(&url, "");
+    let file = cluster.desk.home().join("manager.toml");
+    let strange = Keystore::open(cluster.desk.home().join("strange")).unwrap().create(KeyKind::Secp256k1).unwrap();
+    let config = std::fs::read_to_string(&file).unwrap();
+    std::fs::write(&file, config.replace("[senders]", &format!("[senders]\ncreate_miner = \"{strange}\""))).unwrap();
+    let stranger = cluster.desk.run(&words(&cluster.create())).await.unwrap();
+    assert_ne!(stranger.code, Some(0), "{}", stranger.out);
+    assert!(stranger.err.contains(strange.as_str()), "{}", stranger.err);
+    cluster.configure(&url, "");
+
+    assert!(cluster.messager.records().is_empty() && cluster.messager.called("PushMessageWithId").is_empty());
+    let list = cluster.desk.json(&["message", "list", "--all"]).await.unwrap();
+    assert_eq!(list.pointer("/messages"), Some(&json!([])), "nothing waits to be sent later either");
+    within(cluster.desk.json(&words(&cluster.create()))).await.unwrap();
+    assert_eq!(cluster.messager.records().len(), 1);
+}
+
+#[tokio::test]
+async fn a_message_at_the_messager_is_minded_by_its_rules() {
+    let cluster = Cluster::start().await;
+    within(cluster.desk.json(&words(&cluster.create()))).await.unwrap();
+    cluster.messager.idle(true);
+    let mut child = tokio::process::Command::new(BIN)
+        .arg("--home")
+        .arg(cluster.desk.home())
+        .args(["miner", "multiaddrs", "/ip4/10.0.0.1/tcp/24001", "--really-do-it"])
+        .stdin(std::process::Stdio::null())
+        .stderr(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    within(async {
+        while cluster.messager.records().len() < 2 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    })
+    .await;
+    child.kill().await.unwrap();
+
+    let list = cluster.desk.json(&["message", "list"]).await.unwrap();
+    let all = list.pointer("/messages").and_then(Value::as_array).unwrap();
+    let waiting = all.iter().find(|m| text(m, "/key").starts_with("multiaddrs/")).unwrap();
+    assert_eq!(text(waiting, "/state"), "signed", "it may land: {waiting:#}");
+    let key = text(waiting, "/key");
+    for half in [&["--premium", "7 attoFIL"][..], &["--gas-limit", "1000000"]] {
+        let args: Vec<&str> = ["message", "replace", key, "--really-do-it"].iter().chain(half).copied().collect();
+        let refused = cluster.desk.run(&args).await.unwrap();
+        assert_eq!(refused.code, Some(2), "{}", refused.err);
+        assert!(refused.err.contains("messager") && refused.err.contains("hint: "), "{}", refused.err);
+    }
+    let early = ["message", "replace", key, "--premium", "7 attoFIL", "--fee-cap", "9 attoFIL", "--really-do-it"];
+    let early = cluster.desk.run(&early).await.unwrap();
+    assert!(early.code == Some(10) && early.err.contains("not signed yet"), "{}", early.err);
+    let cancelled = cluster.desk.act(&["message", "cancel", key]).await.unwrap();
+    assert_eq!(cancelled.pointer("/cancelled"), Some(&json!(true)), "{cancelled:#}");
+    assert_eq!(cluster.messager.called("MarkBadMessage").len(), 1);
+}
+
+#[tokio::test]
+async fn keys_of_a_home_are_served_to_the_cluster() {
+    let mut cluster = Cluster::start().await;
+    let gateway = FakeGateway::start(TOKEN).await.unwrap();
+    let ours = Keystore::open(cluster.desk.home().join("keystore")).unwrap();
+    let key = ours.create(KeyKind::Bls).unwrap();
+    let serving = format!("gateway = \"{}\"\nserve_wallet = true\naccounts = [\"miners\"]\n", gateway.url());
+    cluster.configure(&cluster.messager.url(), &serving);
+    cluster.desk.daemon.start().await.unwrap();
+    let address = from_core(&key).unwrap();
+    let wanted = [(vec!["miners".to_owned()], vec![address])];
+    within(gateway.until(|gateway| gateway.wallets() == wanted)).await;
+    let block = MsgMeta { r#type: Purpose::BLOCK, extra: vec![1, 2, 3] };
+    within(gateway.wallet_sign(address, b"a block", &block)).await.unwrap();
+    assert!(!cluster.keys.list().unwrap().contains(&key), "it is signed with ours");
+    cluster.desk.daemon.stop().await.unwrap();
+}
