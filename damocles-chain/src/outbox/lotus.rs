@@ -247,7 +247,15 @@ impl Node for LotusNode {
         if lookup.message != *cid && lookup.message != message_cid(&signed.message) {
             let params = json!([param(lookup.message)]);
             let other: Message = self.rpc.call_form("ChainGetMessage", params).await?;
-            if !same_call(&signed.message, &other) {
+            let ours = &signed.message;
+            // A wrong answer must not make a call lose its nonce.
+            if (other.from, other.sequence) != (ours.from, ours.sequence) {
+                return Err(ChainError::new(ChainErrorKind::Malformed, "look for message")
+                    .with("endpoint", self.rpc.endpoint())
+                    .with("message", cid)
+                    .with("answer", lookup.message));
+            }
+            if !same_call(ours, &other) {
                 return Ok(Search::Taken);
             }
         }
