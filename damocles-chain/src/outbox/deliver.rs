@@ -178,9 +178,8 @@ impl Outbox {
                 return Ok((split(&|row| row.nonce() < told && !is_doubtful(row)), Went::Well));
             }
         };
-        let missing = split(&|row| {
-            pooled.get(&row.nonce()).is_some_and(|cid| cid.is_none_or(|cid| cid == row.version.cid))
-        });
+        let missing =
+            split(&|row| pooled.get(&row.nonce()).is_some_and(|cid| cid.is_none_or(|cid| cid == row.version.cid)));
         let went = self.check_gap(lane, head, account, rows, &pooled.into_keys().collect(), notes).await;
         Ok((missing, went))
     }

@@ -192,7 +192,8 @@ impl Outbox {
         let message = unpriced(encoded, desk.sender, desk.next, value);
         let said = self.estimate(lane, head, desk, call, &message).await?;
         let message = pricing::first(policy, &desk.base_fee, &said)?.onto(message);
-        let reserve = if call.kind() == CallKind::PoSt { TokenAmount::default() } else { self.reserve_of(&desk.sender) };
+        let reserve =
+            if call.kind() == CallKind::PoSt { TokenAmount::default() } else { self.reserve_of(&desk.sender) };
         check_funds(&desk.account, &desk.committed, &message, reserve)?;
         let doubt = self.try_out(head, &message).await?;
         let cost = cost(&message);

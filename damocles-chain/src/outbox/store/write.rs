@@ -208,12 +208,7 @@ impl Store {
 
     /// Takes a nonce back that another message used up for good; a call that was cancelled is dropped, and any other goes
     /// into the lane of whoever sends it now. A message that is on chain as far as is known keeps it.
-    pub(crate) async fn unsign(
-        &self,
-        key: &SubmitKey,
-        lane: Option<&Address>,
-        reason: &str,
-    ) -> Result<(), ChainError> {
+    pub(crate) async fn unsign(&self, key: &SubmitKey, lane: Option<&Address>, reason: &str) -> Result<(), ChainError> {
         let op = "take nonce back";
         let mut transaction = self.begin(op).await?;
         let done = sqlx::query(
