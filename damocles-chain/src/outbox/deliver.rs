@@ -17,7 +17,7 @@ use damocles_core::{
 };
 use fvm_shared::address::Address;
 use std::collections::BTreeSet;
-use tracing::warn;
+use tracing::{debug, warn};
 
 /// From so many messages on they are looked for tipset by tipset, and not one by one.
 const BULK: usize = 4;
@@ -27,8 +27,8 @@ const FEW: usize = 8;
 impl Outbox {
     /// Pushes the signed messages of a sender until they are on chain.
     pub(super) async fn deliver(&self, lane: &Lane, head: &TipsetRef, sender: &Address) -> Went {
-        let rows = match self.store.in_flight(sender).await {
-            Ok(rows) if rows.is_empty() => return Went::Well,
+        let mut rows = match self.store.in_flight(sender).await {
+            Ok(rows) if rows.is_empty() && !lane.may_have_jumped() => return Went::Well,
             Ok(rows) => rows,
             Err(e) => {
                 warn!(error = e.chain(), "the outbox cannot be read");
@@ -46,6 +46,17 @@ impl Outbox {
                 return Went::of(&e);
             }
         };
+        match self.look_at_lost(lane, head, sender, &account).await {
+            Ok(false) => {}
+            Ok(true) => match self.store.in_flight(sender).await {
+                Ok(more) => rows = more,
+                Err(e) => {
+                    warn!(error = e.chain(), "the outbox cannot be read");
+                    return Went::Badly;
+                }
+            },
+            Err(went) => return went,
+        }
         let (ran, waiting): (Vec<_>, Vec<_>) = rows.into_iter().partition(|row| row.nonce() < account.nonce);
         let may_send = self.may_send(head, &waiting, &mut notes).await;
         let mut went = may_send;
@@ -61,6 +72,32 @@ impl Outbox {
         }
         self.note(notes).await;
         went
+    }
+
+    /// Looks again at the tipsets with messages whose nonces are not used on chain: a way of many tipsets may be lost of
+    /// which only the highest is known. Whether there were some.
+    async fn look_at_lost(
+        &self,
+        lane: &Lane,
+        head: &TipsetRef,
+        sender: &Address,
+        account: &Account,
+    ) -> Result<bool, Went> {
+        let lost = self.store.landed_from(sender, account.nonce).await.map_err(|e| {
+            warn!(error = e.chain(), "the outbox cannot be read");
+            Went::Badly
+        })?;
+        lane.compared();
+        if lost.is_empty() {
+            return Ok(false);
+        }
+        for tipset in lost {
+            lane.forget_tipset(&tipset);
+        }
+        match self.look_at_landed(lane, head, sender).await {
+            Went::Well => Ok(true),
+            went => Err(went),
+        }
     }
 
     /// Whether messages may leave at all.
@@ -91,12 +128,10 @@ impl Outbox {
         if look {
             match self.not_in_pool(lane, head, account, rows, notes).await {
                 Ok((not_there, how)) => (missing, went) = (not_there, how),
-                Err(e) if Went::of(&e) == Went::Away => {
+                Err(e) => {
                     notes.take(&first.key, OutboxState::Signed, first.error.as_deref(), Some(&e));
                     return Went::Away;
                 }
-                // A node that does not show its pool is handed everything that is new.
-                Err(_) => {}
             }
         }
         missing.sort_by_key(|row| row.kind() != Some(CallKind::PoSt));
@@ -115,24 +150,37 @@ impl Outbox {
     ) -> Result<(Vec<&'r InFlight>, Went), ChainError> {
         let Some(last) = rows.last() else { return Ok((Vec::new(), Went::Well)) };
         let sender = &last.version.signed.message.from;
+        let told = match self.node.next_nonce(sender).await {
+            Ok(told) => told,
+            Err(e) if Went::of(&e) == Went::Away => return Err(e),
+            // It says nothing of the pool, and all of it is asked for.
+            Err(_) => account.nonce,
+        };
         // The nonce after those that wait without a gap says in a word what the whole pool says in megabytes. Which of
         // several messages of a call is there it does not say.
-        if self.node.next_nonce(sender).await? > last.nonce() {
-            let (doubtful, there): (Vec<_>, Vec<_>) =
-                rows.iter().partition(|row| !row.older.is_empty() && !lane.knows(&row.key));
+        let is_doubtful = |row: &InFlight| !row.older.is_empty() && !lane.knows(&row.key);
+        let split = |is_there: &dyn Fn(&InFlight) -> bool| {
+            let (there, missing): (Vec<_>, Vec<_>) = rows.iter().partition(|row| is_there(row));
             for row in there {
                 lane.pooled(&row.key, head.epoch.0);
             }
-            return Ok((doubtful, Went::Well));
+            missing
+        };
+        if told > last.nonce() {
+            lane.no_gap();
+            return Ok((split(&|row| !is_doubtful(row)), Went::Well));
         }
-        let pooled = self.node.pooled(sender).await?;
-        let is_there =
-            |row: &&InFlight| pooled.get(&row.nonce()).is_some_and(|cid| cid.is_none_or(|cid| cid == row.version.cid));
-        let (there, missing): (Vec<_>, Vec<_>) = rows.iter().partition(is_there);
-        for row in there {
-            lane.pooled(&row.key, head.epoch.0);
-        }
-        let went = self.check_gap(account, rows, &pooled.into_keys().collect(), notes).await;
+        let pooled = match self.node.pooled(sender).await {
+            Ok(pooled) => pooled,
+            // A node that does not show its pool, or one too large, is handed all that may have been lost.
+            Err(e) => {
+                debug!(error = e.chain(), "the node's pool cannot be read");
+                return Ok((split(&|row| row.nonce() < told && !is_doubtful(row)), Went::Well));
+            }
+        };
+        let missing =
+            split(&|row| pooled.get(&row.nonce()).is_some_and(|cid| cid.is_none_or(|cid| cid == row.version.cid)));
+        let went = self.check_gap(lane, head, account, rows, &pooled.into_keys().collect(), notes).await;
         Ok((missing, went))
     }
 
@@ -207,7 +255,7 @@ impl Outbox {
                     notes.take(&row.key, OutboxState::Signed, row.error.as_deref(), Some(&e));
                     went = went.max(Went::of(&e));
                     if went == Went::Away {
-                        *lane.late.lock() = Some(row.key.clone());
+                        lane.was_late(&row.key);
                         break;
                     }
                 }
@@ -222,6 +270,7 @@ impl Outbox {
         }
         for landing in &landings {
             lane.forget(&landing.key);
+            lane.in_time(&landing.key);
         }
         went
     }
@@ -275,28 +324,33 @@ impl Outbox {
     }
 
     /// What a node says of the messages of one call, the newest first: of one that it does not know the older ones are
-    /// asked for, and of those that do something else one each.
+    /// asked for, and of those that do something else one each. That something else than the filler of a cancelled call
+    /// has its nonce says nothing of the call: it may be the call itself.
     pub(super) async fn search_all(
         &self,
         head: &TipsetRef,
         versions: &[&Version],
     ) -> Result<(Search, Purpose), ChainError> {
-        let mut best = (Search::Unknown, Purpose::Call);
-        for purpose in [Purpose::Call, Purpose::Cancel] {
+        let mut of_call = None;
+        let mut of_filler = None;
+        for (purpose, said) in [(Purpose::Call, &mut of_call), (Purpose::Cancel, &mut of_filler)] {
             for version in versions.iter().filter(|v| v.purpose == purpose) {
-                match self.node.search(head, &version.signed, &version.cid).await? {
-                    Search::Unknown => {}
-                    Search::Landed(found) => return Ok((Search::Landed(found), purpose)),
-                    told => {
-                        if best.0 != Search::Taken {
-                            best = (told, purpose);
-                        }
-                        break;
-                    }
+                let told = self.node.search(head, &version.signed, &version.cid).await?;
+                if let Search::Landed(found) = told {
+                    return Ok((Search::Landed(found), purpose));
+                }
+                let is_known = told != Search::Unknown;
+                *said = Some(told);
+                if is_known {
+                    break;
                 }
             }
         }
-        Ok(best)
+        Ok(match (of_call, of_filler) {
+            (Some(Search::Unknown), Some(Search::Absent)) => (Search::Absent, Purpose::Cancel),
+            (Some(told), _) => (told, Purpose::Call),
+            (None, told) => (told.unwrap_or(Search::Unknown), Purpose::Cancel),
+        })
     }
 
     /// Takes back a nonce that another message has used for good.
@@ -323,7 +377,8 @@ impl Outbox {
                 "the nonce is used and the node does not find by whom: it is asked again, or use another node",
             ));
         }
-        if let Some(epoch) = row.landed {
+        // What was on chain once and was reverted may be what the node has forgotten, unless it names another message.
+        if let Some(epoch) = row.landed.filter(|_| searched != Search::Taken) {
             return Err(lost("it was on chain once and is not sent again: use a node with a longer history")
                 .with("landed", epoch));
         }
@@ -340,36 +395,12 @@ impl Outbox {
         } else {
             format!("nonce {} was used by another message", message.sequence)
         };
-        self.store.unsign(&row.key, &reason).await?;
+        // Whoever sends it now may be another than the one that did.
+        let sender = row.call.as_ref().and_then(|call| self.senders.of(call).ok());
+        self.store.unsign(&row.key, sender.as_ref(), &reason).await?;
         lane.forget(&row.key);
-        self.wake(&message.from);
+        self.wake(&sender.unwrap_or(message.from));
         Ok(())
-    }
-
-    /// Refuses to be content with messages that wait in the pool behind nonces that nobody fills.
-    async fn check_gap(&self, account: &Account, rows: &[InFlight], pooled: &BTreeSet<u64>, notes: &mut Notes) -> Went {
-        let Some(last) = rows.last() else { return Went::Well };
-        let waiting: BTreeSet<u64> = rows.iter().map(InFlight::nonce).collect();
-        let open: Vec<u64> =
-            (account.nonce..last.nonce()).filter(|n| !waiting.contains(n) && !pooled.contains(n)).collect();
-        if open.is_empty() {
-            return Went::Well;
-        }
-        let sender = last.version.signed.message.from;
-        // One that is on chain as far as is known here comes back with the tipset that holds it, or is found again.
-        let Ok(ours) = self.store.signed_from(&sender, account.nonce).await else { return Went::Badly };
-        let Some(missing) = open.into_iter().find(|nonce| !matches!(ours.get(nonce), Some(Some(_)))) else {
-            return Went::Well;
-        };
-        let Some(row) = rows.iter().find(|row| row.nonce() > missing) else { return Went::Well };
-        let error = ChainError::new(ChainErrorKind::NotFound, "wait for nonces before the message's")
-            .with("sender", text_of(&sender))
-            .with("nonce", row.nonce())
-            .with("missing", missing)
-            .with("account nonce", account.nonce)
-            .hint_with("send messages with the missing nonces from the sender: nothing that follows them lands before");
-        notes.take(&row.key, OutboxState::Signed, row.error.as_deref(), Some(&error));
-        Went::Badly
     }
 }
 
@@ -394,7 +425,8 @@ pub(super) fn time_left(rows: &[InFlight], head: i64) -> Vec<Option<i64>> {
         .iter()
         .rev()
         .map(|row| {
-            let own = row.call.as_ref().and_then(closes).map(|close| close - head).filter(|left| *left > 0);
+            let proof = row.call.as_ref().filter(|_| !row.cancel);
+            let own = proof.and_then(closes).map(|close| close - head).filter(|left| *left > 0);
             least = [least, own].into_iter().flatten().min();
             least
         })

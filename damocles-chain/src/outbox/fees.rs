@@ -8,6 +8,9 @@ use std::fmt;
 ///
 /// As a section of a configuration: amounts are texts such as `"0.5 FIL"`, ratios are numbers such as `1.25`, and what a
 /// class does not say keeps that class's default.
+///
+/// What stands before a proof of spacetime in its sender's lane may pay what the proof may, as long as the proof is of use:
+/// a proof lands after all that comes before it. A proof whose window has closed is one of `other`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(from = "FeesForm")]
 pub struct Fees {

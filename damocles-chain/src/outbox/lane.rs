@@ -22,6 +22,7 @@ pub(super) const PUSH_AGAIN: i64 = 5;
 /// A transfer of nothing but money needs the same gas however often it is made.
 const ASK_AGAIN: i64 = 120;
 const MOST_RECEIVERS: usize = 1000;
+const MOST_LATE: usize = 1000;
 
 /// A lane. What a node does with the messages of one lane holds up no other.
 #[derive(Debug)]
@@ -31,13 +32,31 @@ pub(super) struct Lane {
     pub(super) wake: Notify,
     /// A proof of spacetime came.
     pub(super) urgent: Notify,
-    /// The call at which the last pass ended because the node was away: others come first in the next.
-    pub(super) late: Mutex<Option<SubmitKey>>,
+    late: Mutex<Late>,
     looks: Mutex<Looks>,
     /// Tipsets were reverted: the pool is looked through.
     shaken: AtomicBool,
+    /// Tipsets were reverted: the nonce on chain says whether more of them were than is known.
+    jumped: AtomicBool,
+    gap: Mutex<Option<Gap>>,
     /// What transfers to a receiver need, and the epoch at which that was asked.
     transfers: Mutex<HashMap<Address, (i64, u64)>>,
+}
+
+/// The calls at which passes ended because the node was away, each with a number that is the higher the later that
+/// was: others come first in the next pass, and then the one that has waited longest.
+#[derive(Debug, Default)]
+struct Late {
+    keys: HashMap<SubmitKey, u64>,
+    last: u64,
+}
+
+/// A nonce that nobody fills, and the epoch since which it is known with the same nonce on chain.
+#[derive(Clone, Copy, Debug)]
+struct Gap {
+    on_chain: u64,
+    missing: u64,
+    since: i64,
 }
 
 /// When messages are looked at again; what is lost with the process is only done again.
@@ -60,6 +79,8 @@ impl Lane {
             late: Mutex::default(),
             looks: Mutex::default(),
             shaken: AtomicBool::new(false),
+            jumped: AtomicBool::new(false),
+            gap: Mutex::default(),
             transfers: Mutex::default(),
         }
     }
@@ -87,6 +108,29 @@ impl Lane {
         // A receiver that was made there is not there any more, and making it costs more.
         self.transfers.lock().clear();
         self.shaken.store(true, Ordering::Release);
+        self.jumped.store(true, Ordering::Release);
+    }
+
+    /// Whether tipsets were reverted since the nonce on chain was compared last.
+    pub(super) fn may_have_jumped(&self) -> bool {
+        self.jumped.load(Ordering::Acquire)
+    }
+
+    pub(super) fn compared(&self) {
+        self.jumped.store(false, Ordering::Release);
+    }
+
+    /// The epoch since which a nonce is known to be missing while the nonce on chain stands still.
+    pub(super) fn missing_since(&self, on_chain: u64, missing: u64, head: i64) -> i64 {
+        let mut gap = self.gap.lock();
+        let known = gap.filter(|gap| gap.on_chain == on_chain && gap.missing == missing && gap.since <= head);
+        let known = known.unwrap_or(Gap { on_chain, missing, since: head });
+        *gap = Some(known);
+        known.since
+    }
+
+    pub(super) fn no_gap(&self) {
+        *self.gap.lock() = None;
     }
 
     /// Whether tipsets were reverted since this was asked last.
@@ -119,6 +163,7 @@ impl Lane {
         self.looks.lock().searched.insert(key.clone(), head.saturating_add(PUSH_AGAIN));
     }
 
+    /// The next message that is seen of a call is another one.
     pub(super) fn forget(&self, key: &SubmitKey) {
         let mut looks = self.looks.lock();
         looks.pooled.remove(key);
@@ -138,10 +183,28 @@ impl Lane {
         self.looks.lock().tipsets.remove(tipset);
     }
 
-    /// Puts the call at which the node went away last to the end.
+    /// The node went away at a call.
+    pub(super) fn was_late(&self, key: &SubmitKey) {
+        let mut late = self.late.lock();
+        if late.keys.len() >= MOST_LATE {
+            late.keys.clear();
+        }
+        late.last = late.last.saturating_add(1);
+        let last = late.last;
+        late.keys.insert(key.clone(), last);
+    }
+
+    /// The node answered for a call.
+    pub(super) fn in_time(&self, key: &SubmitKey) {
+        self.late.lock().keys.remove(key);
+    }
+
+    /// Puts the calls at which the node went away to the end.
     pub(super) fn late_last<T>(&self, rows: &mut [T], key: impl Fn(&T) -> &SubmitKey) {
-        let late = self.late.lock().clone();
-        rows.sort_by_key(|row| late.as_ref() == Some(key(row)));
+        let late = self.late.lock();
+        if !late.keys.is_empty() {
+            rows.sort_by_key(|row| late.keys.get(key(row)).copied().unwrap_or_default());
+        }
     }
 }
 
@@ -156,20 +219,17 @@ impl Outbox {
             // Proofs of spacetime have a deadline: no other message, nor a slow search for one, may stand before a new
             // one.
             let proofs = self.sign_recorded(lane, head, true).await;
-            if proofs == Went::Away {
-                return false;
-            }
             // Work can be dropped at any point, as at the end of the process.
             let rest = tokio::select! {
                 biased;
                 () = lane.urgent.notified() => continue,
-                rest = self.rest(lane, head) => rest,
+                rest = self.rest(lane, head, proofs) => rest,
             };
             return proofs.max(rest) == Went::Well;
         }
     }
 
-    async fn rest(&self, lane: &Lane, head: &TipsetRef) -> Went {
+    async fn rest(&self, lane: &Lane, head: &TipsetRef, proofs: Went) -> Went {
         let senders = match self.senders_of(lane).await {
             Ok(senders) => senders,
             Err(e) => {
@@ -187,7 +247,10 @@ impl Outbox {
                 return went;
             }
         }
-        *lane.late.lock() = None;
+        // One proof that the node has no price for keeps no signed message from the pool, but new ones it does.
+        if proofs == Went::Away {
+            return went;
+        }
         went.max(self.sign_recorded(lane, head, false).await)
     }
 
@@ -204,8 +267,8 @@ impl Outbox {
     /// Notes on every call without sender that it has none.
     pub(super) async fn note_without_sender(&self) -> Went {
         let (mut went, mut notes) = (Went::Well, Notes::default());
-        let rows = match self.store.recorded(None, false, i64::MAX).await {
-            Ok(rows) => rows,
+        let rows = match self.store.recorded(None, false, i64::MIN, i64::MAX).await {
+            Ok(page) => page.rows,
             Err(_) => return Went::Badly,
         };
         for row in rows {

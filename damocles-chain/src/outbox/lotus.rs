@@ -3,9 +3,9 @@
 use super::{
     Account, Found, Limits, Located, Node, Push, Search, Simulated,
     answers::{said_by_error, taken, would_be_refused},
+    lookup::has_replaced,
     pricing::{BLOCK_GAS, Estimate},
     recent::Recent,
-    same_call,
     value::{key_param, param, value_of},
 };
 use crate::{
@@ -247,8 +247,16 @@ impl Node for LotusNode {
         if lookup.message != *cid && lookup.message != message_cid(&signed.message) {
             let params = json!([param(lookup.message)]);
             let other: Message = self.rpc.call_form("ChainGetMessage", params).await?;
-            if !same_call(&signed.message, &other) {
-                return Ok(Search::Taken);
+            match has_replaced(&signed.message, &other) {
+                Some(true) => {}
+                Some(false) => return Ok(Search::Taken),
+                // A wrong answer must not make a call lose its nonce.
+                None => {
+                    return Err(ChainError::new(ChainErrorKind::Malformed, "look for message")
+                        .with("endpoint", self.rpc.endpoint())
+                        .with("message", cid)
+                        .with("answer", lookup.message));
+                }
             }
         }
         // The lookup names the tipset with the receipt; the message is in the one before it.

@@ -16,6 +16,7 @@ mod deliver;
 mod entry;
 mod fees;
 mod funds;
+mod gap;
 mod landed;
 mod lane;
 mod limits;

@@ -67,7 +67,7 @@ pub(crate) fn first(policy: &FeePolicy, base_fee: &TokenAmount, said: &Estimate)
     let most = ceiling(policy, limit);
     let needed = base_fee + &premium;
     if needed > most {
-        return Err(too_dear("price message", &needed, &most, limit));
+        return Err(too_dear("price message", policy));
     }
     let cap = (grown(base_fee, policy.base_fee_growth) + &premium).min(most);
     Ok(Price { limit, cap, premium })
@@ -91,9 +91,9 @@ pub(crate) fn replacement(
     let raised = times(&old.premium, ratio.max(Ratio::LEAST_REPLACE)) + TokenAmount::from_atto(1);
     let wished = raised.max(times(premium, policy.premium_factor)).max(least.clone());
     let most = ceiling(policy, old.limit);
-    let fits = [wished, least.clone()].into_iter().find(|premium| base_fee + premium <= most);
+    let fits = [wished, least].into_iter().find(|premium| base_fee + premium <= most);
     let Some(premium) = fits else {
-        return Err(too_dear("replace message", &(base_fee + least), &most, old.limit));
+        return Err(too_dear("replace message", policy));
     };
     let cap = (grown(base_fee, policy.base_fee_growth) + &premium).max(old.cap.clone()).min(most);
     Ok(Price { limit: old.limit, cap, premium })
@@ -108,14 +108,17 @@ pub(crate) fn is_due(policy: &FeePolicy, age: i64, left: Option<i64>) -> bool {
     age >= after
 }
 
-fn too_dear(op: &'static str, needed: &TokenAmount, most: &TokenAmount, limit: u64) -> ChainError {
-    ChainError::new(ChainErrorKind::Rejected, op)
+/// What is needed changes with every head: were it said here, every message that waits would have new trouble at each.
+fn too_dear(op: &'static str, policy: &FeePolicy) -> ChainError {
+    let error = ChainError::new(ChainErrorKind::Rejected, op)
         .recover_by(Recovery::RETRY)
         .with("limit", "fee cap")
-        .with("most", most)
-        .with("needed", needed)
-        .with("gas", limit)
-        .hint_with("wait for fees to fall, or raise the ceiling of the class if the node is to be believed")
+        .with("most for a message", policy.max_fee);
+    let error = match policy.max_fee_cap {
+        Some(most) => error.with("most for a unit of gas", most),
+        None => error,
+    };
+    error.hint_with("wait for fees to fall, or raise the ceiling of the class if the node is to be believed")
 }
 
 #[cfg(test)]
@@ -145,7 +148,8 @@ mod tests {
             let price = first(&policy(), &atto(base), &said).ok();
             assert_eq!(price.map(|p| (p.cap, p.premium)), cap.map(|c| (atto(c), atto(10))), "{base}");
         }
-        assert!(first(&policy(), &atto(991), &said).is_err());
+        let error = |base| first(&policy(), &atto(base), &said).unwrap_err().chain();
+        assert_eq!(error(991), error(1234), "no new trouble at each head");
         let capped = FeePolicy { max_fee_cap: Some(Amount::from_atto(120)), ..policy() };
         assert_eq!(first(&capped, &atto(100), &said).unwrap().cap, atto(120));
         assert!(first(&capped, &atto(111), &said).is_err());

@@ -8,14 +8,14 @@ use super::{
     limits::in_chain,
     pricing::{self, Price, is_due, least_premium, replacement},
     run::{Notes, Went},
-    sign::{check_funds, cost},
+    sign::{check_funds, closes, cost, nothing},
     store::{Purpose, Signing, Version},
 };
 use damocles_core::{
     Recovery,
     chain::{CallKind, ChainError, ChainErrorKind, TipsetRef},
 };
-use fvm_shared::{METHOD_SEND, econ::TokenAmount, message::Message};
+use fvm_shared::{econ::TokenAmount, message::Message};
 use tracing::warn;
 
 /// Messages that are replaced together.
@@ -30,6 +30,14 @@ enum Why {
     Asked(Replacement),
     /// It was cancelled.
     Cancelled,
+}
+
+/// A message that may have to be replaced.
+struct Due<'r> {
+    why: Why,
+    row: &'r InFlight,
+    /// A proof of spacetime that is still of use waits for it, or it is one.
+    before_proof: bool,
 }
 
 /// What lands at a head.
@@ -49,7 +57,7 @@ impl Outbox {
         notes: &mut Notes,
     ) -> Went {
         let due = self.due(head, account, rows);
-        let Some((_, first)) = due.first() else { return Went::Well };
+        let Some(Due { row: first, .. }) = due.first() else { return Went::Well };
         let market = match self.market(head, first).await {
             Ok(market) => market,
             Err(e) => {
@@ -59,19 +67,20 @@ impl Outbox {
         };
         let (mut went, mut batch) = (Went::Well, Vec::new());
         let mut committed: TokenAmount = rows.iter().map(|row| cost(&row.version.signed.message)).sum();
-        for (why, row) in due {
-            if matches!(why, Why::Age) && !self.is_at_fault(account, row, &market) {
+        for due in due {
+            let row = due.row;
+            if matches!(due.why, Why::Age) && !is_at_fault(account, &due, &market) {
                 continue;
             }
             let others = &committed - cost(&row.version.signed.message);
-            match self.redraw(head, account, &others, row, why, &market).await {
+            match self.redraw(head, account, &others, &due, &market).await {
                 Ok(version) => {
                     committed = others + cost(&version.signed.message);
                     batch.push((Signing { key: row.key.clone(), version }, row.version.clone()));
                 }
                 Err(e) => {
                     notes.take(&row.key, OutboxState::Signed, row.error.as_deref(), Some(&e));
-                    if matches!(why, Why::Asked(_)) && self.store.ask(&row.key, None).await.is_err() {
+                    if matches!(due.why, Why::Asked(_)) && self.store.ask(&row.key, None).await.is_err() {
                         went = went.max(Went::Badly);
                     }
                     // A message at its ceiling waits for other days and not for another try.
@@ -82,6 +91,10 @@ impl Outbox {
             }
         }
         for part in batch.chunks(TOGETHER) {
+            // What the pool has is the old one, and stays so if the push fails.
+            for (new, _) in part {
+                lane.forget(&new.key);
+            }
             // Recorded first: whichever of them lands is known to be ours.
             if let Err(e) = self.store.replace(part).await {
                 warn!(error = e.chain(), "the outbox cannot be written");
@@ -94,29 +107,23 @@ impl Outbox {
     }
 
     /// The messages that may have to be replaced.
-    fn due<'r>(&self, head: &TipsetRef, account: &Account, rows: &'r [InFlight]) -> Vec<(Why, &'r InFlight)> {
+    fn due<'r>(&self, head: &TipsetRef, account: &Account, rows: &'r [InFlight]) -> Vec<Due<'r>> {
         let left = time_left(rows, head.epoch.0);
         let why = |(row, left): (&'r InFlight, Option<i64>)| {
+            let due = |why| Some(Due { why, row, before_proof: left.is_some() });
             if row.cancel && row.version.purpose == Purpose::Call {
-                return Some((Why::Cancelled, row));
+                return due(Why::Cancelled);
             }
             if let Some(fees) = row.asked {
-                return Some((Why::Asked(fees), row));
+                return due(Why::Asked(fees));
             }
-            // What stands before a proof is as urgent as the proof.
-            let kind = if left.is_some() { CallKind::PoSt } else { row.kind().unwrap_or(CallKind::Other) };
+            let policy = self.fees.policy(class(head, row, left.is_some()));
             let age = row.version.signed_at.map_or(i64::MAX, |at| head.epoch.0.saturating_sub(at));
             // A reorganisation may have taken the head back below the epoch at which it was signed.
-            let is_old = row.nonce() >= account.nonce && is_due(self.fees.policy(kind), age, left);
-            is_old.then_some((Why::Age, row))
+            let is_old = row.nonce() >= account.nonce && is_due(policy, age, left);
+            if is_old { due(Why::Age) } else { None }
         };
         rows.iter().zip(left).filter_map(why).collect()
-    }
-
-    /// Whether it is the message's own price that keeps it from landing, and not the message before it.
-    fn is_at_fault(&self, account: &Account, row: &InFlight, market: &Market) -> bool {
-        let message = &row.version.signed.message;
-        row.nonce() == account.nonce || message.gas_fee_cap < market.base_fee
     }
 
     async fn market(&self, head: &TipsetRef, row: &InFlight) -> Result<Market, ChainError> {
@@ -137,10 +144,10 @@ impl Outbox {
         head: &TipsetRef,
         account: &Account,
         others: &TokenAmount,
-        row: &InFlight,
-        why: Why,
+        due: &Due<'_>,
         market: &Market,
     ) -> Result<Version, ChainError> {
+        let Due { why, row, before_proof } = *due;
         let purpose = match why {
             Why::Cancelled => Purpose::Cancel,
             Why::Age | Why::Asked(_) => row.version.purpose,
@@ -152,7 +159,7 @@ impl Outbox {
         };
         let newest = &row.version.signed.message;
         let old = Price { limit: content.gas_limit, ..Price::of(newest) };
-        let policy = self.fees.policy(row.kind().unwrap_or(CallKind::Other));
+        let policy = self.fees.policy(class(head, row, before_proof));
         let ratio = self.fees.replace_ratio;
         let usual = replacement(policy, ratio, &market.base_fee, &market.premium, &old);
         let price = match why {
@@ -160,27 +167,40 @@ impl Outbox {
             Why::Asked(fees) => by_hand(fees, usual, market, &old)?,
         };
         let message = price.onto(content);
-        check_funds(account, others, &message, TokenAmount::default())?;
+        // What fills a nonce, or stands before a proof, is there for what comes after it.
+        let may_use_all = before_proof || purpose == Purpose::Cancel || row.kind() == Some(CallKind::PoSt);
+        let reserve = if may_use_all { TokenAmount::default() } else { self.reserve_of(&message.from) };
+        check_funds(account, others, &message, reserve)?;
         let signed = self.signed(message).await?;
         Ok(Version::new(purpose, signed, head.epoch.0))
     }
 
     /// A message that does nothing but fill the nonce of another.
     async fn nothing(&self, row: &InFlight) -> Result<Message, ChainError> {
-        let newest = &row.version.signed.message;
-        let mut message = Message {
-            to: newest.from,
-            value: TokenAmount::default(),
-            method_num: METHOD_SEND,
-            params: Default::default(),
-            gas_limit: 0,
-            gas_fee_cap: TokenAmount::default(),
-            gas_premium: TokenAmount::default(),
-            ..newest.clone()
-        };
+        let mut message = nothing(row.version.signed.message.from, row.nonce());
         message.gas_limit = self.node.estimate(None, message.clone()).await?.limit;
         Ok(message)
     }
+}
+
+/// The class whose fees a message may pay. What stands before a proof may pay what the proof may, and a proof whose window
+/// has closed is worth no more than anything else.
+fn class(head: &TipsetRef, row: &InFlight, before_proof: bool) -> CallKind {
+    let is_closed = row.call.as_ref().and_then(closes).is_some_and(|close| close <= head.epoch.0);
+    match row.kind() {
+        _ if before_proof => CallKind::PoSt,
+        Some(kind) if !is_closed => kind,
+        _ => CallKind::Other,
+    }
+}
+
+/// Whether it is the message's own price that keeps it from landing, and not the message before it. Before a proof nobody
+/// waits to learn that.
+fn is_at_fault(account: &Account, due: &Due<'_>, market: &Market) -> bool {
+    let message = &due.row.version.signed.message;
+    due.row.nonce() == account.nonce
+        || message.gas_fee_cap < market.base_fee
+        || (due.before_proof && message.gas_premium < market.premium)
 }
 
 /// The price that an operator asks for, with what was left open filled in.

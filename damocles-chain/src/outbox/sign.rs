@@ -6,7 +6,7 @@ use super::{
     lane::Lane,
     pricing::{self, Estimate, Price},
     run::{Notes, Went},
-    store::{Purpose, Signing, Version},
+    store::{Page, Purpose, Signing, Version},
 };
 use crate::{
     actor::{ActorCall, ActorsVersion, encode},
@@ -17,6 +17,7 @@ use damocles_core::{
     Recovery,
     chain::{Call, CallKind, ChainError, ChainErrorKind, TipsetRef},
 };
+use fvm_ipld_encoding::RawBytes;
 use fvm_shared::{METHOD_SEND, address::Address, econ::TokenAmount, message::Message};
 use std::{collections::BTreeMap, sync::atomic::Ordering};
 use tracing::warn;
@@ -56,17 +57,19 @@ impl Outbox {
         let Some(sender) = lane.sender else {
             return if proofs { Went::Well } else { self.note_without_sender().await };
         };
-        let mut went = Went::Well;
+        let (mut went, mut after) = (Went::Well, i64::MIN);
         loop {
             let most = i64::try_from(WINDOW).unwrap_or(i64::MAX);
-            let mut rows = match self.store.recorded(Some(&sender), proofs, most).await {
-                Ok(rows) if rows.is_empty() => return went,
-                Ok(rows) => rows,
+            let Page { mut rows, next } = match self.store.recorded(Some(&sender), proofs, after, most).await {
+                Ok(page) => page,
                 Err(e) => {
                     warn!(error = e.chain(), "the outbox cannot be read");
                     return Went::Badly;
                 }
             };
+            if rows.is_empty() && next.is_none() {
+                return went;
+            }
             lane.late_last(&mut rows, |row| &row.key);
             let mut desk = match self.desk(head, sender).await {
                 Ok(desk) => desk,
@@ -90,9 +93,10 @@ impl Outbox {
                     return went;
                 }
             }
-            // What is left does not move now.
-            if signed == 0 || rows.len() < WINDOW {
-                return went;
+            // What is left of this page does not move now, and must not keep later ones from moving.
+            let Some(next) = next else { return went };
+            if signed == 0 {
+                after = next;
             }
         }
     }
@@ -117,7 +121,7 @@ impl Outbox {
                     notes.take(&row.key, OutboxState::Recorded, now, Some(&e));
                     went = went.max(Went::of(&e));
                     if went == Went::Away {
-                        *lane.late.lock() = Some(row.key.clone());
+                        lane.was_late(&row.key);
                         break;
                     }
                 }
@@ -134,6 +138,9 @@ impl Outbox {
         };
         if !recorded {
             return (0, Went::Away);
+        }
+        for signing in &batch {
+            lane.in_time(&signing.key);
         }
         let pushed = self.push_signed(lane, head, &batch, &mut notes).await;
         self.note(notes).await;
@@ -185,8 +192,8 @@ impl Outbox {
         let message = unpriced(encoded, desk.sender, desk.next, value);
         let said = self.estimate(lane, head, desk, call, &message).await?;
         let message = pricing::first(policy, &desk.base_fee, &said)?.onto(message);
-        let reserved = call.kind() != CallKind::PoSt && self.senders.proves(&desk.sender);
-        let reserve = if reserved { self.reserve.clone() } else { TokenAmount::default() };
+        let reserve =
+            if call.kind() == CallKind::PoSt { TokenAmount::default() } else { self.reserve_of(&desk.sender) };
         check_funds(&desk.account, &desk.committed, &message, reserve)?;
         let doubt = self.try_out(head, &message).await?;
         let cost = cost(&message);
@@ -195,6 +202,11 @@ impl Outbox {
         desk.committed += cost;
         desk.on_their_way += 1;
         Ok(Drawn::Signed(Box::new(signed), doubt))
+    }
+
+    /// What all but proofs of spacetime leave to a sender.
+    pub(super) fn reserve_of(&self, sender: &Address) -> TokenAmount {
+        if self.senders.proves(sender) { self.reserve.clone() } else { TokenAmount::default() }
     }
 
     /// Whether a call waits for a lower base fee.
@@ -267,18 +279,24 @@ impl Outbox {
     ) -> Result<u64, ChainError> {
         let used = self.store.next_nonce(sender).await?;
         let told = self.node.next_nonce(sender).await?;
+        let odd = || {
+            ChainError::new(ChainErrorKind::Malformed, "read nonce")
+                .with("sender", text_of(sender))
+                .with("nonce", told)
+                .with("account nonce", account.nonce)
+        };
+        // A pool counts on from the state: one of both is wrong, or another head's.
+        if told < account.nonce {
+            return Err(odd());
+        }
         if (account.nonce..told).find(|nonce| !in_flight.contains_key(nonce)).is_some() {
             let pooled = self.node.pooled(sender).await?;
             let of_somebody = |nonce: &u64| in_flight.contains_key(nonce) || pooled.contains_key(nonce);
             if let Some(missing) = (account.nonce..told).find(|nonce| !of_somebody(nonce)) {
-                return Err(ChainError::new(ChainErrorKind::Malformed, "read nonce")
-                    .with("sender", text_of(sender))
-                    .with("nonce", told)
-                    .with("account nonce", account.nonce)
-                    .with("in no pool", missing));
+                return Err(odd().with("in no pool", missing));
             }
         }
-        Ok(told.max(used).max(account.nonce))
+        Ok(told.max(used))
     }
 
     pub(super) async fn signed(&self, message: Message) -> Result<SignedMessage, ChainError> {
@@ -352,6 +370,12 @@ pub(super) fn check_funds(
         .with("in flight", before)
         .with("reserve", reserve)
         .hint_with("send funds to the sender"))
+}
+
+/// A message that does nothing but fill a nonce.
+pub(super) fn nothing(sender: Address, nonce: u64) -> Message {
+    let call = ActorCall { to: sender, method: METHOD_SEND, params: RawBytes::default() };
+    unpriced(call, sender, nonce, TokenAmount::default())
 }
 
 fn unpriced(call: ActorCall, from: Address, nonce: u64, value: TokenAmount) -> Message {

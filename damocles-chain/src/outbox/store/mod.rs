@@ -6,7 +6,7 @@ mod record;
 mod rows;
 mod write;
 
-pub(crate) use rows::{InFlight, Landing, Purpose, Recorded, Row, Signing, Version};
+pub(crate) use rows::{InFlight, Landing, Page, Purpose, Recorded, Row, Signing, Version};
 pub(crate) use write::CANCELLED;
 
 #[cfg(test)]

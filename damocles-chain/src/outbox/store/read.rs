@@ -1,6 +1,6 @@
 //! What is read of the tables.
 
-use super::{InFlight, Recorded, Row, Store, Version, broken, record::kind_text, sender_text, value_of};
+use super::{InFlight, Page, Recorded, Row, Store, Version, broken, record::kind_text, sender_text, value_of};
 use crate::lotus_json::SignedMessage;
 use damocles_core::{
     BoxError,
@@ -72,24 +72,31 @@ impl Store {
         Ok(older)
     }
 
-    /// Calls of a lane that can be read and have no nonce yet, in the order of their submission: proofs of spacetime,
-    /// or all others.
+    /// The first so many calls of a lane after one that have no nonce yet, as far as they can be read, in the order of
+    /// their submission: proofs of spacetime, or all others.
     pub(crate) async fn recorded(
         &self,
         lane: Option<&Address>,
         proofs: bool,
+        after: i64,
         most: i64,
-    ) -> Result<Vec<Recorded>, ChainError> {
+    ) -> Result<Page, ChainError> {
         let which = if proofs { "kind = $1" } else { "(kind IS NULL OR kind <> $1)" };
-        let lane_is = if lane.is_some() { "lane = $3" } else { "lane IS NULL" };
+        let lane_is = if lane.is_some() { "lane = $4" } else { "lane IS NULL" };
         let text = format!(
             "SELECT submit_key, seq, call, sender, nonce, error, waits_since FROM chain_messages
-             WHERE state = 'recorded' AND {which} AND {lane_is} ORDER BY seq, submit_key LIMIT $2"
+             WHERE state = 'recorded' AND {which} AND {lane_is} AND seq > $2 ORDER BY seq, submit_key LIMIT $3"
         );
-        let query = sqlx::query(sqlx::AssertSqlSafe(text)).bind(kind_text(CallKind::PoSt)).bind(most);
+        let query = sqlx::query(sqlx::AssertSqlSafe(text)).bind(kind_text(CallKind::PoSt)).bind(after);
+        let query = query.bind(most);
         let query = if let Some(lane) = lane { query.bind(sender_text(lane)) } else { query };
         let rows = query.fetch_all(&self.pool).await.map_err(|e| broken("read outbox", e))?;
-        Ok(rows.iter().filter_map(|row| self.readable(row, Recorded::of)).collect())
+        let is_full = i64::try_from(rows.len()).is_ok_and(|count| count >= most);
+        let last = rows.last().filter(|_| is_full).map(|row| row.try_get("seq")).transpose();
+        Ok(Page {
+            next: last.map_err(|e| broken("read outbox", e))?,
+            rows: rows.iter().filter_map(|row| self.readable(row, Recorded::of)).collect(),
+        })
     }
 
     /// Every call without nonce, with the lane that it is in.
@@ -153,6 +160,22 @@ impl Store {
         .map_err(|e| broken("read outbox", e))?;
         let read = |row: &AnyRow| Ok((row.try_get("landed")?, row.try_get("tipset")?));
         rows.iter().map(read).collect::<Result<_, sqlx::Error>>().map_err(|e| broken("read outbox", e))
+    }
+
+    /// The tipsets that hold messages of a sender with this nonce or a higher one that are not final.
+    pub(crate) async fn landed_from(&self, sender: &Address, nonce: u64) -> Result<Vec<String>, ChainError> {
+        // No message has a nonce that does not fit.
+        let Ok(least) = i64::try_from(nonce) else { return Ok(Vec::new()) };
+        let rows = sqlx::query(
+            "SELECT DISTINCT tipset FROM chain_messages
+             WHERE state = 'signed' AND sender = $1 AND tipset IS NOT NULL AND nonce >= $2",
+        )
+        .bind(sender_text(sender))
+        .bind(least)
+        .fetch_all(&self.pool)
+        .await
+        .map_err(|e| broken("read outbox", e))?;
+        rows.iter().map(|row| row.try_get("tipset")).collect::<Result<_, _>>().map_err(|e| broken("read outbox", e))
     }
 
     /// The messages of a sender from a nonce on; none for one that is damaged.

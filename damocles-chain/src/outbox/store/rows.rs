@@ -172,6 +172,13 @@ impl Recorded {
     }
 }
 
+/// Calls that wait for their nonces, and after which of them there are more.
+#[derive(Debug)]
+pub(crate) struct Page {
+    pub(crate) rows: Vec<Recorded>,
+    pub(crate) next: Option<i64>,
+}
+
 /// A call with a nonce that is not known to be on chain.
 #[derive(Clone, Debug)]
 pub(crate) struct InFlight {

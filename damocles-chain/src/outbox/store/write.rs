@@ -1,8 +1,14 @@
 //! What is written into the tables. What is decided by the state of a row is decided in the statement that changes it.
 
 use super::{Landing, Purpose, Signing, Store, Version, about, broken, json_of, record::kind_text, sender_text};
-use crate::outbox::{OutboxState, Replacement};
-use damocles_core::chain::{CallKind, ChainError, SubmitKey};
+use crate::{
+    lotus_json::to_core,
+    outbox::{OutboxState, Replacement},
+};
+use damocles_core::{
+    TokenAmount,
+    chain::{Call, CallKind, ChainError, SubmitKey, Transfer},
+};
 use fvm_shared::address::Address;
 use sqlx::{Any, Transaction};
 
@@ -162,17 +168,57 @@ impl Store {
         transaction.commit().await.map_err(failed)
     }
 
-    /// Takes a nonce back that another message used up for good; a call that was cancelled is dropped. A message that was
-    /// ever seen on chain keeps it.
-    pub(crate) async fn unsign(&self, key: &SubmitKey, reason: &str) -> Result<(), ChainError> {
+    /// Records messages that fill nonces of nobody, each as the cancelled call that it is. Their keys.
+    pub(crate) async fn fill(&self, fillers: &[Version]) -> Result<Vec<SubmitKey>, ChainError> {
+        let op = "record filler";
+        let mut transaction = self.begin(op).await?;
+        let mut keys = Vec::new();
+        for version in fillers {
+            let message = &version.signed.message;
+            let sender = sender_text(&message.from);
+            let key = SubmitKey(format!("gap/{sender}/{}", message.sequence));
+            let from = to_core(&message.from);
+            let call = Call::Send(Transfer { to: from.clone(), from, amount: TokenAmount::ZERO });
+            let done = sqlx::query(
+                "INSERT INTO chain_messages (submit_key, seq, call, state, lane, kind, sender, nonce, cid, signed, purpose,
+                 signed_at, cancel)
+                 VALUES ($1, (SELECT COALESCE(MAX(seq), 0) + 1 FROM chain_messages), $2, 'signed', $3, $4, $5, $6, $7,
+                 $8, $9, $10, 1) ON CONFLICT DO NOTHING",
+            )
+            .bind(&key.0)
+            .bind(json_of(&call)?)
+            .bind(&sender)
+            .bind(kind_text(call.kind()))
+            .bind(&sender)
+            .bind(i64::try_from(message.sequence).map_err(|e| broken(op, e))?)
+            .bind(version.cid.to_string())
+            .bind(json_of(&version.signed)?)
+            .bind(version.purpose.text())
+            .bind(version.signed_at)
+            .execute(&mut *transaction)
+            .await
+            .map_err(about(op, &key))?;
+            if done.rows_affected() == 1 {
+                keys.push(key);
+            }
+        }
+        transaction.commit().await.map_err(|e| broken(op, e))?;
+        Ok(keys)
+    }
+
+    /// Takes a nonce back that another message used up for good; a call that was cancelled is dropped, and any other goes
+    /// into the lane of whoever sends it now. A message that is on chain as far as is known keeps it.
+    pub(crate) async fn unsign(&self, key: &SubmitKey, lane: Option<&Address>, reason: &str) -> Result<(), ChainError> {
         let op = "take nonce back";
         let mut transaction = self.begin(op).await?;
         let done = sqlx::query(
             "UPDATE chain_messages
-             SET state = CASE cancel WHEN 0 THEN 'recorded' ELSE 'dropped' END, lane = sender, sender = NULL,
-             nonce = NULL, cid = NULL, signed = NULL, purpose = NULL, signed_at = NULL, asked = NULL, error = $1
-             WHERE submit_key = $2 AND state = 'signed' AND landed IS NULL",
+             SET state = CASE cancel WHEN 0 THEN 'recorded' ELSE 'dropped' END, lane = $1, sender = NULL,
+             nonce = NULL, cid = NULL, signed = NULL, purpose = NULL, signed_at = NULL, asked = NULL, landed = NULL,
+             landed_as = NULL, error = $2
+             WHERE submit_key = $3 AND state = 'signed' AND tipset IS NULL",
         )
+        .bind(lane.map(sender_text))
         .bind(reason)
         .bind(&key.0)
         .execute(&mut *transaction)

@@ -43,6 +43,14 @@ pub(super) struct Chain {
     pub(super) would_exit: Option<i64>,
     /// What is answered instead of the next nonce.
     pub(super) next_nonce: Option<u64>,
+    /// What is answered instead of the account's nonce.
+    pub(super) account_nonce: Option<u64>,
+    /// The pool is shown to nobody.
+    pub(super) hides_pool: bool,
+    /// The call for whose price nobody waits long enough.
+    pub(super) slow: Option<Call>,
+    /// Messages that are known and denied to be on chain.
+    pub(super) denied: HashSet<Cid>,
     /// What is answered instead of where a message is.
     pub(super) found: Option<Search>,
     /// Who waits for ever for a price.
@@ -173,12 +181,15 @@ impl Node for FakeNode {
     async fn account(&self, _: &TipsetRef, _: &Address) -> Result<Account, ChainError> {
         yield_now().await;
         let chain = self.chain.lock();
-        Ok(Account { nonce: chain.nonce, balance: chain.balance.clone() })
+        Ok(Account { nonce: chain.account_nonce.unwrap_or(chain.nonce), balance: chain.balance.clone() })
     }
 
     async fn pooled(&self, _: &Address) -> Result<BTreeMap<u64, Option<Cid>>, ChainError> {
         yield_now().await;
         let chain = self.chain.lock();
+        if chain.hides_pool {
+            return Err(ChainError::new(ChainErrorKind::Unavailable, "read pool"));
+        }
         Ok(chain.pool.iter().map(|(nonce, m)| (*nonce, Some(signed_message_cid(m)))).collect())
     }
 
@@ -187,8 +198,11 @@ impl Node for FakeNode {
         Ok(TokenAmount::from_atto(1))
     }
 
-    async fn estimate(&self, _: Option<&Call>, message: Message) -> Result<Estimate, ChainError> {
+    async fn estimate(&self, call: Option<&Call>, message: Message) -> Result<Estimate, ChainError> {
         yield_now().await;
+        if call.is_some() && call == self.chain.lock().slow.as_ref() {
+            return Err(ChainError::new(ChainErrorKind::Unavailable, "price message"));
+        }
         if self.chain.lock().hangs == Some(message.from) {
             self.chain.lock().hanging = true;
             std::future::pending::<()>().await;
@@ -222,6 +236,9 @@ impl Node for FakeNode {
         }
         if let Some(found) = &chain.found {
             return Ok(found.clone());
+        }
+        if chain.denied.contains(cid) {
+            return Ok(Search::Absent);
         }
         if !chain.known.contains(cid) {
             return Ok(Search::Unknown);

@@ -2,6 +2,7 @@
 
 mod cancel;
 mod fake;
+mod lost;
 mod migrate;
 mod money;
 mod replace;
@@ -60,9 +61,12 @@ impl Bench {
     }
 
     async fn outbox_with(&self, node: &Arc<FakeNode>, fees: Fees) -> Outbox {
+        self.outbox_of(node, fees, CheckedSenders::unchecked(self.sender)).await
+    }
+
+    async fn outbox_of(&self, node: &Arc<FakeNode>, fees: Fees, senders: CheckedSenders) -> Outbox {
         let store = Store::open(self.pool().await).await.unwrap();
         let node = Arc::clone(node) as Arc<dyn Node>;
-        let senders = CheckedSenders::unchecked(self.sender);
         let limits = Limits { fees, post_reserve: damocles_core::TokenAmount::from_fil(2), ..Limits::default() };
         Outbox::new(store, node, Arc::new(self.keys.clone()), senders, &limits, Arc::new(NullSink))
     }

@@ -153,32 +153,6 @@ async fn a_nonce_that_nobody_explains_is_refused() {
 }
 
 #[tokio::test]
-async fn nonces_that_nobody_fills_are_named() {
-    let (bench, node) = (Bench::new(), FakeNode::new());
-    let outbox = bench.outbox(&node).await;
-    // Three messages of somebody else with this key, which then go away.
-    let foreign = {
-        let (bench, node) = (Bench::new(), FakeNode::new());
-        let outbox = bench.outbox(&node).await;
-        outbox.submit(&key(9), &call(9)).await.unwrap();
-        outbox.pass(&node.head()).await;
-        node.chain.lock().pool.remove(&0).unwrap()
-    };
-    node.chain.lock().pool.extend((0..3).map(|nonce| (nonce, foreign.clone())));
-    outbox.submit(&key(1), &call(1)).await.unwrap();
-    assert!(outbox.pass(&node.head()).await);
-    assert_eq!(outbox.entries().await.unwrap()[0].nonce, Some(3));
-    node.chain.lock().pool.retain(|nonce, _| *nonce != 1 && *nonce != 0);
-    node.chain.lock().height += 6;
-    assert!(!outbox.pass(&node.head()).await);
-    let error = outbox.entries().await.unwrap().remove(0).error.unwrap();
-    assert!(error.contains("wait for nonces before") && error.contains("missing"), "{error}");
-    // It is still said while the message rests.
-    outbox.pass(&node.head()).await;
-    assert_eq!(outbox.entries().await.unwrap().remove(0).error, Some(error));
-}
-
-#[tokio::test]
 async fn what_cannot_be_paid_gets_no_nonce() {
     let (bench, node) = (Bench::new(), FakeNode::new());
     let outbox = bench.outbox(&node).await;

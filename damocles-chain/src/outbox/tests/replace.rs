@@ -229,6 +229,140 @@ async fn a_crash_at_any_await_of_a_replacement_lands_each_key_once() {
 }
 
 #[tokio::test]
+async fn a_replacement_whose_push_fails_is_pushed_again() {
+    let (bench, node) = (Bench::new(), FakeNode::new());
+    node.chain.lock().base_fee = atto(100);
+    let outbox = bench.outbox_with(&node, fees()).await;
+    outbox.submit(&key(1), &call(1)).await.unwrap();
+    outbox.pass(&node.head()).await;
+    let first = node.chain.lock().pool[&0].clone();
+    node.chain.lock().height += 4;
+    node.chain.lock().refuse = Some("busy");
+    assert!(!outbox.pass(&node.head()).await);
+    assert_eq!(versions(&outbox, 1).await.len(), 2);
+    assert_eq!(node.chain.lock().pool[&0], first);
+    node.chain.lock().refuse = None;
+    assert!(outbox.pass(&node.head()).await);
+    let newest = versions(&outbox, 1).await.pop().unwrap();
+    let pooled = crate::lotus_json::signed_message_cid(&node.chain.lock().pool[&0]);
+    assert_eq!(pooled.to_string(), newest.cid);
+}
+
+#[tokio::test]
+async fn what_stands_before_a_proof_may_pay_what_the_proof_may() {
+    let (bench, node) = (Bench::new(), FakeNode::new());
+    {
+        let mut chain = node.chain.lock();
+        (chain.base_fee, chain.premium) = (atto(100), atto(10));
+    }
+    let cheap = FeePolicy { max_fee: Amount::from_atto(300_000), ..fees().pre_commit };
+    let outbox = bench.outbox_with(&node, Fees { pre_commit: cheap, post: Fees::default().post, ..fees() }).await;
+    for n in [1, 2] {
+        outbox.submit(&key(n), &pre_commit(n)).await.unwrap();
+    }
+    outbox.pass(&node.head()).await;
+    {
+        let mut chain = node.chain.lock();
+        (chain.base_fee, chain.premium) = (atto(5000), atto(400));
+        chain.height += 6;
+    }
+    rounds(&node, &outbox, 3).await;
+    assert_eq!(versions(&outbox, 1).await.len(), 1, "above its own ceiling");
+    outbox.submit(&key(3), &post(0, 960)).await.unwrap();
+    node.chain.lock().height += 1;
+    outbox.pass(&node.head()).await;
+    for n in [1, 2] {
+        let newest = versions(&outbox, n).await.pop().unwrap();
+        assert!(newest.fee_cap > Amount::from_atto(5400), "{newest:?}");
+    }
+    settle_all(&node, &outbox, &[key(1), key(2), key(3)]).await;
+    assert_eq!(node.landed(), [0, 1, 2]);
+}
+
+#[tokio::test]
+async fn a_low_premium_before_a_proof_is_raised_though_it_is_not_the_first() {
+    let (bench, node) = (Bench::new(), FakeNode::new());
+    {
+        let mut chain = node.chain.lock();
+        (chain.base_fee, chain.premium) = (atto(100), atto(10));
+    }
+    let outbox = bench.outbox_with(&node, Fees::default()).await;
+    for n in [1, 2] {
+        outbox.submit(&key(n), &pre_commit(n)).await.unwrap();
+    }
+    outbox.submit(&key(3), &post(0, 960)).await.unwrap();
+    outbox.pass(&node.head()).await;
+    let mut counts = Vec::new();
+    for premium in [10, 400] {
+        node.chain.lock().premium = atto(premium);
+        node.chain.lock().height += 6;
+        outbox.pass(&node.head()).await;
+        for n in 1..=3 {
+            counts.push(versions(&outbox, n).await.len());
+        }
+    }
+    // The proof was signed first, and what comes after it waits for nothing.
+    assert_eq!(counts, [1, 1, 2, 1, 1, 3]);
+    let (bench, node) = (Bench::new(), FakeNode::new());
+    node.chain.lock().base_fee = atto(100);
+    let outbox = bench.outbox_with(&node, Fees::default()).await;
+    for n in [1, 2] {
+        outbox.submit(&key(n), &pre_commit(n)).await.unwrap();
+    }
+    outbox.pass(&node.head()).await;
+    outbox.submit(&key(3), &post(0, 960)).await.unwrap();
+    outbox.pass(&node.head()).await;
+    node.chain.lock().premium = atto(400);
+    node.chain.lock().height += 6;
+    outbox.pass(&node.head()).await;
+    for n in 1..=3 {
+        assert_eq!(versions(&outbox, n).await.len(), 2, "{n}");
+    }
+}
+
+#[tokio::test]
+async fn a_replacement_leaves_the_reserve_to_proofs() {
+    let (bench, node) = (Bench::new(), FakeNode::new());
+    node.chain.lock().base_fee = atto(100);
+    let outbox = bench.outbox_with(&node, fees()).await;
+    outbox.submit(&key(1), &pre_commit(1)).await.unwrap();
+    outbox.pass(&node.head()).await;
+    node.chain.lock().balance = TokenAmount::from_whole(2);
+    node.chain.lock().height += 4;
+    outbox.pass(&node.head()).await;
+    let entry = outbox.entry(&MessageId::new(&key(1).0)).await.unwrap();
+    assert_eq!(entry.versions.len(), 1);
+    assert!(entry.error.unwrap().contains("reserve"));
+    // One that stands before a proof may use it.
+    outbox.submit(&key(2), &post(0, 960)).await.unwrap();
+    outbox.pass(&node.head()).await;
+    assert_eq!(versions(&outbox, 1).await.len(), 2);
+}
+
+#[tokio::test]
+async fn a_proof_whose_window_has_closed_pays_what_anything_else_may() {
+    let (bench, node) = (Bench::new(), FakeNode::new());
+    let nano = TokenAmount::from_nano;
+    node.chain.lock().base_fee = atto(100);
+    let outbox = bench.outbox(&node).await;
+    outbox.submit(&key(1), &post(0, 960)).await.unwrap();
+    outbox.pass(&node.head()).await;
+    // Others may pay 20 for a unit of gas.
+    node.chain.lock().base_fee = nano(100);
+    node.chain.lock().height = 1010;
+    outbox.pass(&node.head()).await;
+    assert_eq!(versions(&outbox, 1).await.len(), 2);
+    node.chain.lock().base_fee = nano(1_000_000);
+    node.chain.lock().height = 1070;
+    outbox.pass(&node.head()).await;
+    assert_eq!(versions(&outbox, 1).await.len(), 2, "its window closed at 1,040");
+    // Another proof waits for it.
+    outbox.submit(&key(2), &post(1, 1000)).await.unwrap();
+    outbox.pass(&node.head()).await;
+    assert_eq!(versions(&outbox, 1).await.len(), 3);
+}
+
+#[tokio::test]
 async fn an_operator_replaces_by_hand() {
     let (bench, node) = (Bench::new(), FakeNode::new());
     {
