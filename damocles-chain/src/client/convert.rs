@@ -9,6 +9,12 @@ use damocles_core::{
 use fvm_ipld_bitfield::BitField;
 use fvm_shared::econ;
 
+/// No epoch of a chain is farther from its genesis, and no period longer: with the most deadlines, sums and products
+/// stay far from overflow.
+const FARTHEST_EPOCH: u64 = 1 << 40;
+const LONGEST_SPAN: u64 = 1 << 30;
+const MOST_DEADLINES: u64 = 1 << 20;
+
 fn malformed(what: &'static str, source: impl Into<BoxError>) -> ChainError {
     ChainError::new(ChainErrorKind::Malformed, "read answer").with("what", what).because(source)
 }
@@ -62,12 +68,21 @@ pub(super) fn pre_commit(on_chain: &lotus::SectorPreCommitOnChainInfo) -> Result
 }
 
 pub(super) fn deadline(info: &lotus::DeadlineInfo) -> Result<DeadlineInfo, ChainError> {
-    // Everything downstream divides by these or steps in them.
-    let sane = info.w_post_period_deadlines > 0
+    // Everything downstream divides by these or steps in them, and multiplies windows by deadlines.
+    let epochs = [info.current_epoch, info.period_start, info.open, info.close, info.challenge, info.fault_cutoff];
+    let spans = [
+        info.w_post_proving_period,
+        info.w_post_challenge_window,
+        info.w_post_challenge_lookback,
+        info.fault_declaration_cutoff,
+    ];
+    let sane = (1..=MOST_DEADLINES).contains(&info.w_post_period_deadlines)
         && info.index < info.w_post_period_deadlines
         && info.w_post_proving_period > 0
         && info.w_post_challenge_window > 0
-        && info.open < info.close;
+        && info.open < info.close
+        && epochs.iter().all(|epoch| epoch.unsigned_abs() <= FARTHEST_EPOCH)
+        && spans.iter().all(|span| span.unsigned_abs() <= LONGEST_SPAN);
     if !sane {
         return Err(malformed("a deadline", format!("{info:?}")));
     }
@@ -95,4 +110,46 @@ pub(super) fn partition(partition: &lotus::Partition) -> Result<PartitionState, 
         recovering: set(&partition.recovering_sectors)?,
         active: set(&partition.active_sectors)?,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn info() -> lotus::DeadlineInfo {
+        lotus::DeadlineInfo {
+            current_epoch: 100,
+            period_start: 0,
+            index: 1,
+            open: 60,
+            close: 120,
+            challenge: 40,
+            fault_cutoff: -10,
+            w_post_period_deadlines: 48,
+            w_post_proving_period: 2880,
+            w_post_challenge_window: 60,
+            w_post_challenge_lookback: 20,
+            fault_declaration_cutoff: 70,
+        }
+    }
+
+    #[test]
+    fn a_deadline_that_could_overflow_is_none() {
+        deadline(&info()).unwrap();
+        type Change = fn(&mut lotus::DeadlineInfo);
+        let changes: [Change; 7] = [
+            |info| info.period_start = i64::MAX,
+            |info| info.period_start = i64::MIN,
+            |info| info.close = i64::MAX,
+            |info| info.w_post_challenge_window = i64::MAX,
+            |info| info.w_post_proving_period = 1 << 31,
+            |info| info.fault_declaration_cutoff = i64::MIN,
+            |info| info.w_post_period_deadlines = u64::MAX,
+        ];
+        for (i, change) in changes.iter().enumerate() {
+            let mut info = info();
+            change(&mut info);
+            assert_eq!(deadline(&info).unwrap_err().kind(), ChainErrorKind::Malformed, "{i}");
+        }
+    }
 }

@@ -73,11 +73,15 @@ impl Reads {
     }
 
     pub(super) async fn tipset(&self, key: &TipsetKey) -> Result<TipsetRef, ChainError> {
-        Ok(self.rpc.call::<TipSet>("ChainGetTipSet", json!([Lotus(key.0.clone())])).await?.to_ref())
+        let tipset: TipSet = self.rpc.call("ChainGetTipSet", json!([Lotus(key.0.clone())])).await?;
+        tipset.must_be(key)?;
+        Ok(tipset.to_ref())
     }
 
     pub(super) async fn tipset_at(&self, at: &TipsetRef, epoch: Epoch) -> Result<TipsetRef, ChainError> {
-        Ok(self.at::<TipSet>("ChainGetTipSetByHeight", at, vec![json!(epoch)]).await?.to_ref())
+        let tipset: TipSet = self.at("ChainGetTipSetByHeight", at, vec![json!(epoch)]).await?;
+        tipset.must_be_at_most(epoch)?;
+        Ok(tipset.to_ref())
     }
 
     pub(super) async fn network(&self, at: &TipsetRef) -> Result<NetworkInfo, ChainError> {

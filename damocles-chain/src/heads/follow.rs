@@ -3,6 +3,7 @@
 use super::{
     link::{Head, Kept, Link},
     source::{HeadSource, News},
+    way::LONGEST_WAY,
 };
 use crate::rpc::FeedError;
 use damocles_core::{
@@ -197,10 +198,13 @@ impl Shared {
         Ok(Told::New)
     }
 
-    /// Whether one tipset is an ancestor of the other.
-    async fn is_behind(&self, old: &Link, new: &Link) -> bool {
+    /// Whether one tipset is an ancestor of the other, and not further than the longest way.
+    pub(super) async fn is_behind(&self, old: &Link, new: &Link) -> bool {
         let mut at = new.clone();
-        while at.at.epoch > old.at.epoch {
+        for _ in 0..LONGEST_WAY {
+            if at.at.epoch <= old.at.epoch {
+                break;
+            }
             match self.parent(&at).await {
                 Ok(Some(parent)) => at = parent,
                 _ => return false,

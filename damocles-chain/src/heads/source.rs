@@ -38,7 +38,9 @@ impl HeadSource for RpcClient {
     }
 
     async fn tipset(&self, key: &TipsetKey) -> Result<Link, ChainError> {
-        Ok(Link::of(&self.call::<TipSet>("ChainGetTipSet", json!([Lotus(key.0.clone())])).await?))
+        let tipset: TipSet = self.call("ChainGetTipSet", json!([Lotus(key.0.clone())])).await?;
+        tipset.must_be(key)?;
+        Ok(Link::of(&tipset))
     }
 
     async fn subscribe(&self) -> Result<Box<dyn News>, FeedError> {

@@ -4,7 +4,7 @@ use super::{follow::Shared, link::Link};
 use damocles_core::chain::{ChainError, ChainErrorKind, HeadChange};
 
 /// The most tipsets that a way leads over: finality.
-const LONGEST_WAY: usize = 900;
+pub(super) const LONGEST_WAY: usize = 900;
 
 impl Shared {
     /// What has to be reverted and applied to come from one head to another.
@@ -47,16 +47,21 @@ impl Shared {
 
     pub(super) async fn parent(&self, link: &Link) -> Result<Option<Link>, ChainError> {
         let Some(key) = &link.parents else { return Ok(None) };
-        if let Some(kept) = self.kept.lock().get(key) {
-            return Ok(Some(kept));
-        }
-        let parent = self.source.tipset(key).await?;
+        let kept = self.kept.lock().get(key);
+        let is_kept = kept.is_some();
+        let parent = match kept {
+            Some(kept) => kept,
+            None => self.source.tipset(key).await?,
+        };
+        // What was told of a head is kept as it came, so that it is doubted as well: a walk has to come down.
         if parent.at.epoch >= link.at.epoch || parent.at.key != *key {
             return Err(ChainError::new(ChainErrorKind::Malformed, "walk to parent")
                 .with("tipset", &link.at.key)
                 .with("parent", &parent.at.key));
         }
-        self.kept.lock().insert(parent.clone());
+        if !is_kept {
+            self.kept.lock().insert(parent.clone());
+        }
         Ok(Some(parent))
     }
 }

@@ -4,18 +4,18 @@ use super::form;
 use cid::Cid;
 use damocles_core::{
     Epoch,
-    chain::{TipsetKey, TipsetRef},
+    chain::{ChainError, ChainErrorKind, TipsetKey, TipsetRef},
 };
 use fvm_shared::{address::Address, bigint::BigInt, econ::TokenAmount};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, de};
 use serde_json::Value;
 
 /// A tipset.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 pub struct TipSet {
-    /// The CIDs of its blocks.
-    #[serde(with = "form")]
+    /// The CIDs of its blocks, of which there is one at least: without, it would name the node's current head.
+    #[serde(serialize_with = "form::serialize", deserialize_with = "at_least_one")]
     pub cids: Vec<Cid>,
     /// Its blocks.
     #[serde(default, deserialize_with = "form::plain_null_is_default")]
@@ -30,10 +30,38 @@ impl TipSet {
         TipsetRef { epoch: Epoch(self.height), key: TipsetKey(self.cids.clone()) }
     }
 
+    /// Refuses another tipset than the one that was asked for.
+    pub(crate) fn must_be(&self, key: &TipsetKey) -> Result<(), ChainError> {
+        if self.cids == key.0 {
+            return Ok(());
+        }
+        Err(another().with("asked", key).with("answered", TipsetKey(self.cids.clone())))
+    }
+
+    /// Refuses a tipset above the epoch that was asked for; one below is there after null rounds.
+    pub(crate) fn must_be_at_most(&self, epoch: Epoch) -> Result<(), ChainError> {
+        if (0..=epoch.0.max(0)).contains(&self.height) {
+            return Ok(());
+        }
+        Err(another().with("asked", epoch).with("answered", self.height))
+    }
+
     /// The key of the tipset before it; none if there are no blocks in it.
     pub fn parents(&self) -> Option<TipsetKey> {
         self.blocks.first().map(|block| TipsetKey(block.parents.clone()))
     }
+}
+
+fn another() -> ChainError {
+    ChainError::new(ChainErrorKind::Malformed, "read answer").with("what", "another tipset than asked for")
+}
+
+fn at_least_one<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Cid>, D::Error> {
+    let cids: Vec<Cid> = form::deserialize(deserializer)?;
+    if cids.is_empty() {
+        return Err(de::Error::custom("a tipset without blocks"));
+    }
+    Ok(cids)
 }
 
 /// A block's header.
@@ -181,14 +209,15 @@ mod tests {
 
     #[test]
     fn sparse_headers_are_read_and_broken_ones_are_not() {
-        let sparse =
-            json!({"Cids": null, "Blocks": [{"Miner": "f01", "Parents": null, "Height": 1, "New": {}}], "Height": 1});
+        let sparse = json!({"Cids": [{"/": CID}], "Blocks": [{"Miner": "f01", "Parents": null, "Height": 1, "New": {}}], "Height": 1});
         assert!(from_value::<TipSet>(sparse).is_ok());
         for bad in [
             json!({}),
             json!({"Cids": [], "Blocks": [], "Height": "1"}),
             json!(null),
             json!({"Cids": [null], "Height": 1}),
+            json!({"Cids": [], "Blocks": [], "Height": 1}),
+            json!({"Cids": null, "Blocks": [], "Height": 1}),
         ] {
             assert!(from_value::<TipSet>(bad.clone()).is_err(), "{bad}");
         }

@@ -31,6 +31,7 @@ struct Kept {
 pub(super) struct Cache {
     capacity: usize,
     head: Option<i64>,
+    highest: Option<i64>,
     epochs: HashMap<TipsetKey, i64>,
     order: VecDeque<TipsetKey>,
     kept: HashMap<Question, Kept>,
@@ -45,6 +46,7 @@ impl Cache {
         Self {
             capacity,
             head: None,
+            highest: None,
             epochs: HashMap::new(),
             order: VecDeque::new(),
             kept: HashMap::new(),
@@ -72,8 +74,22 @@ impl Cache {
         }
     }
 
+    /// Takes note of the highest head that can be believed.
+    pub(super) fn head_at_most(&mut self, epoch: i64) {
+        self.highest = Some(epoch);
+    }
+
     fn is_final(&self, epoch: i64) -> bool {
-        self.head.is_some_and(|head| epoch <= head.saturating_sub(FINALITY))
+        let head = self.head.map(|head| self.highest.map_or(head, |highest| head.min(highest)));
+        head.is_some_and(|head| epoch <= head.saturating_sub(FINALITY))
+    }
+
+    /// Forgets an answer.
+    pub(super) fn forget(&mut self, method: &str, params: &Value) {
+        if let Some(old) = self.kept.remove(&(method.to_owned(), params.to_string())) {
+            self.by_use.remove(&old.used);
+            self.bytes = self.bytes.saturating_sub(old.bytes);
+        }
     }
 
     pub(super) fn get(&mut self, method: &str, params: &Value) -> Option<Value> {
@@ -154,9 +170,14 @@ mod tests {
         assert_eq!(cache.get("m", &json!([100])), None, "the head fell back");
         cache.head_is(1001);
         assert_eq!(cache.get("m", &json!([100])), Some(json!(100)));
+        cache.head_at_most(999);
+        assert_eq!(cache.get("m", &json!([100])), None, "a head that nobody else bears out");
+        cache.head_at_most(1000);
         cache.put("null", &json!([100]), &key(100), &Value::Null, 4);
         assert_eq!(cache.get("null", &json!([100])), None);
         assert_eq!(cache.hits(), BTreeMap::from([("m".to_owned(), 2)]));
+        cache.forget("m", &json!([100]));
+        assert_eq!((cache.get("m", &json!([100])), cache.bytes, cache.by_use.len()), (None, 0, 0));
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use super::{
     HealthState,
-    agreement::{self, Identity, Verdict, View},
+    agreement::{self, Contest, Identity, Verdict, View},
     node::Node,
     options::RpcOptions,
 };
@@ -11,14 +11,19 @@ use damocles_core::chain::{ChainError, TipsetRef};
 use futures::future::join_all;
 use fvm_shared::bigint::BigInt;
 use serde_json::{Value, json};
-use std::{collections::BTreeMap, time::Duration};
+use std::time::Duration;
 use tracing::debug;
 
 /// A node that does not answer these within so long is no help now. The others do not wait for it any longer.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Asks all nodes and sets their health. `network` is what the first of them served that ever answered.
-pub(super) async fn check(nodes: &[Node], network: &parking_lot::Mutex<Option<Identity>>, options: &RpcOptions) {
+/// Asks all nodes and sets their health. `network` is what the first of them served that ever answered. The best head
+/// of those that can be relied on.
+pub(super) async fn check(
+    nodes: &[Node],
+    network: &parking_lot::Mutex<Option<Identity>>,
+    options: &RpcOptions,
+) -> Option<i64> {
     let limit = options.timeouts.quick.min(PATIENCE);
     let seen = join_all(nodes.iter().map(|node| look(node, limit))).await;
     let mut heads: Vec<Option<TipsetRef>> = Vec::with_capacity(nodes.len());
@@ -26,8 +31,7 @@ pub(super) async fn check(nodes: &[Node], network: &parking_lot::Mutex<Option<Id
         heads.push(match seen {
             Ok((identity, head)) => {
                 node.head_is(head.clone());
-                let conflict = identity.conflict(network.lock().get_or_insert_with(|| identity.clone()));
-                match conflict {
+                match conflict(network, identity) {
                     Some(reason) => {
                         node.becomes(HealthState::Refused, Some(reason));
                         None
@@ -42,60 +46,73 @@ pub(super) async fn check(nodes: &[Node], network: &parking_lot::Mutex<Option<Id
         });
     }
     let asked = agreement::anchors(&heads, &options.agreement);
-    let looking = nodes.iter().zip(&heads).zip(asked).map(|((node, head), epochs)| async move {
-        let Some(head) = head else { return Ok(None) };
-        let mut anchors = BTreeMap::new();
-        for epoch in epochs {
-            let params = json!([epoch, key_of(head)]);
-            let tipset: TipSet = node.ask("Filecoin.ChainGetTipSetByHeight", &params, limit).await?;
-            anchors.insert(epoch, tipset.to_ref().key);
-        }
-        Ok::<_, ChainError>(Some(View { head: head.clone(), anchors }))
+    let looking = nodes.iter().zip(heads).zip(asked).map(|((node, head), epochs)| async move {
+        let head = head?;
+        let anchors = join_all(epochs.into_iter().map(|epoch| anchor(node, &head, epoch, limit))).await;
+        Some(View { anchors: anchors.into_iter().flatten().collect(), head })
     });
-    let looked = join_all(looking).await;
-    let mut views: Vec<Option<View>> = Vec::with_capacity(nodes.len());
-    for (node, view) in nodes.iter().zip(looked) {
-        views.push(view.unwrap_or_else(|error| {
-            node.becomes(HealthState::Away, Some(error.chain()));
-            None
-        }));
-    }
-    let contested = !agreement::has_majority(&agreement::groups(&views, &options.agreement));
-    let weights = if contested { weigh(nodes, &views, limit).await } else { Vec::new() };
-    let verdicts = agreement::judge(&views, &weights, &options.agreement);
-    for (node, verdict) in nodes.iter().zip(verdicts) {
-        if let Some(Verdict { state, reason }) = verdict {
-            node.becomes(state, reason);
+    let views: Vec<Option<View>> = join_all(looking).await;
+    let contest = Contest::new(&views, &options.agreement);
+    let weights = if contest.is_open() { weigh(nodes, &views, limit).await } else { Vec::new() };
+    let mut best = None;
+    for ((node, view), verdict) in nodes.iter().zip(&views).zip(contest.decide(&views, &weights, &options.agreement)) {
+        let Some(Verdict { state, reason }) = verdict else { continue };
+        if state == HealthState::Ok {
+            best = best.max(view.as_ref().map(|view| view.head.epoch.0));
         }
+        node.becomes(state, reason);
     }
+    best
 }
 
 fn key_of(head: &TipsetRef) -> Value {
     json!(Lotus(head.key.0.clone()))
 }
 
-/// What a node serves, and its head.
+/// Why a node cannot stand beside the others. The genesis is taken from the first that tells it.
+fn conflict(network: &parking_lot::Mutex<Option<Identity>>, identity: Identity) -> Option<String> {
+    let mut network = network.lock();
+    let Some(known) = network.as_mut() else {
+        *network = Some(identity);
+        return None;
+    };
+    let conflict = identity.conflict(known);
+    if conflict.is_none() && known.genesis.is_none() {
+        known.genesis = identity.genesis;
+    }
+    conflict
+}
+
+/// The tipset of a node at an epoch; none if it does not tell.
+async fn anchor(node: &Node, head: &TipsetRef, epoch: i64, limit: Duration) -> Option<(i64, TipsetRef)> {
+    let params = json!([epoch, key_of(head)]);
+    match node.ask::<TipSet>("Filecoin.ChainGetTipSetByHeight", &params, limit).await {
+        Ok(tipset) => Some((epoch, tipset.to_ref())),
+        Err(error) => {
+            debug!(error = error.chain(), epoch, "a node does not tell its chain");
+            None
+        }
+    }
+}
+
+/// What a node serves, and its head. All of it is asked for each time: behind an address, one node takes the place of
+/// another without having been away.
 async fn look(node: &Node, limit: Duration) -> Result<(Identity, TipsetRef), ChainError> {
-    let known = node.identity.lock().clone();
-    let identity = match known {
-        Some(identity) => identity,
-        None => {
-            let network: String = node.ask("Filecoin.StateNetworkName", &json!([]), limit).await?;
-            // Not every node has its genesis at hand, and the name tells public networks apart.
-            let genesis = match node.ask::<TipSet>("Filecoin.ChainGetGenesis", &json!([]), limit).await {
-                Ok(tipset) => Some(tipset.to_ref().key),
-                Err(error) => {
-                    debug!(error = error.chain(), "a node does not tell its genesis");
-                    None
-                }
-            };
-            let identity = Identity { network, genesis };
-            *node.identity.lock() = Some(identity.clone());
-            identity
+    let none = json!([]);
+    let (network, genesis, head) = tokio::join!(
+        node.ask::<String>("Filecoin.StateNetworkName", &none, limit),
+        node.ask::<TipSet>("Filecoin.ChainGetGenesis", &none, limit),
+        node.ask::<TipSet>("Filecoin.ChainHead", &none, limit),
+    );
+    // Not every node has its genesis at hand, and the name tells public networks apart.
+    let genesis = match genesis {
+        Ok(tipset) => Some(tipset.to_ref().key),
+        Err(error) => {
+            debug!(error = error.chain(), "a node does not tell its genesis");
+            None
         }
     };
-    let head: TipSet = node.ask("Filecoin.ChainHead", &json!([]), limit).await?;
-    Ok((identity, head.to_ref()))
+    Ok((Identity { network: network?, genesis }, head?.to_ref()))
 }
 
 /// The weights of the heads, as each node has its own.

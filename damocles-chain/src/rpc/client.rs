@@ -7,6 +7,7 @@ use super::{
     check::check,
     envelope::start_of,
     method::{self, Route},
+    metrics::TimedOut,
     node::{Node, is_away, is_worth_elsewhere},
     tls,
     transport::Answer,
@@ -129,16 +130,23 @@ impl RpcClient {
         method: &'static str,
         params: Value,
     ) -> Result<(T, usize), ChainError> {
-        let asked = self.shared.ask(&format!("Filecoin.{method}"), params).await;
-        let (result, from) = asked.map_err(|e| e.with("method", method))?;
-        let value = T::deserialize(&result).map_err(|e| {
-            ChainError::new(ChainErrorKind::Malformed, "read answer")
-                .with("endpoint", &self.shared.node(from).endpoint)
-                .with("method", method)
-                .with("answer", start_of(result.to_string().as_bytes()))
-                .because(e)
-        })?;
-        Ok((value, from))
+        let full = format!("Filecoin.{method}");
+        let (answer, from) = self.shared.ask(&full, &params).await.map_err(|e| e.with("method", method))?;
+        match T::deserialize(&answer.result) {
+            Ok(value) => {
+                self.shared.keep(&full, &params, &answer);
+                Ok((value, from))
+            }
+            Err(e) => {
+                // What is no answer is asked for again, whoever kept it.
+                self.shared.cache.lock().forget(&full, &params);
+                Err(ChainError::new(ChainErrorKind::Malformed, "read answer")
+                    .with("endpoint", &self.shared.node(from).endpoint)
+                    .with("method", method)
+                    .with("answer", start_of(answer.result.to_string().as_bytes()))
+                    .because(e))
+            }
+        }
     }
 
     /// [`RpcClient::call`] for a type with a form of its own.
@@ -156,7 +164,9 @@ impl RpcClient {
     ///
     /// The node cannot be reached, answers an error or no JSON-RPC.
     pub async fn raw(&self, method: &str, params: Value) -> Result<Value, ChainError> {
-        self.shared.ask(method, params).await.map(|(result, _)| result)
+        let (answer, _) = self.shared.ask(method, &params).await?;
+        self.shared.keep(method, &params, &answer);
+        Ok(answer.result)
     }
 
     /// Opens `ChainNotify` at the preferred endpoint. The feed ends when another one is preferred.
@@ -168,8 +178,8 @@ impl RpcClient {
         let late = |e| ChainError::new(ChainErrorKind::Unavailable, "subscribe").with("endpoint", endpoint).because(e);
         let opened = tokio::time::timeout(shared.options.timeouts.connect, opening).await;
         let opened = opened.unwrap_or_else(|e| Err(FeedError::Lost(late(e))));
-        if let Err(FeedError::Lost(error)) = &opened {
-            shared.failed(from, error);
+        if matches!(&opened, Err(FeedError::Lost(_))) {
+            shared.look_soon();
         }
         let feed = opened?;
         Ok(HeadFeed { feed, from, shared: Arc::clone(shared), preferred: shared.preferred.subscribe() })
@@ -196,14 +206,14 @@ impl HeadFeed {
         let moved = self.preferred.wait_for(|now| *now != from);
         let next = tokio::select! {
             next = self.feed.next(silence) => next,
-            _ = moved => Err(FeedError::Lost(
+            _ = moved => return Err(FeedError::Lost(
                 ChainError::new(ChainErrorKind::Unavailable, "follow heads")
                     .with("endpoint", &shared.node(from).endpoint)
                     .with("what", "another endpoint is preferred"),
             )),
         };
-        if let Err(FeedError::Lost(error)) = &next {
-            shared.failed(from, error);
+        if matches!(&next, Err(FeedError::Lost(_))) {
+            shared.look_soon();
         }
         next
     }
@@ -229,19 +239,25 @@ impl Shared {
     }
 
     /// Asks whoever is to be asked; with the place of the endpoint that answered.
-    async fn ask(self: &Arc<Self>, method: &str, params: Value) -> Result<(Value, usize), ChainError> {
-        let bound = method::bound_to(method, &params);
-        if bound.is_some()
-            && let Some(kept) = self.cache.lock().get(method, &params)
+    async fn ask(self: &Arc<Self>, method: &str, params: &Value) -> Result<(Answer, usize), ChainError> {
+        if method::bound_to(method, params).is_some()
+            && let Some(result) = self.cache.lock().get(method, params)
         {
-            return Ok((kept, self.preferred()));
+            return Ok((Answer { result, bytes: 0 }, self.preferred()));
         }
         let order = self.order().await?;
-        let (answer, from) = match method::route_of(method) {
-            Route::All if order.len() > 1 => self.ask_all(&order, method, &params).await?,
-            Route::One => self.ask_in_order(order.get(..1).unwrap_or_default(), method, &params).await?,
-            Route::All | Route::Any => self.ask_in_order(&order, method, &params).await?,
-        };
+        match method::route_of(method) {
+            Route::All if order.len() > 1 => self.ask_all(&order, method, params).await,
+            Route::One => self.ask_in_order(order.get(..1).unwrap_or_default(), method, params).await,
+            Route::All | Route::Any => self.ask_in_order(&order, method, params).await,
+        }
+    }
+
+    /// Takes note of what an answer that was understood tells for good. What came from the cache stays as it is.
+    fn keep(&self, method: &str, params: &Value, answer: &Answer) {
+        if answer.bytes == 0 {
+            return;
+        }
         let mut cache = self.cache.lock();
         if let Some((key, epoch)) = method::tipset_in(method, &answer.result) {
             cache.learn(key, epoch);
@@ -249,10 +265,9 @@ impl Shared {
                 cache.head_is(epoch);
             }
         }
-        if let Some(key) = bound {
-            cache.put(method, &params, &key, &answer.result, answer.bytes);
+        if let Some(key) = method::bound_to(method, params) {
+            cache.put(method, params, &key, &answer.result, answer.bytes);
         }
-        Ok((answer.result, from))
     }
 
     async fn ask_one(&self, place: usize, method: &str, params: &Value) -> Result<Answer, ChainError> {
@@ -273,11 +288,10 @@ impl Shared {
                 Ok(answer) => return Ok((answer, *place)),
                 Err(error) => {
                     let is_last = !is_worth_elsewhere(&error);
-                    // What a node said is worth more than that another one said nothing.
-                    if first
-                        .as_ref()
-                        .is_none_or(|known| RpcError::of(known).is_none() && RpcError::of(&error).is_some())
-                    {
+                    // What a node said is worth more than that another one said nothing, and most of all a refusal.
+                    let says_more =
+                        |known: &ChainError| RpcError::of(known).is_none() && RpcError::of(&error).is_some();
+                    if is_last || first.as_ref().is_none_or(says_more) {
                         first = Some(error);
                     }
                     if is_last {
@@ -307,14 +321,15 @@ impl Shared {
             Err(error) if !is_worth_elsewhere(&error) => return Err(error),
             Err(error) => error,
         };
+        let mut refusal = None;
         for (place, other) in others.unwrap_or_default() {
             match other {
                 Ok(answer) => return Ok((answer, place)),
-                Err(other) if RpcError::of(&other).is_some() => return Err(other),
+                Err(other) if refusal.is_none() && RpcError::of(&other).is_some() => refusal = Some(other),
                 Err(_) => {}
             }
         }
-        Err(error)
+        Err(refusal.unwrap_or(error))
     }
 
     /// The endpoints that can be relied on, the preferred one first.
@@ -360,6 +375,15 @@ impl Shared {
         tokio::spawn(async move { shared.check_unless_within(every).await });
     }
 
+    /// Compares the endpoints in the background although it is not time yet, unless that was done just now: something
+    /// went wrong that says little of the endpoint itself, as the end of a subscription does.
+    fn look_soon(self: &Arc<Self>) {
+        if !self.is_one() {
+            let shared = Arc::clone(self);
+            tokio::spawn(async move { shared.check_unless_within(ANXIOUS).await });
+        }
+    }
+
     /// Compares the endpoints, unless that was done within so long; waits for whoever is at it already.
     async fn check_unless_within(&self, recent: Duration) {
         let _turn = self.checking.lock().await;
@@ -370,7 +394,13 @@ impl Shared {
     }
 
     async fn check(&self) {
-        check(&self.nodes, &self.network, &self.options).await;
+        let agreed = check(&self.nodes, &self.network, &self.options).await;
+        if !self.is_one()
+            && let Some(head) = agreed
+        {
+            // What one endpoint says of its head between two comparisons makes nothing final.
+            self.cache.lock().head_at_most(head.saturating_add(self.options.agreement.max_lag));
+        }
         *self.checked.lock() = Some(Instant::now());
         self.choose();
     }
@@ -403,9 +433,15 @@ impl Shared {
     }
 }
 
-/// Whether an error says that the node lacks a part of the chain.
+/// Whether an error says that the node lacks a part of the chain: a block of the state, or the tipset that was asked
+/// about. Nothing follows from it for what is on chain.
 pub(crate) fn is_missing_block(error: &ChainError) -> bool {
-    RpcError::of(error).is_some_and(RpcError::is_missing_block)
+    RpcError::of(error).is_some_and(|said| said.is_missing_block() || said.is_missing_tipset())
+}
+
+/// Whether an error says that no answer came in time, from a node or a service that may well be there.
+pub(crate) fn is_timeout(error: &ChainError) -> bool {
+    TimedOut::is_source_of(error)
 }
 
 /// Whether an error says that the node does not know the method.

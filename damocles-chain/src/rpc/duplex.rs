@@ -3,6 +3,7 @@
 use super::{
     RpcError,
     envelope::{result_of, start_of},
+    metrics::TimedOut,
 };
 use damocles_core::{
     BoxError, CancellationToken,
@@ -54,6 +55,8 @@ type Answer = Result<Value, Lost>;
 pub(super) enum Lost {
     /// The other side answered an error.
     Refused(RpcError),
+    /// No answer came in time.
+    Late(Duration),
     /// The connection is gone.
     Gone(String),
     /// What came is no JSON-RPC.
@@ -64,6 +67,7 @@ impl Lost {
     pub(super) fn into_error(self, op: &'static str) -> ChainError {
         match self {
             Self::Refused(error) => error.into_chain_error(op),
+            Self::Late(limit) => ChainError::new(ChainErrorKind::Unavailable, op).because(TimedOut(limit)),
             Self::Gone(why) => ChainError::new(ChainErrorKind::Unavailable, op).with("what", why),
             Self::Malformed(start) => ChainError::new(ChainErrorKind::Malformed, op).with("answer", start),
         }
@@ -154,7 +158,7 @@ impl Duplex {
         if result.is_ok() {
             guard.id = None;
         }
-        result.unwrap_or_else(|_| Err(Lost::Gone(format!("no answer within {} s", most.as_secs()))))
+        result.unwrap_or_else(|_| Err(Lost::Late(most)))
     }
 }
 

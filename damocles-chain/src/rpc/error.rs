@@ -90,9 +90,22 @@ impl RpcError {
     /// Whether the node does not know the tipset that it was asked about: it may be behind, or on another fork.
     pub(super) fn is_missing_tipset(&self) -> bool {
         let text = self.message.to_lowercase();
-        ["load tipset", "loading tipset", "load ts", "tipset not found", "unknown tipset", "tipset with key"]
-            .iter()
-            .any(|part| text.contains(part))
+        let words = [
+            "load tipset",
+            "loading tipset",
+            "load ts",
+            "tipset not found",
+            "unknown tipset",
+            "tipset with key",
+            "key for header not found",
+        ];
+        let at_epoch = text.contains("tipset at epoch") && text.contains("not found");
+        at_epoch || words.iter().any(|part| text.contains(part))
+    }
+
+    /// Whether the token that this node was given does not allow the method.
+    pub(super) fn is_missing_permission(&self) -> bool {
+        self.message.to_lowercase().contains("missing permission")
     }
 
     /// Lotus gives nearly every error code 1, so that only its text tells them apart. The kind decides whether a
@@ -175,5 +188,15 @@ mod tests {
         assert!(missing("blockstore: Block not found"));
         assert!(!missing("actor not found"));
         assert!(!missing("could not find sector 5"));
+    }
+
+    #[test]
+    fn a_missing_tipset_is_told_from_a_missing_thing() {
+        let missing = |message: &str| RpcError { code: 1, message: message.into() }.is_missing_tipset();
+        assert!(missing("failed to load tipset: ipld: could not find bafy2bza"));
+        assert!(missing("Key for header not found"));
+        assert!(missing("tipset at epoch 4711 not found"));
+        assert!(!missing("Actor not found: f0100"));
+        assert!(!missing("sector not found"));
     }
 }

@@ -153,9 +153,10 @@ mod tests {
     fn messages() {
         let mut channel = None;
         assert!(matches!(read(&mut channel, br#"{"jsonrpc":"2.0","result":5,"id":1}"#), Ok(None)));
-        let val =
-            br#"{"method":"xrpc.ch.val","params":[5,[{"Type":"current","Val":{"Cids":[],"Blocks":[],"Height":3}}]]}"#;
-        assert_eq!(read(&mut channel, val).unwrap().unwrap()[0].val.height, 3);
+        let cid = "bafy2bzaceaa43et73tgxsoh2xizd4mxhbrcfig4kqp25zfa5scdgkzppllyuu";
+        let head = serde_json::json!({"Type": "current", "Val": {"Cids": [{"/": cid}], "Blocks": [], "Height": 3}});
+        let val = serde_json::json!({"method": "xrpc.ch.val", "params": [5, [head]]}).to_string();
+        assert_eq!(read(&mut channel, val.as_bytes()).unwrap().unwrap()[0].val.height, 3);
         let other = br#"{"method":"xrpc.ch.val","params":[6,[]]}"#;
         assert!(matches!(read(&mut channel, other), Ok(None)));
         assert!(matches!(read(&mut channel, br#"{"method":"xrpc.ch.close","params":[5]}"#), Err(Rejection::Closed)));

@@ -23,7 +23,7 @@ mod transport;
 mod ws;
 
 pub use client::RpcClient;
-pub(crate) use client::{HeadFeed, is_missing_block, is_unknown_method};
+pub(crate) use client::{HeadFeed, is_missing_block, is_timeout, is_unknown_method};
 pub(crate) use duplex::Duplex;
 pub use endpoint::{Endpoint, EndpointError, Transport};
 pub use error::{RpcCode, RpcError};

@@ -2,7 +2,6 @@
 
 use super::{
     Endpoint, EndpointHealth, EndpointMetrics, HealthState, RpcError,
-    agreement::Identity,
     health::Health,
     metrics::{Counters, TimedOut},
     options::RpcOptions,
@@ -22,8 +21,6 @@ pub(super) struct Node {
     link: Link,
     counters: Counters,
     health: Mutex<Health>,
-    /// What it serves; asked for again when it was away.
-    pub(super) identity: Mutex<Option<Identity>>,
 }
 
 impl Node {
@@ -33,8 +30,7 @@ impl Node {
         options: &RpcOptions,
     ) -> Result<Self, ChainError> {
         let link = Link::new(&endpoint, tls, options)?;
-        let (counters, identity) = (Counters::default(), Mutex::new(None));
-        Ok(Self { endpoint, link, counters, health: Mutex::new(Health::new()), identity })
+        Ok(Self { endpoint, link, counters: Counters::default(), health: Mutex::new(Health::new()) })
     }
 
     pub(super) async fn call(&self, method: &str, params: &Value, limit: Duration) -> Result<Answer, ChainError> {
@@ -77,8 +73,6 @@ impl Node {
             return;
         }
         if state != HealthState::Ok {
-            // It may come back as something else.
-            *self.identity.lock() = None;
             warn!(endpoint = %self.endpoint, %state, reason = shown, "an endpoint is not relied on");
         } else {
             info!(endpoint = %self.endpoint, "an endpoint is relied on");
@@ -112,12 +106,16 @@ pub(super) fn is_away(error: &ChainError) -> bool {
     error.kind() == ChainErrorKind::Unavailable && RpcError::of(error).is_none() && !TimedOut::is_source_of(error)
 }
 
-/// Whether another endpoint may know what this one does not: it did not answer, or not as a node does, or it lacks a
-/// part of the chain. What a node refuses, every node refuses.
+/// Whether another endpoint may know what this one does not: it did not answer, or not as a node does, it lacks a part
+/// of the chain, or it does not offer the method to us. What a node refuses besides, every node refuses.
 pub(super) fn is_worth_elsewhere(error: &ChainError) -> bool {
     match RpcError::of(error) {
         Some(said) => {
-            error.kind() == ChainErrorKind::Unavailable || said.is_missing_block() || said.is_missing_tipset()
+            error.kind() == ChainErrorKind::Unavailable
+                || said.is_missing_block()
+                || said.is_missing_tipset()
+                || said.is_unknown_method()
+                || said.is_missing_permission()
         }
         None => matches!(error.kind(), ChainErrorKind::Unavailable | ChainErrorKind::Malformed),
     }
@@ -140,7 +138,9 @@ mod tests {
             (said(11, "actor not found"), false, false),
             (said(1, "sector not found"), false, false),
             (said(1, "not enough funds"), false, false),
-            (said(-32601, "method not found"), false, false),
+            (said(1, "Key for header not found"), true, false),
+            (said(-32601, "method not found"), true, false),
+            (said(1, "missing permission to invoke 'MpoolPush' (need 'write')"), true, false),
         ] {
             assert_eq!(is_worth_elsewhere(&error), elsewhere, "{}", error.chain());
             assert_eq!(is_away(&error), away, "{}", error.chain());

@@ -4,6 +4,7 @@ use super::{
     Endpoint,
     duplex::{Duplex, Lost},
     envelope::{self, start_of},
+    metrics::TimedOut,
     tls,
 };
 use damocles_core::chain::{ChainError, ChainErrorKind};
@@ -187,6 +188,7 @@ impl Service {
         let id = self.next_id.fetch_add(1, Ordering::Relaxed);
         let request = json!({"jsonrpc": "2.0", "id": id, "method": self.full(method), "params": params});
         let sent = self.http.post(self.http_url.clone()).timeout(most).json(&request).send().await;
+        let unreachable = |error| unreachable(error, most);
         let mut response = sent.map_err(unreachable)?;
         let status = response.status();
         let mut body = Vec::new();
@@ -217,6 +219,10 @@ impl Service {
     }
 }
 
-fn unreachable(error: reqwest::Error) -> ChainError {
-    ChainError::new(ChainErrorKind::Unavailable, "ask service").because(error.without_url())
+fn unreachable(error: reqwest::Error, most: Duration) -> ChainError {
+    let failed = ChainError::new(ChainErrorKind::Unavailable, "ask service");
+    if error.is_timeout() && !error.is_connect() {
+        return failed.because(TimedOut(most));
+    }
+    failed.because(error.without_url())
 }

@@ -52,12 +52,13 @@ pub(super) struct Ws {
     tls: Arc<rustls::ClientConfig>,
     connect: Duration,
     max_answer: usize,
+    heartbeat: Duration,
     live: Mutex<Option<mpsc::Sender<Ask>>>,
 }
 
 impl Ws {
     pub(super) fn new(tls: Arc<rustls::ClientConfig>, connect: Duration, max_answer: usize) -> Self {
-        Self { tls, connect, max_answer, live: Mutex::new(None) }
+        Self { tls, connect, max_answer, heartbeat: HEARTBEAT, live: Mutex::new(None) }
     }
 
     pub(super) async fn call(&self, endpoint: &Endpoint, id: u64, request: &Value) -> Result<Answer, ChainError> {
@@ -106,7 +107,7 @@ impl Ws {
         })?;
         let (send, receive) = mpsc::channel(WAITING);
         // It ends with the last sender.
-        tokio::spawn(Connection::new(socket).drive(receive));
+        tokio::spawn(Connection::new(socket).drive(receive, self.heartbeat));
         *live = Some(send.clone());
         Ok(send)
     }
@@ -116,15 +117,18 @@ struct Connection {
     socket: Socket,
     unanswered: HashMap<u64, oneshot::Sender<Reply>>,
     silent: u32,
+    /// Something was sent and nothing came since. It counts whether or not its caller still waits: a connection on
+    /// which every caller gives up is dead, not idle.
+    expecting: bool,
 }
 
 impl Connection {
     fn new(socket: Socket) -> Self {
-        Self { socket, unanswered: HashMap::new(), silent: 0 }
+        Self { socket, unanswered: HashMap::new(), silent: 0, expecting: false }
     }
 
-    async fn drive(mut self, mut asks: mpsc::Receiver<Ask>) {
-        let mut beat = interval(HEARTBEAT);
+    async fn drive(mut self, mut asks: mpsc::Receiver<Ask>, heartbeat: Duration) {
+        let mut beat = interval(heartbeat);
         beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let end = loop {
             let step = tokio::select! {
@@ -161,6 +165,7 @@ impl Connection {
             return Ok(());
         }
         self.unanswered.insert(ask.id, ask.reply);
+        self.expecting = true;
         self.put(Message::text(ask.text)).await
     }
 
@@ -174,7 +179,7 @@ impl Connection {
 
     async fn beat(&mut self) -> Result<(), Broken> {
         self.unanswered.retain(|_, reply| !reply.is_closed());
-        if self.unanswered.is_empty() {
+        if self.unanswered.is_empty() && !self.expecting {
             self.silent = 0;
             return Ok(());
         }
@@ -187,6 +192,7 @@ impl Connection {
 
     fn take(&mut self, message: &Message) -> Result<(), Broken> {
         self.silent = 0;
+        self.expecting = false;
         let body = match message {
             Message::Text(text) => text.as_bytes(),
             Message::Binary(bytes) => bytes.as_ref(),
@@ -212,5 +218,28 @@ impl Connection {
             let _ = reply.send(Ok((object, body.len())));
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+    use tokio::net::TcpListener;
+
+    #[tokio::test]
+    async fn a_dead_connection_is_noticed_though_every_caller_gave_up() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let endpoint: Endpoint = format!("ws://{}", listener.local_addr().unwrap()).parse().unwrap();
+        let mut ws = Ws::new(super::super::tls::config().unwrap(), Duration::from_secs(10), 1 << 20);
+        ws.heartbeat = Duration::from_millis(20);
+        let accept = async { tokio_tungstenite::accept_async(listener.accept().await.unwrap().0).await.unwrap() };
+        let (connection, _never_reads) = tokio::join!(ws.connection(&endpoint), accept);
+        let connection = connection.unwrap();
+        let request = json!({"jsonrpc": "2.0", "id": 1, "method": "Filecoin.ChainHead", "params": []});
+        let call = ws.call(&endpoint, 1, &request);
+        assert!(timeout(Duration::from_millis(1), call).await.is_err(), "the caller gives up first");
+        // Nobody asks any more, and the connection ends all the same.
+        connection.closed().await;
     }
 }

@@ -7,7 +7,10 @@ use super::{
     store::{Row, VenusState},
     view::{FORGOTTEN, Seen, trouble_of},
 };
-use crate::outbox::{FINALITY, receipt_of};
+use crate::{
+    outbox::{FINALITY, receipt_of},
+    rpc::is_timeout,
+};
 use damocles_core::{
     CancellationToken, MessageEvent, Recovery,
     chain::{CallKind, ChainError, ChainErrorKind, HeadChange, SubmitKey, TipsetRef},
@@ -25,6 +28,8 @@ const LAST_DELAY: Duration = Duration::from_secs(30);
 const GIVEN_UP: i64 = 20;
 /// What has landed is looked at again after so many epochs at least.
 const LANDED_REST: i64 = 5;
+/// Calls for which no answer came in time before a pass ends.
+const MOST_LATE: u32 = 2;
 
 /// The calls of one half of all classes. What is slow in one holds up nothing in the other.
 #[derive(Debug)]
@@ -33,18 +38,37 @@ pub(super) struct Lane {
     wake: Notify,
     /// The head from which on a call is looked at again; what is lost with the process is only done again.
     rests: Mutex<HashMap<SubmitKey, i64>>,
+    /// The call for which a service did not answer last: the next pass begins behind it.
+    failed: Mutex<Option<SubmitKey>>,
 }
 
 impl Lane {
     /// Proofs of spacetime, and everything else.
     pub(super) fn both() -> [Self; 2] {
-        [true, false].map(|posts| Self { posts, wake: Notify::new(), rests: Mutex::default() })
+        [true, false].map(|posts| Self {
+            posts,
+            wake: Notify::new(),
+            rests: Mutex::default(),
+            failed: Mutex::default(),
+        })
     }
 
     pub(super) fn wake(&self, kind: CallKind) {
         if self.posts == (kind == CallKind::PoSt) {
             self.wake.notify_one();
         }
+    }
+
+    /// The rows of this lane, each after what failed last and that itself at the end: a call that no service can
+    /// answer for holds up no other.
+    fn turn(&self, rows: Vec<Row>) -> Vec<Row> {
+        let mut rows: Vec<Row> =
+            rows.into_iter().filter(|row| (row.call.kind() == CallKind::PoSt) == self.posts).collect();
+        let failed = self.failed.lock().take();
+        if let Some(place) = rows.iter().position(|row| failed.as_ref() == Some(&row.key)) {
+            rows.rotate_left(place.saturating_add(1));
+        }
+        rows
     }
 
     fn rest(&self, key: &SubmitKey, until: i64) {
@@ -120,8 +144,8 @@ impl VenusClient {
                 return false;
             }
         };
-        let mut clean = true;
-        for mut row in rows.into_iter().filter(|row| (row.call.kind() == CallKind::PoSt) == lane.posts) {
+        let (mut clean, mut late) = (true, 0);
+        for mut row in lane.turn(rows) {
             if lane.rests.lock().get(&row.key).is_some_and(|until| head.epoch.0 < *until) {
                 continue;
             }
@@ -130,8 +154,14 @@ impl VenusClient {
                 Err(e) => {
                     clean = false;
                     self.note(&row, Some(e.chain())).await;
-                    // A service that takes calls and does not answer would cost minutes with each row.
-                    if e.kind() == ChainErrorKind::Unavailable {
+                    if e.kind() != ChainErrorKind::Unavailable {
+                        continue;
+                    }
+                    *lane.failed.lock() = Some(row.key.clone());
+                    late += 1;
+                    // A question can be too much for a service that answers others. One that takes two and does not
+                    // answer would cost minutes with each row.
+                    if !is_timeout(&e) || late >= MOST_LATE {
                         return false;
                     }
                 }

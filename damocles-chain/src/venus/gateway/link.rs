@@ -34,6 +34,9 @@ const FIRST_DELAY: Duration = Duration::from_millis(250);
 const LAST_DELAY: Duration = Duration::from_secs(30);
 /// Requests that are worked on at the same time. More are refused, so that the gateway can ask somebody else.
 const AT_ONCE: usize = 32;
+/// Requests that are worked on or refused at the same time. Refusals are answers as well, and a gateway that takes none
+/// would fill the memory with them.
+const MOST: usize = 2 * AT_ONCE;
 
 /// What is done with the requests of one kind of channel.
 #[async_trait]
@@ -163,6 +166,9 @@ impl GatewayLink {
                 *ready = true;
                 work.connected(Some(Channel { id: connected.channel_id, open: Arc::clone(open) }));
                 continue;
+            }
+            if tasks.len() >= MOST {
+                return lost("it asks without end and takes no answers");
             }
             let busy = tasks.len() >= AT_ONCE;
             let (link, work, open, ended) = (Arc::clone(self), Arc::clone(work), Arc::clone(open), ended.clone());

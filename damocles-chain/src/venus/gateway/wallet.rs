@@ -6,7 +6,7 @@ use super::{
 };
 use crate::{
     lotus_json::{Lotus, form, from_core, to_core},
-    signer::{MsgMeta, Purpose, SignRequest, Signer, is_message_cid},
+    signer::{MsgMeta, Purpose, SignRequest, Signer},
 };
 use async_trait::async_trait;
 use damocles_core::{
@@ -25,8 +25,9 @@ use tokio::sync::watch;
 ///
 /// - The gateway is told which keys there are and has each sign a challenge: the SHA-256 of its random bytes and ours.
 ///   Nothing else is signed as a challenge.
-/// - A message is signed only if it comes whole and its CID is what is to be signed. Bytes that have the form of a
-///   message's CID are signed as nothing else.
+/// - A message is signed only if it comes whole and its CID is what is to be signed.
+/// - Nothing else is signed, whatever it is said to be: what comes with other bytes does not show what a signature over
+///   them would agree to.
 /// - Whatever is left of that is asked of the signer, whose policy has the last word.
 #[derive(Debug)]
 pub struct WalletLink {
@@ -163,10 +164,11 @@ impl WalletWork {
         }
         let request = SignRequest::from_lotus(to_sign, meta).map_err(|e| e.to_string())?;
         match &request {
-            SignRequest::Bytes { bytes, .. } if is_message_cid(bytes) => {
-                Err("the bytes could be the CID of a message, which does not come with them".to_owned())
-            }
-            _ => Ok(request),
+            SignRequest::Message(_) => Ok(request),
+            SignRequest::Bytes { purpose, .. } if *purpose == Purpose::VERIFY_ADDRESS => Ok(request),
+            SignRequest::Bytes { purpose, .. } => Err(format!(
+                "bytes of type `{purpose}` are not signed here: nothing shows that they are what they are said to be"
+            )),
         }
     }
 }
