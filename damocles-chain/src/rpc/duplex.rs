@@ -158,7 +158,7 @@ impl Duplex {
         if result.is_ok() {
             guard.id = None;
         }
-        result.unwrap_or_else(|_| Err(Lost::Late(most)))
+        result.unwrap_or(Err(Lost::Late(most)))
     }
 }
 
