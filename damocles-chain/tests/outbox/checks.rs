@@ -85,7 +85,7 @@ pub(crate) async fn all(home: &Home, client: &LotusClient, plan: Plan, cancelled
         assert_eq!(of, expected, "{plan:?}: nonces of {sender}");
     }
 
-    let (mut dropped, mut replaced, mut failed) = (0, 0, 0);
+    let (mut dropped, mut filled, mut replaced, mut failed) = (0, 0, 0, 0);
     let mut known: HashSet<&str> = HashSet::new();
     for n in 0..plan.messages {
         let entry = &entries[&key(n).0];
@@ -96,6 +96,7 @@ pub(crate) async fn all(home: &Home, client: &LotusClient, plan: Plan, cancelled
             assert!(cancelled.contains(&n) && entry.error.as_deref() == Some("cancelled"), "{plan:?}: {entry:?}");
             assert_eq!(times, 0, "{plan:?}: {n} was dropped and landed");
             if entry.nonce.is_some() {
+                filled += 1;
                 let fillers = entry.versions.iter().filter(|v| v.purpose == VersionPurpose::Cancel);
                 assert_eq!(fillers.filter(|v| by_cid.contains_key(v.cid.as_str())).count(), 1, "{plan:?}: {entry:?}");
             }
@@ -110,6 +111,8 @@ pub(crate) async fn all(home: &Home, client: &LotusClient, plan: Plan, cancelled
         failed += usize::from(landed.exit_code != 0);
     }
     assert!(plan.cancels > 0 || dropped == 0);
+    // What has a nonce and was dropped is filled on chain.
+    assert!(plan.cancels == 0 || filled > 0, "{plan:?}: no nonce was filled");
     assert!(chain.len() <= plan.messages, "nothing landed but calls and what fills their nonces");
     assert!(chain.iter().all(|m| known.contains(m.cid.as_str())), "{plan:?}: an unknown message is on chain");
 
@@ -121,7 +124,7 @@ pub(crate) async fn all(home: &Home, client: &LotusClient, plan: Plan, cancelled
         assert!(known.contains(cid.as_str()), "{plan:?}: {message:?} left and is not known");
     }
     println!(
-        "{} on chain, {failed} of them failed, {dropped} cancelled, {replaced} replaced, {} messages left",
+        "{} on chain, {failed} of them failed, {dropped} cancelled and {filled} of them filled, {replaced} replaced, {} messages left",
         chain.len(),
         pushed.len()
     );

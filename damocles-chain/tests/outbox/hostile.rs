@@ -1,5 +1,6 @@
 //! Ten thousand messages of five senders over a node that drops, delays, doubles and lies, forks twenty tipsets deep and
-//! raises its base fee a hundredfold, sent by a manager that is killed at any point.
+//! raises its base fee a hundredfold, sent by a manager that is killed at any point. A run in which some of that did not
+//! happen goes on with more messages until it did.
 
 use crate::{
     checks::{self, Wire},
@@ -15,6 +16,7 @@ use damocles_core::{
 };
 use futures::future::join_all;
 use fvm_shared::econ::TokenAmount;
+use parking_lot::Mutex;
 use rand_chacha::{
     ChaCha8Rng,
     rand_core::{RngCore as _, SeedableRng as _},
@@ -25,7 +27,7 @@ use std::{
     collections::BTreeSet,
     sync::{
         Arc,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -34,14 +36,18 @@ use std::{
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Plan {
     pub(crate) seed: u64,
+    /// At least so many.
     pub(crate) messages: usize,
     pub(crate) spikes: bool,
+    /// How many of them are cancelled.
     pub(crate) cancels: usize,
     /// Nothing goes wrong: how fast it is.
     pub(crate) calm: bool,
 }
 
 const SENDERS: usize = 5;
+/// How many tipsets the deepest forks revert.
+const DEEPEST: u64 = 20;
 /// Every so many messages one goes to an actor that is not there.
 const FAILS: usize = 10;
 /// Calls that are submitted at the same time.
@@ -105,15 +111,38 @@ impl Dice {
     }
 }
 
+/// What really happened in a run.
+#[derive(Debug, Default)]
+struct Events {
+    forks: AtomicU64,
+    deepest: AtomicU64,
+    spikes: AtomicU64,
+    lives: AtomicU64,
+    /// Of calls that were cancelled, with a nonce that is filled on chain.
+    fillers: AtomicU64,
+}
+
+impl Events {
+    /// Whether all of a plan has happened.
+    fn are_all(&self, plan: Plan) -> bool {
+        let least = |count: &AtomicU64, least: u64| count.load(Ordering::SeqCst) >= least;
+        plan.calm
+            || least(&self.forks, 1)
+                && least(&self.deepest, DEEPEST)
+                && least(&self.spikes, plan.spikes.into())
+                && least(&self.lives, 2)
+                && least(&self.fillers, (plan.cancels > 0).into())
+    }
+}
+
 /// Lets the chain grow, fork and become dear until it is told to stop.
-async fn weather(home: &Home, plan: Plan, stop: &CancellationToken) -> (u64, u64) {
+async fn weather(home: &Home, plan: Plan, events: &Events, stop: &CancellationToken) {
     let mut dice = Dice::new(plan.seed);
-    let (mut forks, mut spikes, mut deepest) = (0, 0, 0);
     while !stop.is_cancelled() {
         tokio::time::sleep(Duration::from_millis(60)).await;
         let devnet = Arc::clone(&home.devnet);
         let forked = (!plan.calm && dice.below(25) == 0).then(|| ForkPlan {
-            depth: 1 + dice.below(20),
+            depth: if dice.below(4) == 0 { DEEPEST } else { 1 + dice.below(DEEPEST) },
             extend: 1 + dice.below(3),
             nulls: dice.below(2),
             fate: MessageFate::Mixed(dice.below(1 << 40)),
@@ -123,78 +152,117 @@ async fn weather(home: &Home, plan: Plan, stop: &CancellationToken) -> (u64, u64
             let fee = devnet.base_fee() * 100;
             // One on top of another would be beyond what a devnet takes, and its fall take longer than the run.
             if devnet.spike_base_fee(fee, 1 + dice.below(5)).is_ok() {
-                spikes += 1;
+                events.spikes.fetch_add(1, Ordering::SeqCst);
             }
         }
-        if let Some(fork) = &forked {
-            deepest = deepest.max(fork.depth);
-            forks += 1;
-        }
-        let grow = move || match forked {
+        let grow = move || {
             // A chain that is not as long yet cannot fork as deep.
-            Some(fork) => devnet.fork(&fork).map(drop).or_else(|_| devnet.mine(1).map(drop)).unwrap(),
-            None => drop(devnet.mine(1).unwrap()),
+            let depth = forked.and_then(|fork| devnet.fork(&fork).ok().map(|_| fork.depth));
+            if depth.is_none() {
+                devnet.mine(1).unwrap();
+            }
+            depth
         };
-        tokio::task::spawn_blocking(grow).await.unwrap();
-    }
-    println!("{forks} forks, {deepest} tipsets deep at most, {spikes} spikes");
-    (forks, spikes)
-}
-
-/// Submits what was not submitted yet.
-async fn submit(home: &Home, client: &LotusClient, plan: Plan, next: &AtomicUsize) {
-    loop {
-        let first = next.load(Ordering::SeqCst);
-        if first >= plan.messages {
-            return;
-        }
-        let last = (first + TOGETHER).min(plan.messages);
-        let all = (first..last).map(async |n| client.submit(&key(n), &call(home, n)).await);
-        if join_all(all).await.iter().all(Result::is_ok) {
-            next.store(last, Ordering::SeqCst);
+        if let Some(depth) = tokio::task::spawn_blocking(grow).await.unwrap() {
+            events.forks.fetch_add(1, Ordering::SeqCst);
+            events.deepest.fetch_max(depth, Ordering::SeqCst);
         }
     }
 }
 
-/// Managers that live for a while and are killed, one after the other, until everything is on chain.
-async fn managers(home: &Home, plan: Plan, cancelled: &BTreeSet<usize>) -> usize {
+/// The calls of a run, which get more as long as not everything has happened.
+struct Work {
+    /// How many there are.
+    all: AtomicUsize,
+    submitted: AtomicUsize,
+    /// Those that are cancelled, and those of them that are not yet.
+    cancelled: Mutex<BTreeSet<usize>>,
+    to_cancel: Mutex<Vec<usize>>,
+}
+
+impl Work {
+    fn new(plan: Plan) -> Self {
+        let mut dice = Dice::new(plan.seed + 2);
+        let messages = plan.messages as u64;
+        let cancelled: BTreeSet<usize> =
+            (0..plan.cancels).map(|_| usize::try_from(dice.below(messages)).unwrap()).collect();
+        Self {
+            all: AtomicUsize::new(plan.messages),
+            submitted: AtomicUsize::new(0),
+            to_cancel: Mutex::new(cancelled.iter().rev().copied().collect()),
+            cancelled: Mutex::new(cancelled),
+        }
+    }
+
+    fn more(&self, plan: Plan) {
+        let first = self.all.fetch_add(TOGETHER, Ordering::SeqCst);
+        if plan.cancels > 0 {
+            let more = (first..first + TOGETHER).step_by(10);
+            self.cancelled.lock().extend(more.clone());
+            self.to_cancel.lock().extend(more);
+        }
+    }
+
+    /// Submits what was not submitted yet.
+    async fn submit(&self, home: &Home, client: &LotusClient) {
+        loop {
+            let (first, all) = (self.submitted.load(Ordering::SeqCst), self.all.load(Ordering::SeqCst));
+            if first >= all {
+                return;
+            }
+            let last = (first + TOGETHER).min(all);
+            let calls = (first..last).map(async |n| client.submit(&key(n), &call(home, n)).await);
+            if join_all(calls).await.iter().all(Result::is_ok) {
+                self.submitted.store(last, Ordering::SeqCst);
+            }
+        }
+    }
+
+    /// Cancels what was not cancelled yet.
+    async fn cancel(&self, client: &LotusClient) {
+        loop {
+            let last = self.to_cancel.lock().last().copied();
+            let Some(n) = last else { return };
+            let asked = client.cancel_message(&MessageId::new(key(n).0)).await;
+            // It was not submitted yet, or landed before.
+            if asked.is_ok() || client.outbox_entry(&MessageId::new(key(n).0)).await.is_ok() {
+                self.to_cancel.lock().pop();
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+}
+
+/// Managers that live for a while and are killed, one after the other, until everything is on chain and has happened.
+async fn managers(home: &Home, plan: Plan, work: &Work, events: &Events) {
     let mut dice = Dice::new(plan.seed + 1);
-    let next = AtomicUsize::new(0);
-    let mut lives = 0;
-    let mut to_cancel: Vec<usize> = cancelled.iter().copied().collect();
     loop {
         let database = home.database().await;
         let Ok(client) = home.client(&database).await else { continue };
-        lives += 1;
+        let lives = events.lives.fetch_add(1, Ordering::SeqCst) + 1;
         let running = {
             let client = Arc::clone(&client);
             tokio::spawn(async move { client.run(CancellationToken::new()).await })
         };
         let life = Duration::from_millis(if plan.calm { 300_000 } else { 300 + dice.below(4000) });
-        let work = async {
-            let operator = async {
-                while let Some(n) = to_cancel.last().copied() {
-                    let asked = client.cancel_message(&MessageId::new(key(n).0)).await;
-                    // It was not submitted yet, or landed before.
-                    if asked.is_ok() || client.outbox_entry(&MessageId::new(key(n).0)).await.is_ok() {
-                        to_cancel.pop();
-                    }
-                    tokio::time::sleep(Duration::from_millis(20)).await;
-                }
-            };
-            tokio::join!(submit(home, &client, plan, &next), operator);
+        let living = async {
             loop {
-                tokio::time::sleep(Duration::from_millis(200)).await;
-                if open(&database, false).await == 0 {
+                tokio::join!(work.submit(home, &client), work.cancel(&client));
+                while open(&database, false).await > 0 {
+                    tokio::time::sleep(Duration::from_millis(200)).await;
+                }
+                events.fillers.store(fillers(&database).await, Ordering::SeqCst);
+                if events.are_all(plan) {
                     return;
                 }
+                work.more(plan);
             }
         };
-        let done = tokio::time::timeout(life, work).await.is_ok();
+        let done = tokio::time::timeout(life, living).await.is_ok();
         println!(
             "epoch {}: {} submitted, {} open, manager {lives} lived for {life:?}",
             home.devnet.head().epoch,
-            next.load(Ordering::SeqCst),
+            work.submitted.load(Ordering::SeqCst),
             open(&database, false).await
         );
         running.abort();
@@ -202,9 +270,16 @@ async fn managers(home: &Home, plan: Plan, cancelled: &BTreeSet<usize>) -> usize
         drop(client);
         database.close().await;
         if done {
-            return lives;
+            return;
         }
     }
+}
+
+/// How many messages that do nothing are on chain.
+async fn fillers(database: &AnyPool) -> u64 {
+    let text = "SELECT COUNT(*) AS fillers FROM chain_messages WHERE tipset IS NOT NULL AND landed_as = 'cancel'";
+    let count: i64 = sqlx::query(text).fetch_one(database).await.unwrap().get("fillers");
+    count.try_into().unwrap()
 }
 
 /// How many calls are not known to be on chain, or to be final there.
@@ -226,24 +301,18 @@ pub(crate) async fn run(plan: Plan) {
     if !plan.calm {
         home.devnet.call("Devnet.Faults", faults(plan.seed)).unwrap();
     }
-    let mut dice = Dice::new(plan.seed + 2);
-    let messages = plan.messages as u64;
-    let cancelled: BTreeSet<usize> =
-        (0..plan.cancels).map(|_| usize::try_from(dice.below(messages)).unwrap()).collect();
-    let stop = CancellationToken::new();
+    let (work, events, stop) = (Work::new(plan), Events::default(), CancellationToken::new());
     let begin = Instant::now();
     let living = async {
-        let lives = managers(&home, plan, &cancelled).await;
+        managers(&home, plan, &work, &events).await;
         stop.cancel();
-        lives
     };
-    let ((forks, _), lives) = tokio::join!(weather(&home, plan, &stop), living);
+    tokio::join!(weather(&home, plan, &events, &stop), living);
     let took = begin.elapsed();
-    println!(
-        "{lives} managers, on chain after {took:?}: {:.0} messages per second",
-        plan.messages as f64 / took.as_secs_f64()
-    );
-    assert!(plan.calm || plan.messages < 1000 || forks > 0 && lives > 1, "it was not hostile");
+    let plan = Plan { messages: work.all.load(Ordering::SeqCst), ..plan };
+    println!("{events:?}");
+    println!("on chain after {took:?}: {:.0} messages per second", plan.messages as f64 / took.as_secs_f64());
+    assert!(events.are_all(plan), "it was not hostile");
 
     // The weather is good again, and everything becomes final.
     home.devnet.call("Devnet.Faults", json!([{}])).unwrap();
@@ -267,6 +336,7 @@ pub(crate) async fn run(plan: Plan) {
         home.devnet.mine(1).unwrap();
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
+    let cancelled = work.cancelled.lock().clone();
     checks::all(&home, &client, plan, &cancelled, &wire).await;
     running.abort();
     println!("final after {:?}", begin.elapsed());
@@ -279,7 +349,7 @@ async fn first_open(client: &LotusClient) -> Option<damocles_chain::OutboxEntry>
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_short_run_with_spikes_and_cancels() {
-    run(Plan { seed: 20_261_120, messages: 600, spikes: true, cancels: 20, calm: false }).await;
+    run(Plan { seed: 20_261_120, messages: 1000, spikes: true, cancels: 20, calm: false }).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
