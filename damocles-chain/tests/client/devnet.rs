@@ -14,7 +14,7 @@ use damocles_core::{
     ActorId, Address, Context, DeadlineIndex, Epoch, SectorId, SectorNumber, SectorSize,
     chain::{
         Call, ChainClient as _, ChainClientExt as _, ChainError, ChainErrorKind, CreateMiner, HeadChange, MessageState,
-        OnChain, RandomnessKind, SubmitKey, TipsetRef,
+        OnChain, RandomnessKind, SubmitKey, TipsetRef, Transfer,
     },
     conformance,
     testing::FakeVerifier,
@@ -351,4 +351,61 @@ suite! {
     every_read_is_answered,
     reorganisations_are_told_tipset_by_tipset,
     another_endpoint_stands_in,
+}
+
+#[tokio::test]
+async fn no_message_leaves_while_no_endpoint_serves_the_network() {
+    let net = Net::new(Over::Http).await;
+    let lie = Arc::new(AtomicBool::new(false));
+    let refusable = async || {
+        let (rpc, lie) = (DevnetRpc::new(Arc::clone(&net.devnet)), Arc::clone(&lie));
+        let handler = move |body: String| {
+            let (rpc, lies) = (rpc.clone(), lie.load(Ordering::SeqCst));
+            Box::pin(async move {
+                if lies && body.contains("Filecoin.StateNetworkName") {
+                    return Reply::result(json!("elsewhere"));
+                }
+                Reply::text(200, rpc.handle(&body).await.unwrap_or_default())
+            }) as _
+        };
+        Server::start(Arc::new(handler), None).await
+    };
+    let (one, two) = (refusable().await, refusable().await);
+    let client = client_of_all(&net.home, &[&one.url, &two.url]).await;
+    let states = || client.endpoints().iter().map(|e| e.state).collect::<Vec<_>>();
+    client.check_endpoints().await;
+    assert_eq!(states(), [HealthState::Ok; 2]);
+    lie.store(true, Ordering::SeqCst);
+    client.check_endpoints().await;
+    assert_eq!(states(), [HealthState::Refused; 2]);
+
+    let pay = Transfer {
+        to: net.home.owner.clone(),
+        from: net.home.worker.clone(),
+        amount: damocles_core::TokenAmount::from_fil(1),
+    };
+    client.submit(&SubmitKey("a".to_owned()), &Call::Send(pay)).await.unwrap();
+    let cancel = CancellationToken::new();
+    let _ends = cancel.clone().drop_guard();
+    let running = Arc::clone(&client);
+    tokio::spawn(async move { running.run(cancel).await });
+    let looked = |server: &Server| server.called.lock().iter().filter(|m| *m == "ChainHead").count();
+    let until = looked(&one) + 3;
+    while looked(&one) < until || looked(&two) < until {
+        net.devnet.mine(1).unwrap();
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let error = client.head().await.unwrap_err();
+    assert_eq!(error.kind(), ChainErrorKind::Unavailable);
+    assert!(error.to_string().contains(&one.url) && error.to_string().contains(&two.url));
+    assert_eq!(client.outbox().await.unwrap()[0].state, OutboxState::Recorded);
+    let has_left = || one.was_called("MpoolPush") || two.was_called("MpoolPush");
+    assert!(!has_left());
+
+    // As soon as they serve it again, the same message does.
+    lie.store(false, Ordering::SeqCst);
+    while !has_left() {
+        net.devnet.mine(1).unwrap();
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
 }

@@ -63,8 +63,10 @@ impl State {
                 self.height_of(&params[0]).map_or_else(unknown, |height| Reply::result(self.tipset(height)))
             }
             "ChainGetTipSetByHeight" => match self.height_of(&params[1]) {
-                Some(_) => Reply::result(self.tipset(params[0].as_i64().unwrap())),
-                None => unknown(),
+                Some(_) if params[0].as_i64().unwrap() >= self.oldest => {
+                    Reply::result(self.tipset(params[0].as_i64().unwrap()))
+                }
+                _ => unknown(),
             },
             "ChainTipSetWeight" => Reply::result(json!(self.weight.to_string())),
             "MpoolPush" => Reply::result(json!({"/": cid(1, 9)})),

@@ -423,3 +423,29 @@ async fn a_sender_without_key_is_an_error_at_start() {
     assert!(client.outbox().await.unwrap().is_empty(), "nothing is recorded");
     client.submit(&SubmitKey("r".to_owned()), &recover(MINER, 1)).await.unwrap();
 }
+
+#[tokio::test]
+async fn another_tipset_than_asked_for_is_malformed() {
+    let home = Home::new();
+    for (method, answer) in [
+        ("ChainGetTipSet", tipset(99, 0, (98, 0))),
+        ("ChainGetTipSetByHeight", tipset(51, 0, (50, 0))),
+        ("ChainGetTipSetByHeight", tipset(-1, 0, (50, 0))),
+        ("ChainHead", json!({"Cids": null, "Blocks": [], "Height": 100})),
+        ("ChainHead", json!({"Cids": [], "Blocks": [], "Height": 100})),
+    ] {
+        let said = answer.clone();
+        let server = Server::scripted(move |_, _| Reply::result(said.clone())).await;
+        let client = home.client(&server.url).await;
+        let error = match method {
+            "ChainGetTipSet" => client.tipset(&at().key).await.unwrap_err(),
+            "ChainGetTipSetByHeight" => client.tipset_at(&at(), Epoch(50)).await.unwrap_err(),
+            _ => client.head().await.unwrap_err(),
+        };
+        assert_eq!(error.kind(), ChainErrorKind::Malformed, "{method} {answer}: {}", error.chain());
+    }
+    // After null rounds, the tipset before them is the answer.
+    let server = Server::scripted(|_, _| Reply::result(tipset(48, 0, (47, 0)))).await;
+    let found = home.client(&server.url).await.tipset_at(&at(), Epoch(50)).await.unwrap();
+    assert_eq!(found.epoch, Epoch(48));
+}

@@ -3,20 +3,20 @@
 use crate::{
     node::FakeNode,
     server::{Reply, Server},
-    setup::{Home, cid, client_of_all, recover, tipset},
+    setup::{Home, cid, client_of_all, tipset},
 };
 use damocles_chain::{
-    LotusClient, OutboxState,
+    LotusClient,
     rpc::{Endpoint, HealthState, RpcClient, RpcError, RpcOptions},
 };
 use damocles_core::{
-    ActorId, CancellationToken, Epoch,
-    chain::{ChainClient as _, ChainErrorKind, HeadChange, SubmitKey, TipsetKey, TipsetRef},
+    Epoch,
+    chain::{ChainClient as _, ChainErrorKind, HeadChange, TipsetKey, TipsetRef},
 };
 use futures::StreamExt as _;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
-use std::{collections::VecDeque, sync::Arc, time::Duration};
+use std::{collections::VecDeque, time::Duration};
 
 fn rpc_of(nodes: &[&FakeNode]) -> RpcClient {
     let endpoints: Vec<Endpoint> = nodes.iter().map(|n| n.server.url.parse().unwrap()).collect();
@@ -171,26 +171,134 @@ async fn messages_go_to_all_that_can_be_relied_on() {
 }
 
 #[tokio::test]
-async fn no_message_leaves_while_nobody_agrees_to_be_the_network() {
-    let home = Home::new();
-    let (one, two) = (FakeNode::at(100).await, FakeNode::at(100).await);
-    for node in [&one, &two] {
-        node.change(|s| s.refuses = vec![("ChainHead", 1, "node is syncing")]);
+async fn forks_are_told_apart_beside_a_node_that_lags() {
+    let nodes = [FakeNode::at(1000).await, FakeNode::at(100).await, FakeNode::at(1000).await];
+    nodes[2].change(|s| (s.fork, s.weight) = ((7, 500), 999));
+    let rpc = rpc_of(&[&nodes[0], &nodes[1], &nodes[2]]);
+    rpc.check_endpoints().await;
+    assert_eq!(states(&rpc), [HealthState::Ok, HealthState::Lagging, HealthState::Forked]);
+    assert_eq!(nodes[1].calls("ChainGetTipSetByHeight"), 0, "its chain decides nothing");
+    nodes[2].change(|s| s.weight = 1001);
+    rpc.check_endpoints().await;
+    assert_eq!(states(&rpc), [HealthState::Forked, HealthState::Lagging, HealthState::Ok]);
+    assert_eq!(balance(&rpc).await.unwrap(), "1000");
+}
+
+#[tokio::test]
+async fn a_node_that_syncs_from_the_genesis_takes_nobody_out() {
+    let nodes = [FakeNode::at(100).await, FakeNode::at(1000).await, FakeNode::at(999).await];
+    // The others were restored from a snapshot and know nothing of its epochs.
+    nodes[1..].iter().for_each(|node| node.change(|s| s.oldest = 900));
+    let rpc = rpc_of(&[&nodes[0], &nodes[1], &nodes[2]]);
+    assert_eq!(balance(&rpc).await.unwrap(), "1000");
+    assert_eq!(states(&rpc), [HealthState::Lagging, HealthState::Ok, HealthState::Ok]);
+    let rpc = rpc_of(&[&nodes[0], &nodes[1]]);
+    assert_eq!(balance(&rpc).await.unwrap(), "1000");
+    assert_eq!(states(&rpc), [HealthState::Lagging, HealthState::Ok]);
+}
+
+#[tokio::test]
+async fn a_head_that_nobody_bears_out_makes_nobody_lag() {
+    let nodes = [FakeNode::at(1000).await, FakeNode::at(1000).await, FakeNode::at(999).await];
+    nodes[0].change(|s| s.says = vec![("ChainHead", tipset(1_000_000_000, 0, (999_999_999, 0)))]);
+    let rpc = rpc_of(&[&nodes[0], &nodes[1], &nodes[2]]);
+    rpc.check_endpoints().await;
+    assert_eq!(states(&rpc), [HealthState::Forked, HealthState::Ok, HealthState::Ok]);
+    assert!(rpc.endpoints()[0].reason.as_ref().unwrap().contains("ahead"));
+    let rpc = rpc_of(&[&nodes[0], &nodes[1]]);
+    rpc.check_endpoints().await;
+    assert_eq!(states(&rpc), [HealthState::Forked, HealthState::Ok]);
+    assert!(rpc.endpoints()[0].reason.as_ref().unwrap().contains("does not show the chain"));
+    assert!(rpc.endpoints()[1].preferred);
+}
+
+#[tokio::test]
+async fn a_head_told_between_two_comparisons_makes_nothing_final() {
+    let (one, two) = (FakeNode::at(1000).await, FakeNode::at(1000).await);
+    let rpc = rpc_of(&[&one, &two]);
+    rpc.check_endpoints().await;
+    one.change(|s| s.says = vec![("ChainHead", tipset(1_000_000_000, 0, (999_999_999, 0)))]);
+    rpc.call::<Value>("ChainHead", json!([])).await.unwrap();
+    for height in [104, 106] {
+        rpc.call::<Value>("ChainGetTipSet", json!([[{"/": cid(height, 0)}]])).await.unwrap();
     }
-    let client = client_of_all(&home, &[&one.server.url, &two.server.url]).await;
-    client.submit(&SubmitKey("a".to_owned()), &recover(ActorId(1000), 1)).await.unwrap();
-    let cancel = CancellationToken::new();
-    let running = tokio::spawn({
-        let (client, cancel) = (Arc::clone(&client), cancel.clone());
-        async move { client.run(cancel).await }
-    });
-    let error = client.head().await.unwrap_err();
-    assert_eq!(error.kind(), ChainErrorKind::Unavailable);
-    assert!(error.to_string().contains(&one.server.url) && error.to_string().contains(&two.server.url));
-    cancel.cancel();
-    running.await.unwrap();
-    assert_eq!(client.outbox().await.unwrap()[0].state, OutboxState::Recorded);
-    assert!(!one.server.was_called("MpoolPush") && !two.server.was_called("MpoolPush"));
+    let version = async |height| rpc.call::<u32>("StateNetworkVersion", json!([[{"/": cid(height, 0)}]])).await;
+    for _ in 0..2 {
+        version(106).await.unwrap();
+    }
+    assert_eq!(one.calls("StateNetworkVersion"), 2, "not final for what both agree on");
+    for _ in 0..2 {
+        version(104).await.unwrap();
+    }
+    assert_eq!(one.calls("StateNetworkVersion"), 3);
+}
+
+#[tokio::test]
+async fn who_lacks_what_is_compared_is_not_away_and_takes_nobody_along() {
+    let nodes = [FakeNode::at(100).await, FakeNode::at(100).await, FakeNode::at(101).await];
+    nodes[0].change(|s| s.refuses = vec![("ChainGetTipSetByHeight", 1, "tipset at epoch 80 not found")]);
+    let rpc = rpc_of(&[&nodes[0], &nodes[1], &nodes[2]]);
+    rpc.check_endpoints().await;
+    assert_eq!(states(&rpc), [HealthState::Forked, HealthState::Ok, HealthState::Ok]);
+    assert!(rpc.endpoints()[0].reason.as_ref().unwrap().contains("does not tell"));
+    nodes[2].change(|s| s.fork = (7, 50));
+    rpc.check_endpoints().await;
+    assert_eq!(states(&rpc)[0], HealthState::Forked, "it is no majority with anybody");
+    assert_eq!(states(&rpc).iter().filter(|s| **s == HealthState::Ok).count(), 1);
+}
+
+#[tokio::test]
+async fn what_a_node_serves_is_asked_for_every_time() {
+    let nodes = [FakeNode::at(100).await, FakeNode::at(100).await, FakeNode::at(100).await];
+    nodes[0].change(|s| s.refuses = vec![("ChainGetGenesis", 1, "no genesis here")]);
+    nodes[2].change(|s| s.genesis = 3);
+    let rpc = rpc_of(&[&nodes[0], &nodes[1], &nodes[2]]);
+    rpc.check_endpoints().await;
+    assert_eq!(states(&rpc), [HealthState::Ok, HealthState::Ok, HealthState::Refused], "the genesis was learned late");
+    nodes[1].change(|s| s.network = "calibrationnet");
+    nodes[2].change(|s| s.genesis = 0);
+    rpc.check_endpoints().await;
+    assert_eq!(states(&rpc), [HealthState::Ok, HealthState::Refused, HealthState::Ok]);
+    nodes[1].change(|s| s.network = "devnet-test");
+    rpc.check_endpoints().await;
+    assert_eq!(states(&rpc), [HealthState::Ok; 3]);
+}
+
+#[tokio::test]
+async fn what_one_endpoint_does_not_offer_is_asked_of_the_next() {
+    let (one, two) = (FakeNode::at(100).await, FakeNode::at(101).await);
+    let rpc = rpc_of(&[&one, &two]);
+    for (code, words) in [(-32601, "method not found"), (1, "missing permission to invoke 'x' (need 'write')")] {
+        one.change(|s| s.refuses = vec![("WalletBalance", code, words), ("MpoolPush", code, words)]);
+        assert_eq!(balance(&rpc).await.unwrap(), "101", "{words}");
+        let pushed = two.calls("MpoolPush");
+        rpc.call::<Value>("MpoolPush", json!([{"Message": 1}])).await.unwrap();
+        assert_eq!(two.calls("MpoolPush"), pushed + 1);
+    }
+    // What is refused for good is what is told.
+    two.change(|s| s.refuses = vec![("WalletBalance", 1, "not enough funds")]);
+    let error = balance(&rpc).await.unwrap_err();
+    assert!(error.chain().contains("not enough funds"), "{}", error.chain());
+}
+
+#[tokio::test]
+async fn an_answer_that_cannot_be_read_is_not_kept() {
+    let node = FakeNode::at(1000).await;
+    let rpc = rpc_of(&[&node]);
+    rpc.call::<Value>("ChainHead", json!([])).await.unwrap();
+    rpc.call::<Value>("ChainGetTipSet", json!([[{"/": cid(50, 0)}]])).await.unwrap();
+    let params = || json!([[{"/": cid(50, 0)}]]);
+    let version = async || rpc.call::<u32>("StateNetworkVersion", params()).await;
+    node.change(|s| s.says = vec![("StateNetworkVersion", json!("<html>"))]);
+    assert_eq!(version().await.unwrap_err().kind(), ChainErrorKind::Malformed);
+    // Who asks for an answer as it is gets it as it is.
+    rpc.raw("Filecoin.StateNetworkVersion", params()).await.unwrap();
+    assert_eq!(version().await.unwrap_err().kind(), ChainErrorKind::Malformed);
+    node.change(|s| s.says.clear());
+    for _ in 0..3 {
+        assert_eq!(version().await.unwrap(), 28);
+    }
+    assert_eq!(node.calls("StateNetworkVersion"), 3, "and what can be read is");
 }
 
 /// What a subscriber was told, as signs and epochs.

@@ -219,6 +219,21 @@ async fn rubbish_on_the_channel_stops_nothing_and_a_refusal_is_waited_out() {
     gateway.until(|gateway| gateway.called("ListenProofEvent").len() > listened && gateway.miners().len() == 1).await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_gateway_that_asks_without_end_and_takes_no_answers_loses_the_channel() {
+    let gateway = FakeGateway::start(TOKEN).await.unwrap();
+    gateway.strike("ResponseProofEvent", &Fault::Delay(Duration::from_secs(3600)), 1000);
+    let prover = Arc::new(Prover::default());
+    let _serving = serve(&link(&gateway, |_| {}), 1000, &prover);
+    gateway.until(|gateway| gateway.miners().len() == 1).await;
+    let first = request(1);
+    let asked = futures::future::join_all((0..100).map(|_| gateway.compute_proof("t01000", &first))).await;
+    assert!(asked.iter().all(Result::is_err), "all are told at once, and not after an hour");
+    assert!(prover.asked.lock().len() <= 32);
+    gateway.until(|gateway| gateway.miners().len() == 1).await;
+    assert_eq!(gateway.called("ListenProofEvent").len(), 2);
+}
+
 /// A signer that refuses what is not a challenge.
 #[derive(Debug)]
 struct Strict(Keystore);
@@ -283,7 +298,11 @@ async fn keys_are_checked_by_a_challenge_and_sign_what_comes_whole() {
     let signature = gateway.wallet_sign(address, &to_sign, &meta).await.unwrap();
     assert!(verify(&address, &signature, &to_sign));
     let block = MsgMeta { r#type: Purpose::BLOCK, extra: vec![1, 2, 3] };
-    assert!(gateway.wallet_sign(address, b"a block", &block).await.is_ok());
+    let refused = gateway.wallet_sign(address, b"a block", &block).await.unwrap_err();
+    assert!(refused.contains("`block`"), "what is shown cannot be checked: {refused}");
+    let entropy = MsgMeta { r#type: Purpose::DRAW_RANDOM, extra: b"entropy".to_vec() };
+    let refused = gateway.wallet_sign(address, b"entropy", &entropy).await.unwrap_err();
+    assert!(refused.contains("are not signed here"), "{refused}");
 
     // Another message than the one that is shown; a message in disguise; a challenge that is none.
     let mut other = meta.clone();
@@ -293,7 +312,7 @@ async fn keys_are_checked_by_a_challenge_and_sign_what_comes_whole() {
     for r#type in [Purpose::UNKNOWN, Purpose::BLOCK] {
         let disguised = MsgMeta { r#type, extra: meta.extra.clone() };
         let refused = gateway.wallet_sign(address, &to_sign, &disguised).await.unwrap_err();
-        assert!(refused.contains("could be the CID"), "{refused}");
+        assert!(refused.contains("are not signed here"), "{refused}");
     }
     let forged = MsgMeta { r#type: Purpose::VERIFY_ADDRESS, extra: vec![1; 32] };
     let refused = gateway.wallet_sign(address, &[9; 32], &forged).await.unwrap_err();

@@ -12,6 +12,7 @@ use damocles_core::{
 };
 use fvm_shared::{econ, message::Message};
 use serde_json::json;
+use std::time::Duration;
 
 fn in_trouble(words: &'static str) -> impl Fn(&MessageState) -> bool {
     move |state| matches!(state, MessageState::Pending { trouble: Some(trouble) } if trouble.contains(words))
@@ -218,4 +219,20 @@ async fn nothing_leaves_for_a_network_whose_actors_are_not_known() {
     assert_eq!(client.entries().await.unwrap()[0].state, VenusState::Recorded);
     net.version.store(0, std::sync::atomic::Ordering::SeqCst);
     assert!(net.landed(client, &id, 1).await.is_success());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_call_without_an_answer_holds_up_no_other() {
+    let net = Net::new().await;
+    let mut config = net.config();
+    (config.messager.timeout, config.messager.slow_timeout) = (Duration::from_secs(2), Duration::from_secs(2));
+    net.messager.strike("PushMessageWithId", &Fault::Delay(Duration::from_secs(3600)), 1);
+    let client = damocles_chain::venus::VenusClient::connect(config, net.database().await).await.unwrap();
+    client.submit(&key("first"), &net.pay(1)).await.unwrap();
+    let second = client.submit(&key("second"), &net.pay(2)).await.unwrap();
+    let running = crate::setup::run(client);
+    assert!(net.landed(&running.client, &second, 1).await.is_success());
+    let uids: Vec<String> = running.client.entries().await.unwrap().into_iter().map(|entry| entry.uid).collect();
+    let pushed: Vec<_> = net.messager.called("PushMessageWithId").iter().map(|params| params[0].clone()).collect();
+    assert_eq!(json!(pushed[..2]), json!(uids), "the second has its turn before the first is tried again");
 }

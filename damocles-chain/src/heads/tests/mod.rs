@@ -8,7 +8,7 @@ use crate::rpc::RpcClient;
 use cid::Cid;
 use damocles_core::{
     CommP, Epoch,
-    chain::{HeadChange, TipsetKey, TipsetRef},
+    chain::{ChainErrorKind, HeadChange, TipsetKey, TipsetRef},
 };
 use std::{sync::Arc, time::Duration};
 
@@ -61,6 +61,21 @@ async fn ways_cross_null_rounds_and_forks() {
     }
     assert_eq!(way(&chain[0], &long).await, [('-', 1), ('+', 1200)], "too long a way");
     assert!(heads.shared.way(&chain[0], &link(98, 9, Some(97))).await.is_err(), "the node is away");
+}
+
+#[tokio::test]
+async fn a_tipset_that_is_its_own_parent_is_no_way() {
+    let heads = heads();
+    let ring = [link(1, 10, Some(1)), link(2, 20, Some(3)), link(3, 20, Some(2))];
+    for l in &ring {
+        heads.shared.kept.lock().insert(l.clone());
+    }
+    for l in &ring {
+        let error = heads.shared.parent(l).await.unwrap_err();
+        assert_eq!(error.kind(), ChainErrorKind::Malformed);
+        assert!(!heads.shared.is_behind(&link(4, 5, None), l).await);
+        assert!(heads.shared.way(l, &link(4, 5, None)).await.is_err());
+    }
 }
 
 #[test]
