@@ -21,6 +21,8 @@ use tracing::{debug, warn};
 
 /// From so many messages on they are looked for tipset by tipset, and not one by one.
 const BULK: usize = 4;
+/// Messages that were found are written down so many at a time.
+const FOUND_TOGETHER: usize = 16;
 /// So many messages are pushed without a look into the pool first.
 const FEW: usize = 8;
 
@@ -232,47 +234,62 @@ impl Outbox {
         rows.retain(|row| !lane.rests(&row.key, head.epoch.0));
         lane.late_last(&mut rows, |row| &row.key);
         let Located { found: located, broken_off } = self.in_bulk(head, sender, &rows).await;
-        let (mut went, mut landings) = (Went::Well, Vec::new());
+        let mut went = Went::Well;
         if let Some(e) = broken_off {
-            // What was not found is looked for in the tipsets that are left, and not one by one.
-            rows.retain(|row| located.contains_key(&row.nonce()));
             warn!(error = e.chain(), "the last tipsets cannot be read");
             went = Went::of(&e);
+            if went == Went::Away {
+                rows.retain(|row| located.contains_key(&row.nonce()));
+            }
         }
-        for row in &rows {
-            let seen = match located.get(&row.nonce()) {
-                Some(on_chain) => identify(row, on_chain).map(|purpose| (on_chain.found.clone(), purpose)),
-                None => None,
-            };
-            let looked = match seen {
-                Some(seen) => Ok(Some(seen)),
-                None => self.look_for(lane, head, row).await,
-            };
-            match looked {
-                Ok(Some((found, purpose))) => landings.push(self.landing(row, &found, purpose).await),
-                Ok(None) => notes.take(&row.key, OutboxState::Signed, row.error.as_deref(), None),
-                Err(e) => {
-                    notes.take(&row.key, OutboxState::Signed, row.error.as_deref(), Some(&e));
-                    went = went.max(Went::of(&e));
-                    if went == Went::Away {
-                        lane.was_late(&row.key);
-                        break;
+        // What was found is written down before much else is asked: a process that lives shortly gets on all the same.
+        for part in rows.chunks(FOUND_TOGETHER) {
+            let (mut landings, mut away) = (Vec::new(), false);
+            for row in part {
+                let seen = located.get(&row.nonce());
+                let seen = seen.and_then(|on| identify(row, on).map(|purpose| (on.found.clone(), purpose)));
+                let looked = match seen {
+                    Some(seen) => Ok(Some(seen)),
+                    None => self.look_for(lane, head, row).await,
+                };
+                match looked {
+                    Ok(Some((found, purpose))) => landings.push(self.landing(row, &found, purpose).await),
+                    Ok(None) => notes.take(&row.key, OutboxState::Signed, row.error.as_deref(), None),
+                    Err(e) => {
+                        notes.take(&row.key, OutboxState::Signed, row.error.as_deref(), Some(&e));
+                        away = Went::of(&e) == Went::Away;
+                        went = went.max(Went::of(&e));
+                        if away {
+                            lane.was_late(&row.key);
+                            break;
+                        }
                     }
                 }
             }
+            if !self.write_landings(lane, &landings).await {
+                return Went::Badly;
+            }
+            if away {
+                break;
+            }
         }
+        went
+    }
+
+    /// Writes down where messages are. Whether that was possible.
+    async fn write_landings(&self, lane: &Lane, landings: &[Landing]) -> bool {
         if landings.is_empty() {
-            return went;
+            return true;
         }
-        if let Err(e) = self.store.landed(&landings).await {
+        if let Err(e) = self.store.landed(landings).await {
             warn!(error = e.chain(), "the outbox cannot be written");
-            return Went::Badly;
+            return false;
         }
-        for landing in &landings {
+        for landing in landings {
             lane.forget(&landing.key);
             lane.in_time(&landing.key);
         }
-        went
+        true
     }
 
     /// Where messages are, as far as the last tipsets tell.

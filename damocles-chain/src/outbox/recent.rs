@@ -19,6 +19,8 @@ use tokio::sync::Mutex;
 
 /// The most tipsets that are walked through.
 const WALK: usize = 240;
+/// Steps that are tried again in one walk: a node that drops one request in ten must not end every long walk.
+const STUMBLES: usize = 8;
 const KEPT_HEADERS: usize = 2048;
 const KEPT_TIPSETS: usize = 480;
 
@@ -76,6 +78,11 @@ struct ParentMessage {
     message: Lotus<Message>,
 }
 
+/// How far it pays to walk for so many messages: a step takes up to three questions, a search for one message one.
+fn walk_for(messages: usize) -> usize {
+    (messages / 2).saturating_add(16).min(WALK)
+}
+
 impl Recent {
     pub(super) fn new(ours: BTreeSet<Address>) -> Self {
         Self {
@@ -120,10 +127,16 @@ impl Recent {
             return out;
         }
         let mut at = head.clone();
-        for _ in 0..WALK {
+        let (mut left, mut stumbles) = (walk_for(nonces.len()), 0);
+        // The first step that fails says that the node is away; a later one may be bad luck.
+        let mut moved = false;
+        while left > 0 {
             match self.look_below(rpc, &at, sender, nonces, &mut out.found).await {
-                Ok(Some((parents, height))) if height > since && out.found.len() < nonces.len() => at = parents,
+                Ok(Some((parents, height))) if height > since && out.found.len() < nonces.len() => {
+                    (at, left, moved) = (parents, left - 1, true);
+                }
                 Ok(_) => break,
+                Err(_) if moved && stumbles < STUMBLES => stumbles += 1,
                 Err(e) => {
                     out.broken_off = Some(e);
                     break;

@@ -129,7 +129,7 @@ impl Net {
         &self,
         client: &VenusClient,
         id: &MessageId,
-        wanted: impl Fn(&MessageState) -> bool + Send,
+        wanted: impl Fn(&MessageState) -> bool + Send + Sync,
     ) -> MessageState {
         let asking = async {
             loop {
