@@ -114,9 +114,6 @@ fn calls(home: &Home) -> Vec<Call> {
 
 /// Sends until all that it takes has been asked.
 async fn sends(client: &Arc<LotusClient>, home: &Home, requests: &Requests) {
-    for (i, call) in calls(home).into_iter().enumerate() {
-        client.submit(&SubmitKey(format!("call/{i}")), &call).await.unwrap();
-    }
     let cancel = CancellationToken::new();
     let running = tokio::spawn({
         let (client, cancel) = (Arc::clone(client), cancel.clone());
@@ -131,6 +128,13 @@ async fn sends(client: &Arc<LotusClient>, home: &Home, requests: &Requests) {
     ];
     let asked = |method: &str| requests.lock().iter().any(|(name, _)| name == method);
     let all = async {
+        for (i, call) in calls(home).into_iter().enumerate() {
+            client.submit(&SubmitKey(format!("call/{i}")), &call).await.unwrap();
+            // Those that are signed together are pushed together, by another method.
+            while !asked("MpoolPush") {
+                tokio::time::sleep(Duration::from_millis(2)).await;
+            }
+        }
         while !due.iter().all(|method| asked(method)) {
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
