@@ -363,7 +363,15 @@ async fn a_node_with_less_history_than_was_seen_is_followed_on() {
 
 #[tokio::test]
 async fn a_receipt_of_a_call_that_is_not_ours_is_not_taken() {
+    // Another call in the place of ours, and one that cannot have come into its place.
+    for pending in [true, false] {
+        receipt_of_another(pending).await;
+    }
+}
+
+async fn receipt_of_another(pending: bool) {
     let home = Home::new();
+    let from = if pending { json!(home.worker) } else { json!("t01") };
     let good = all_but("", || Reply::text(500, ""));
     let server = Server::scripted(move |method, params| match method {
         "StateSearchMsg" => {
@@ -372,7 +380,7 @@ async fn a_receipt_of_a_call_that_is_not_ours_is_not_taken() {
         }
         "ChainGetTipSet" if params[0][0]["/"] == cid(90, 0).as_str() => Reply::result(tipset(90, 0, (89, 0))),
         "ChainGetMessage" => {
-            Reply::result(json!({"Version": 0, "To": "t01000", "From": "t01", "Nonce": 3, "Value": "7",
+            Reply::result(json!({"Version": 0, "To": "t01000", "From": from, "Nonce": 3, "Value": "7",
             "GasLimit": 1000, "GasFeeCap": "200", "GasPremium": "100", "Method": 0, "Params": null}))
         }
         _ => good(method, params),
@@ -390,8 +398,10 @@ async fn a_receipt_of_a_call_that_is_not_ours_is_not_taken() {
     }
     cancel.cancel();
     running.await.unwrap();
-    let state = client.message(&id, 0).await.unwrap();
-    assert!(matches!(state, MessageState::Pending { .. }), "{state:?}");
+    match client.message(&id, 0).await {
+        Ok(state) => assert!(pending && matches!(state, MessageState::Pending { .. }), "{state:?}"),
+        Err(e) => assert!(!pending && e.kind() == ChainErrorKind::Malformed, "{}", e.chain()),
+    }
     assert!(server.was_called("ChainGetMessage"));
 }
 

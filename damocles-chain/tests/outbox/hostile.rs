@@ -358,7 +358,6 @@ async fn every_key_lands_once_without_spikes() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "a spike takes the base fee dozens of epochs to fall: minutes"]
 async fn every_key_lands_once_with_spikes_and_cancels() {
     run(Plan { seed: 20_261_122, messages: 10_000, spikes: true, cancels: 100, calm: false }).await;
 }
