@@ -4,9 +4,10 @@ use crate::{BIN, desk::Desk, text, within};
 use damocles_chain::{
     lotus_json::from_core,
     rpc::Endpoint,
-    signer::{KeyKind, Keystore, MsgMeta, Purpose},
+    signer::{KeyKind, Keystore, MsgMeta, Purpose, SignRequest},
     venus::testing::{FakeGateway, FakeMessager},
 };
+use fvm_shared::{address::Address, econ::TokenAmount, message::Message};
 use serde_json::{Value, json};
 use std::{net::TcpListener, os::unix::fs::PermissionsExt as _, path::PathBuf, sync::Arc, time::Duration};
 
@@ -165,6 +166,22 @@ async fn a_message_at_the_messager_is_minded_by_its_rules() {
     assert_eq!(cluster.messager.called("MarkBadMessage").len(), 1);
 }
 
+/// A message of an account to itself that moves nothing.
+fn nothing(account: Address) -> Message {
+    Message {
+        version: 0,
+        from: account,
+        to: account,
+        sequence: 0,
+        value: TokenAmount::default(),
+        method_num: 0,
+        params: Default::default(),
+        gas_limit: 1000,
+        gas_fee_cap: TokenAmount::from_atto(200),
+        gas_premium: TokenAmount::from_atto(100),
+    }
+}
+
 #[tokio::test]
 async fn keys_of_a_home_are_served_to_the_cluster() {
     let mut cluster = Cluster::start().await;
@@ -177,8 +194,11 @@ async fn keys_of_a_home_are_served_to_the_cluster() {
     let address = from_core(&key).unwrap();
     let wanted = [(vec!["miners".to_owned()], vec![address])];
     within(gateway.until(|gateway| gateway.wallets() == wanted)).await;
+    let (to_sign, meta) = SignRequest::message(nothing(address)).to_lotus();
+    within(gateway.wallet_sign(address, &to_sign, &meta)).await.unwrap();
+    // Nothing shows what these bytes are.
     let block = MsgMeta { r#type: Purpose::BLOCK, extra: vec![1, 2, 3] };
-    within(gateway.wallet_sign(address, b"a block", &block)).await.unwrap();
+    within(gateway.wallet_sign(address, b"a block", &block)).await.unwrap_err();
     assert!(!cluster.keys.list().unwrap().contains(&key), "it is signed with ours");
     cluster.desk.daemon.stop().await.unwrap();
 }
