@@ -283,7 +283,7 @@ fn aggregate(
 }
 
 #[test]
-#[ignore = "cargo test -p damocles-seal --test params record::an_aggregate -- --ignored"]
+#[ignore = "writes a recorded proof anew: cargo test -p damocles-seal --test params record::an_aggregate -- --ignored"]
 fn an_aggregate() {
     let prover = Prover::new(CircuitKind::PoRep);
     let OfDevnet { sector, ticket, seed, .. } = of_devnet();
@@ -310,7 +310,7 @@ fn an_aggregate() {
 }
 
 #[test]
-#[ignore = "cargo test -p damocles-seal --test params record::a_non_interactive -- --ignored"]
+#[ignore = "writes a recorded proof anew: cargo test -p damocles-seal --test params record::a_non_interactive -- --ignored"]
 fn a_non_interactive_proof() {
     let prover = Prover::new(CircuitKind::PoRep);
     let OfDevnet { sector, ticket, .. } = of_devnet();
@@ -325,7 +325,7 @@ fn a_non_interactive_proof() {
 }
 
 #[test]
-#[ignore = "cargo test -p damocles-seal --test params record::an_update -- --ignored"]
+#[ignore = "writes a recorded proof anew: cargo test -p damocles-seal --test params record::an_update -- --ignored"]
 fn an_update() {
     let prover = Prover::new(CircuitKind::SectorUpdate);
     let OfDevnet { sector, ticket, comm_r, .. } = of_devnet();

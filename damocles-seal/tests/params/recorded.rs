@@ -190,7 +190,7 @@ fn check_post(recorded: &RecordedPost, verify: fn(&RecordedPost) -> bool) {
 }
 
 #[test]
-#[ignore = "cargo test -p damocles-seal --test params record -- --ignored"]
+#[ignore = "minutes of proving: cargo test -p damocles-seal --test params recorded::record_a_seal -- --ignored"]
 fn record_a_seal_proof() {
     let (_, digest) = ensure(CircuitKind::PoRep);
     let (sector, seed) = (SealedSector::seal(MINER, 1), randomness(0x22));
@@ -210,7 +210,7 @@ fn record_a_seal_proof() {
 }
 
 #[test]
-#[ignore = "cargo test -p damocles-seal --test params record -- --ignored"]
+#[ignore = "minutes of proving: cargo test -p damocles-seal --test params recorded::record_both_posts -- --ignored"]
 fn record_both_posts() {
     let sectors = [SealedSector::seal(MINER, 1), SealedSector::seal(MINER, 2)];
     let randomness = randomness(0x33);
