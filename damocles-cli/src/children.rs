@@ -63,7 +63,7 @@ fn spec_of(slot: &Configured, own: &Path) -> Result<SlotSpec, Failure> {
     let mut spec = SlotSpec::new(slot.name.clone(), vec![slot.kind.task_kind()], command);
     spec.stable_wait = slot.stable_wait;
     spec.locks.clone_from(&slot.locks);
-    spec.cpus.clone_from(&slot.cpuset);
+    spec.placement.cpus.clone_from(&slot.cpuset);
     Ok(spec)
 }
 

@@ -157,6 +157,8 @@ pub enum PoolErrorKind {
     Start,
     /// The processor died without an answer.
     Crashed,
+    /// The kernel killed the processor because its memory ran out.
+    OutOfMemory,
     /// The processor answered with something that is not an answer.
     Rubbish,
     /// The processor answered with an error.
@@ -179,6 +181,7 @@ impl fmt::Display for PoolErrorKind {
             Self::NoProcessor => "no processor is configured for this kind of task",
             Self::Start => "the processor did not start",
             Self::Crashed => "the processor died without an answer",
+            Self::OutOfMemory => "the processor was killed because its memory ran out",
             Self::Rubbish => "the processor's answer could not be understood",
             Self::Failed => "the processor reported a failure",
             Self::DiskFull => "the processor found no space left",
@@ -195,6 +198,7 @@ impl Kind for PoolErrorKind {
         match self {
             Self::Start
             | Self::Crashed
+            | Self::OutOfMemory
             | Self::Rubbish
             | Self::Failed
             | Self::DiskFull
@@ -210,6 +214,9 @@ impl Kind for PoolErrorKind {
             Self::NoProcessor => Some("add a [[processors.<kind>]] entry for it"),
             Self::TimedOut => {
                 Some("see why it hangs, or give it more time with `processors.limitation.timeout.<kind>`")
+            }
+            Self::OutOfMemory => {
+                Some("raise the slot's memory limit, or let fewer tasks run at a time on this machine")
             }
             _ => None,
         }

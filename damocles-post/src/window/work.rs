@@ -101,7 +101,7 @@ impl WindowScheduler {
 
 /// Whether the child of a job died, or was stopped because it took too long.
 pub(super) fn is_of_child(error: &PoStError) -> bool {
-    is(error, PoolErrorKind::Crashed) || is_late(error)
+    is(error, PoolErrorKind::Crashed) || is(error, PoolErrorKind::OutOfMemory) || is_late(error)
 }
 
 /// Whether a job was stopped because it took too long.

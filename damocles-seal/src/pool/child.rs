@@ -58,7 +58,7 @@ impl Child {
                 .because(cause)
         };
         let cancelled = || Error::new(PoolErrorKind::Cancelled, "start processor").with("slot", &slot.name);
-        let placement = Placement { cpus: slot.cpus.clone() };
+        let placement = Placement { cpus: slot.placement.cpus.clone() };
         let spawn = sys::spawn(slot.command.to_command(), &slot.name, placement, gone);
         let spawned = tokio::select! {
             biased;

@@ -13,4 +13,4 @@ pub mod wire;
 
 pub use inline::InlinePool;
 pub use local::{LocalPool, WaitingJob};
-pub use spec::{CommandSpec, Limits, PoolSpec, SlotSpec, SpecError};
+pub use spec::{CommandSpec, Limits, PlacementSpec, PoolSpec, Protocol, SlotSpec, SpecError};

@@ -1,6 +1,6 @@
 //! What a pool is made of, as data.
 
-use damocles_core::{CpuSet, pool::TaskKind};
+use damocles_core::{ByteSize, CpuSet, GpuId, NodeSet, pool::TaskKind};
 use std::{
     collections::{BTreeMap, BTreeSet},
     path::PathBuf,
@@ -80,15 +80,52 @@ pub struct SlotSpec {
     pub stable_wait: Duration,
     /// Locks of [`Limits::ext_locks`] that each of its jobs holds.
     pub locks: Vec<String>,
-    /// The CPUs that it is bound to.
+    /// What it is bound to.
+    pub placement: PlacementSpec,
+    /// How it is spoken with.
+    pub protocol: Protocol,
+}
+
+/// What a child is bound to. What is not named is not bound.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct PlacementSpec {
+    /// The CPUs that it runs on.
     pub cpus: Option<CpuSet>,
+    /// The memory nodes that it allocates from.
+    pub mems: Option<NodeSet>,
+    /// The most memory that it and all it starts may take together. Needs a control group.
+    pub memory: Option<ByteSize>,
+    /// Its share of contended CPUs, from 1 to 10,000; the kernel's default is 100. Needs a control group.
+    pub cpu_weight: Option<u16>,
+    /// The GPUs that it sees, and that nobody else uses while it has a job.
+    pub gpus: Vec<GpuId>,
+}
+
+/// How a pool and a child speak.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Protocol {
+    /// Frames, see [`super::wire`].
+    #[default]
+    V2,
+    /// Lines, as processors made for damocles 0.13 speak.
+    V1,
 }
 
 impl SlotSpec {
     /// A slot that is bound to nothing and has 30 seconds to become ready.
     pub fn new(name: impl Into<String>, kinds: Vec<TaskKind>, command: CommandSpec) -> Self {
         let stable_wait = Duration::from_secs(30);
-        Self { name: name.into(), kinds, command, stable_wait, locks: Vec::new(), cpus: None }
+        Self {
+            name: name.into(),
+            kinds,
+            command,
+            stable_wait,
+            locks: Vec::new(),
+            placement: PlacementSpec::default(),
+            protocol: Protocol::V2,
+        }
     }
 }
 

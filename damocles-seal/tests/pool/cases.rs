@@ -420,13 +420,13 @@ async fn a_child_is_placed_by_its_parent_or_not_started() {
     let mine: CpuSet = mine.trim().parse().unwrap();
     let last: CpuSet = mine.iter().last().unwrap().to_string().parse().unwrap();
     let mut bound = slot("bound", &["good"]);
-    bound.cpus = Some(last.clone());
+    bound.placement.cpus = Some(last.clone());
     let pool = LocalPool::new(spec(vec![bound.clone()])).unwrap();
     let seen = pool.run(job(1, "cpus", ""), &Context::detached()).await.unwrap();
     assert_eq!(seen, format!("\"{last}\""));
 
     for impossible in ["9999".to_owned(), format!("{last},9999")] {
-        bound.cpus = Some(impossible.parse().unwrap());
+        bound.placement.cpus = Some(impossible.parse().unwrap());
         let pool = LocalPool::new(spec(vec![bound.clone()])).unwrap();
         let error = pool.run(job(1, "cpus", ""), &Context::detached()).await.unwrap_err();
         assert_eq!(error.kind(), PoolErrorKind::Start, "{impossible}");
