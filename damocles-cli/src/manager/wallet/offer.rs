@@ -129,8 +129,8 @@ fn fault(failure: Failure) -> RpcFault {
 
 /// Has the running wallet serve further accounts.
 pub(super) fn support(desk: &Desk<'_>, args: &SupportArgs) -> Result<(), Failure> {
-    let client = UnixClient::new(&remote::socket(desk, &args.socket))?;
     frame::runtime()?.block_on(async {
+        let client = UnixClient::new(&remote::socket(desk, &args.socket))?;
         for account in &args.accounts {
             client.call::<()>(SUPPORT, json!([account])).await.map_err(nobody)?;
             desk.printer.note(format_args!(
