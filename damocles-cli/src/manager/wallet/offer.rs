@@ -141,6 +141,9 @@ pub(super) fn support(desk: &Desk<'_>, args: &SupportArgs) -> Result<(), Failure
     })
 }
 
+/// The hint of a socket that nobody listens on is another one here.
 fn nobody(error: ServerError) -> Failure {
-    Failure::from(error).hint("is `wallet run` at work with this socket?")
+    let away = matches!(error, ServerError::Unreachable { .. });
+    let failure = Failure::from(error);
+    if away { Failure { hint: None, ..failure }.hint("is `wallet run` at work with this socket?") } else { failure }
 }
