@@ -192,7 +192,7 @@ async fn signed_and_waiting(cluster: &Cluster) -> String {
     // It signs and sends at one head, and nothing lands before the next.
     cluster.messager.idle(false);
     cluster.desk.mine(1).await.unwrap();
-    records(&|messager| messager.records()[1].signed().is_some()).await;
+    records(&|messager| messager.records().get(1).is_some_and(|record| record.signed().is_some())).await;
     let list = cluster.desk.json(&["message", "list"]).await.unwrap();
     let all = list.pointer("/messages").and_then(Value::as_array).unwrap();
     text(all.iter().find(|m| text(m, "/key").starts_with("multiaddrs/")).unwrap(), "/key").to_owned()
