@@ -14,7 +14,7 @@ pub mod wallet;
 
 pub use client::{
     BlockDetail, DeadlineDetail, Estimate, LotusClient, LotusConfig, MinerDetail, MinerFunds, Operator,
-    PendingBeneficiary, Simulation, Term, TipsetDetail,
+    PendingBeneficiary, Simulation, Spending, Term, TipsetDetail,
 };
 pub use outbox::{
     BaseFee, FeePolicy, Fees, Limits, MessageVersion, OutboxEntry, OutboxState, Ratio, Replacement, SenderFunds,

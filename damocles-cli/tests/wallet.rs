@@ -2,11 +2,19 @@
 
 #![expect(clippy::unwrap_used, reason = "a helper that fails ends its test, which is what a test is for")]
 
+use damocles_chain::{
+    lotus_json::from_core,
+    signer::{SignRequest, verify},
+    venus::testing::FakeGateway,
+};
+use fvm_shared::{econ::TokenAmount, message::Message};
 use std::{
+    collections::BTreeSet,
     io::{BufRead as _, BufReader, Write as _},
     os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
+    time::Duration,
 };
 use tempfile::TempDir;
 
@@ -217,4 +225,104 @@ fn a_running_wallet_signs_for_those_with_the_token() {
     let nobody = ended(home.command(&["lock-state"]), None);
     assert_eq!(nobody.code, Some(75));
     assert!(nobody.err.contains("wallet.sock") && nobody.err.contains("hint: "), "{}", nobody.err);
+}
+
+const CLUSTER: &str = "hunter2.of.the.cluster";
+
+/// A gateway, and the runtime that it lives in.
+struct Cluster {
+    gateway: FakeGateway,
+    runtime: tokio::runtime::Runtime,
+}
+
+impl Cluster {
+    fn start() -> Self {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+        Self { gateway: runtime.block_on(FakeGateway::start(CLUSTER)).unwrap(), runtime }
+    }
+
+    /// Waits until the gateway knows these accounts and keys, and no others.
+    fn knows(&self, accounts: &[&str], keys: &[&str]) {
+        let keys: BTreeSet<_> = keys.iter().map(|key| from_core(&key.parse().unwrap()).unwrap()).collect();
+        let holds = |gateway: &FakeGateway| {
+            let wallets = gateway.wallets();
+            wallets
+                .iter()
+                .any(|(theirs, known)| theirs == accounts && known.iter().copied().collect::<BTreeSet<_>>() == keys)
+        };
+        let waiting = self
+            .runtime
+            .block_on(async { tokio::time::timeout(Duration::from_secs(60), self.gateway.until(holds)).await });
+        assert!(waiting.is_ok(), "{accounts:?} {keys:?}: {:?}", self.gateway.wallets());
+    }
+}
+
+#[test]
+fn a_running_wallet_signs_for_a_cluster_and_tells_it_of_keys_that_come_and_go() {
+    let home = Home::new();
+    home.wallet(&["import", &home.secret("key", KEY).display().to_string()]);
+    let cluster = Cluster::start();
+    let url = cluster.gateway.url();
+    let shown = home.wallet(&["run", "--account", "miners", "--gateway", &format!("hunter2:{url}")]);
+    assert_eq!(shown.code, Some(2), "{}", shown.err);
+    assert!(shown.err.contains("--gateway-token-file") && !shown.err.contains("hunter2"), "{}", shown.err);
+
+    let token = home.secret("cluster-token", CLUSTER).display().to_string();
+    let offer = ["--gateway", &url, "--gateway-token-file", &token, "--account", "miners"];
+    let running = Running::start(&home, &offer);
+    cluster.knows(&["miners"], &[ADDRESS]);
+    let made = home.wallet(&["new", "bls"]).out;
+    let second = made.as_str();
+    cluster.knows(&["miners"], &[ADDRESS, second]);
+    assert_eq!(ended(home.command(&["lock"]), None).code, Some(0));
+    cluster.knows(&["miners"], &[]);
+    assert_eq!(home.wallet(&["unlock"]).code, Some(0));
+    cluster.knows(&["miners"], &[ADDRESS, second]);
+    for (args, known) in [
+        (&["delete", second][..], &[ADDRESS][..]),
+        (&["restore", second], &[ADDRESS, second]),
+        // A policy that does not allow the gateway's challenge.
+        (&["policy", second, "--messages"], &[ADDRESS]),
+    ] {
+        let changed = home.wallet(args);
+        assert_eq!(changed.code, Some(0), "{}", changed.err);
+        cluster.knows(&["miners"], known);
+    }
+    let address = from_core(&ADDRESS.parse().unwrap()).unwrap();
+    let message = Message {
+        version: 0,
+        from: address,
+        to: address,
+        sequence: 3,
+        value: TokenAmount::from_atto(1),
+        method_num: 0,
+        params: Default::default(),
+        gas_limit: 1000,
+        gas_fee_cap: TokenAmount::from_atto(200),
+        gas_premium: TokenAmount::from_atto(100),
+    };
+    let (to_sign, meta) = SignRequest::message(message).to_lotus();
+    let signature = cluster.runtime.block_on(cluster.gateway.wallet_sign(address, &to_sign, &meta)).unwrap();
+    assert!(verify(&address, &signature, &to_sign));
+
+    let more = ended(home.command(&["support", "others", "third"]), None);
+    assert_eq!(more.code, Some(0), "{}", more.err);
+    cluster.knows(&["miners", "others", "third"], &[ADDRESS]);
+    cluster.gateway.cut();
+    cluster.knows(&["miners", "others", "third"], &[ADDRESS]);
+    assert_eq!(running.stop(), Some(0));
+    let nobody = ended(home.command(&["support", "others"]), None);
+    assert_eq!(nobody.code, Some(75), "{}", nobody.err);
+    assert!(nobody.err.contains("wallet.sock") && nobody.err.contains("wallet run"), "{}", nobody.err);
+
+    // One that locks itself has no keys to offer.
+    let all: Vec<&str> = offer.iter().copied().chain(["--auto-lock", "1s"]).collect();
+    let running = Running::start(&home, &all);
+    cluster.knows(&["miners"], &[]);
+    assert_eq!(running.stop(), Some(0));
+    let running = Running::start(&home, &[]);
+    let alone = ended(home.command(&["support", "others"]), None);
+    assert_eq!(alone.code, Some(2), "{}", alone.err);
+    assert!(alone.err.contains("--gateway"), "{}", alone.err);
+    assert_eq!(running.stop(), Some(0));
 }

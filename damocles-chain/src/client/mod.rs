@@ -10,7 +10,8 @@ mod reads;
 pub use config::LotusConfig;
 pub use messages::Simulation;
 pub use operator::{
-    BlockDetail, DeadlineDetail, Estimate, MinerDetail, MinerFunds, Operator, PendingBeneficiary, Term, TipsetDetail,
+    BlockDetail, DeadlineDetail, Estimate, MinerDetail, MinerFunds, Operator, PendingBeneficiary, Spending, Term,
+    TipsetDetail,
 };
 pub(crate) use read_only::ReadOnly;
 

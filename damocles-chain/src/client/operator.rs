@@ -1,14 +1,16 @@
 //! What only operators ask of a node.
 
+mod spending;
+mod try_out;
 mod types;
 
+pub use spending::Spending;
 pub use types::{
     BlockDetail, DeadlineDetail, Estimate, MinerDetail, MinerFunds, PendingBeneficiary, Term, TipsetDetail,
 };
 
 use super::{convert, reads::Reads};
 use crate::{
-    actor::encode,
     lotus_json::{
         ActorState, Deadline, InvocResult, Lotus, MinerInfo as LotusMiner, MinerPower, NetworkParams, Partition,
         SectorOnChainInfo, TipSet, Version, from_core, to_core,
@@ -17,12 +19,10 @@ use crate::{
 };
 use damocles_core::{
     ActorId, Address, DeadlineIndex, Epoch, EpochTimes, SectorSet, SectorSize, Timestamp, TokenAmount,
-    chain::{
-        Call, ChainError, ChainErrorKind, DeadlineInfo, NetworkInfo, RandomnessKind, SectorInfo, TipsetKey, TipsetRef,
-    },
+    chain::{ChainError, ChainErrorKind, DeadlineInfo, NetworkInfo, RandomnessKind, SectorInfo, TipsetKey, TipsetRef},
     verify::Randomness,
 };
-use fvm_shared::{address::Address as ChainAddress, bigint::BigInt, econ, message::Message};
+use fvm_shared::{address::Address as ChainAddress, econ};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use std::{sync::Arc, time::Duration};
@@ -376,42 +376,6 @@ impl Operator {
     pub async fn creation_deposit(&self, at: &TipsetRef) -> Result<TokenAmount, ChainError> {
         let Lotus(amount): Lotus<econ::TokenAmount> = self.reads.at("StateMinerCreationDeposit", at, vec![]).await?;
         convert::amount(&amount)
-    }
-
-    /// What a call would cost at the head, tried out by the node: an actor that would refuse it is an error.
-    ///
-    /// # Errors
-    ///
-    /// The call cannot be written, the node does not answer, or the actor would refuse it as things are.
-    pub async fn estimate(
-        &self,
-        at: &TipsetRef,
-        from: &Address,
-        value: TokenAmount,
-        call: &Call,
-    ) -> Result<Estimate, ChainError> {
-        let rejected = || ChainError::new(ChainErrorKind::Rejected, "try call out");
-        let encoded = encode(call).map_err(|e| rejected().because(e))?;
-        let message = Message {
-            version: 0,
-            from: from_core(from).map_err(|e| rejected().because(e))?,
-            to: encoded.to,
-            sequence: 0,
-            value: econ::TokenAmount::from_atto(BigInt::from(value.atto())),
-            method_num: encoded.method,
-            params: encoded.params,
-            gas_limit: 0,
-            gas_fee_cap: econ::TokenAmount::default(),
-            gas_premium: econ::TokenAmount::default(),
-        };
-        let params = json!([Lotus(message), Value::Null, Lotus(at.key.0.clone())]);
-        let priced: Message = self.rpc.call_form("GasEstimateMessageGas", params).await?;
-        Ok(Estimate {
-            value,
-            gas_limit: priced.gas_limit,
-            fee_cap: convert::amount(&priced.gas_fee_cap)?,
-            max_fee: convert::amount(&(priced.gas_fee_cap.clone() * priced.gas_limit))?,
-        })
     }
 
     /// What a message on chain did, executed again.

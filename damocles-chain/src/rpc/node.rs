@@ -13,7 +13,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 use std::{sync::Arc, time::Duration};
 use tokio::time::Instant;
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 #[derive(Debug)]
 pub(super) struct Node {
@@ -69,13 +69,19 @@ impl Node {
 
     pub(super) fn becomes(&self, state: HealthState, reason: Option<String>) {
         let shown = reason.clone().unwrap_or_default();
-        if !self.health.lock().becomes(state, reason) {
-            return;
-        }
-        if state != HealthState::Ok {
-            warn!(endpoint = %self.endpoint, %state, reason = shown, "an endpoint is not relied on");
-        } else {
-            info!(endpoint = %self.endpoint, "an endpoint is relied on");
+        let before = {
+            let mut health = self.health.lock();
+            let before = health.state;
+            if !health.becomes(state, reason) {
+                return;
+            }
+            before
+        };
+        match (before, state) {
+            // A command that asks its node for the first time has nothing to tell by that.
+            (HealthState::Unchecked, HealthState::Ok) => debug!(endpoint = %self.endpoint, "an endpoint is relied on"),
+            (_, HealthState::Ok) => info!(endpoint = %self.endpoint, "an endpoint is relied on"),
+            _ => warn!(endpoint = %self.endpoint, %state, reason = shown, "an endpoint is not relied on"),
         }
     }
 

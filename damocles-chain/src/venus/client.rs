@@ -16,7 +16,7 @@ use crate::{
 };
 use async_trait::async_trait;
 use damocles_core::{
-    ActorId, Address, DeadlineIndex, Epoch, Event, EventSink, MessageEvent, SectorId, SectorSet, TokenAmount,
+    ActorId, DeadlineIndex, Epoch, Event, EventSink, MessageEvent, SectorId, SectorSet, TokenAmount,
     chain::{
         BoxStream, Call, CallKind, ChainClient, ChainError, ChainErrorKind, DeadlineInfo, DeadlineState, HeadChange,
         MessageId, MessageState, MinerInfo, NetworkInfo, OnChain, RandomnessKind, SectorInfo, SubmitKey, TipsetRef,
@@ -183,15 +183,6 @@ impl VenusClient {
         }
         self.messager.mark_bad(&row.uid).await?;
         Ok(Cancelled::Told)
-    }
-
-    /// Has the messager take up again what it had given up of a sender's signed messages. Their names there.
-    ///
-    /// # Errors
-    ///
-    /// The messager does not answer or refuses.
-    pub async fn recover_failed(&self, sender: &Address) -> Result<Vec<String>, ChainError> {
-        self.messager.recover_failed(sender).await
     }
 
     pub(super) fn emit(&self, key: &SubmitKey, what: MessageEvent) {

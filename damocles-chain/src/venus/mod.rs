@@ -20,8 +20,9 @@
 //!    (`user miner add`, `user signer register`) and make a token with permission `sign`; the calls that replace
 //!    messages, mark them bad and recover them want `admin`.
 //! 2. Connect a wallet with the senders' keys to the gateway: venus-wallet, or a wallet of ours by
-//!    [`gateway::GatewayLink::wallet`]. A key with a policy must allow the purpose `verifyaddress`, by which the gateway
-//!    checks that the key is there, besides the messages that it is to sign.
+//!    [`gateway::GatewayLink::wallet`] (`damocles-manager wallet run --gateway`). A key with a policy is offered only if
+//!    that allows the purpose `verifyaddress`, by which the gateway checks that the key is there, besides the messages
+//!    that it is to sign.
 //! 3. Name node, messager and gateway in a [`VenusConfig`], each as a URL or multiaddress: port 3453, 39812 and 45132
 //!    where nobody changed them. The senders are those of step 1; proofs of spacetime deserve one of their own.
 //! 4. Look at the fees: [`FeesByClass`] bounds what a message's gas may cost, and the limits what is sent along.

@@ -18,7 +18,7 @@ use std::{
     sync::Arc,
     time::Duration,
 };
-use tokio::sync::Notify;
+use tokio::sync::watch;
 use zeroize::Zeroizing;
 
 /// How a wallet behaves.
@@ -64,8 +64,8 @@ struct Inner {
     options: WalletOptions,
     clock: Arc<dyn Clock>,
     open: Mutex<Option<Open>>,
-    /// Tells the automatic lock that there is something to lock.
-    opened: Notify,
+    /// Whether the keys are in memory.
+    usable: watch::Sender<bool>,
 }
 
 /// What is in memory while the wallet is unlocked.
@@ -148,7 +148,8 @@ impl Wallet {
     }
 
     fn with(path: PathBuf, options: WalletOptions, clock: Arc<dyn Clock>, open: Option<Open>) -> Self {
-        let inner = Inner { path, options, clock, open: Mutex::new(open), opened: Notify::new() };
+        let usable = watch::Sender::new(open.is_some());
+        let inner = Inner { path, options, clock, open: Mutex::new(open), usable };
         Self { inner: Arc::new(inner) }
     }
 
@@ -166,13 +167,20 @@ impl Wallet {
         let mut open = self.inner.open.lock();
         let _held = FileLock::take("unlock wallet", self.path())?;
         *open = Some(self.try_password(password)?);
-        self.inner.opened.notify_one();
+        self.inner.usable.send_replace(true);
         Ok(())
     }
 
     /// Wipes the keys from memory.
     pub fn lock(&self) {
-        *self.inner.open.lock() = None;
+        let mut open = self.inner.open.lock();
+        *open = None;
+        self.inner.usable.send_replace(false);
+    }
+
+    /// Tells whether the keys are in memory, whenever that changes.
+    pub fn usable(&self) -> watch::Receiver<bool> {
+        self.inner.usable.subscribe()
     }
 
     /// Whether the keys can be used.
@@ -187,15 +195,18 @@ impl Wallet {
 
     /// Locks the wallet whenever it was not used for the time that the options name, until cancelled.
     pub async fn auto_lock(&self, cancel: CancellationToken) {
+        let mut usable = self.usable();
         let watch = async {
             loop {
+                usable.mark_unchanged();
                 // Another thread may hold the wallet for as long as a password costs.
                 match self.blocking(|wallet| Ok(wallet.state())).await {
                     Ok(LockState::Unlocked { until: Some(until) }) => {
                         let left = until.since(self.inner.clock.now()).max(Duration::from_millis(1));
                         tokio::time::sleep(left).await;
                     }
-                    _ => self.inner.opened.notified().await,
+                    // The other end lives as long as this value.
+                    _ => drop(usable.changed().await),
                 }
             }
         };
@@ -436,6 +447,7 @@ impl Wallet {
         let idle = |open: &Open| self.inner.options.auto_lock.is_some_and(|most| now.since(open.used) >= most);
         if open.as_ref().is_some_and(idle) {
             *open = None;
+            self.inner.usable.send_replace(false);
         }
     }
 
@@ -450,7 +462,10 @@ impl Wallet {
                 *open = Some(current);
                 Err(e)
             }
-            Err(e) => Err(e),
+            Err(e) => {
+                self.inner.usable.send_replace(false);
+                Err(e)
+            }
         }
     }
 

@@ -9,12 +9,14 @@ use damocles_chain::{
         gateway::{GatewayConfig, GatewayLink, WinningProver, WinningRequest},
         testing::{FakeGateway, Fault},
     },
+    wallet::{KdfParams, Password, Policy, Wallet, WalletOptions},
 };
 use damocles_core::{
-    ActorId, Address, CancellationToken, CommR, Context,
+    ActorId, Address, CancellationToken, CommR, Context, Timestamp,
     post::{PoStError, PoStErrorKind},
+    testing::FakeClock,
 };
-use fvm_shared::{crypto::signature::Signature, econ::TokenAmount, message::Message};
+use fvm_shared::{address::Address as ChainAddress, crypto::signature::Signature, econ::TokenAmount, message::Message};
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 use std::{
@@ -328,6 +330,53 @@ async fn keys_are_checked_by_a_challenge_and_sign_what_comes_whole() {
     gateway.cut();
     gateway.until(|gateway| gateway.wallets().iter().any(|(_, keys)| keys.len() == 2)).await;
     assert_eq!(gateway.wallets()[0].0, ["miners", "others"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn keys_that_come_and_go_are_told_of() {
+    let gateway = FakeGateway::start(TOKEN).await.unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let password = Password::new("correct horse battery staple");
+    let options = WalletOptions::default().with_kdf(KdfParams::try_new(8, 1, 1).unwrap());
+    let clock = Arc::new(FakeClock::at(Timestamp(1_780_000_000_000)));
+    let keys = Wallet::create(dir.path().join("wallet"), &password, options, clock).unwrap();
+    let first = from_core(&keys.generate(KeyKind::Bls).unwrap()).unwrap();
+    keys.lock();
+    let wallet = Arc::new(link(&gateway, |_| {}).wallet(Arc::new(keys.clone()), vec!["miners".into()]));
+    let cancel = CancellationToken::new();
+    let _ends = cancel.clone().drop_guard();
+    let running = Arc::clone(&wallet);
+    tokio::spawn(async move { running.run(cancel).await });
+    let known = async |wanted: &[ChainAddress]| {
+        wallet.keys_changed();
+        let holds = |gateway: &FakeGateway| {
+            gateway.wallets().first().is_some_and(|(_, known)| {
+                known.len() == wanted.len() && wanted.iter().all(|address| known.contains(address))
+            })
+        };
+        tokio::time::timeout(Duration::from_secs(60), gateway.until(holds)).await.unwrap();
+    };
+    // A locked wallet is there, without keys.
+    known(&[]).await;
+    keys.unlock(&password).unwrap();
+    known(&[first]).await;
+    let second = keys.generate(KeyKind::Secp256k1).unwrap();
+    let address = from_core(&second).unwrap();
+    known(&[first, address]).await;
+    // One that may not sign the challenge would cost the others their channel.
+    keys.set_policy(&second, Some(Policy::messages())).unwrap();
+    known(&[first]).await;
+    gateway.cut();
+    wallet.ready().await;
+    known(&[first]).await;
+    keys.set_policy(&second, None).unwrap();
+    // A gateway that takes nothing for a while is told later.
+    gateway.strike("AddNewAddress", &Fault::DropRequest, 1);
+    known(&[first, address]).await;
+    keys.delete(&second).unwrap();
+    known(&[first]).await;
+    keys.lock();
+    known(&[]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -51,7 +51,7 @@ async fn a_messager_takes_up_again_what_it_gave_up() {
     let client = &running.client;
     let id = pooled(&net, client).await;
     client.cancel(&id).await.unwrap();
-    let names = client.recover_failed(&net.worker).await.unwrap();
+    let names = client.messager().recover_failed(&net.worker).await.unwrap();
     assert_eq!(names, [client.entries().await.unwrap()[0].uid.clone()]);
     assert!(net.landed(client, &id, 1).await.is_success());
 }

@@ -12,13 +12,13 @@ use crate::{
     output::Render,
 };
 use anyhow::anyhow;
-use damocles_chain::{Estimate, MinerDetail};
+use damocles_chain::{Estimate, MinerDetail, Simulation};
 use damocles_core::{
     Address, TokenAmount,
-    chain::{Call, MessageId, Receipt, SenderRole},
+    chain::{Call, ChainError, MessageId, Receipt, SenderRole},
 };
 use serde::Serialize;
-use std::fmt::Write as _;
+use std::fmt::{self, Write as _};
 
 /// What is to be done.
 #[derive(Debug)]
@@ -59,34 +59,53 @@ impl Render for Done {
     }
 }
 
-/// Who sends, and what it costs.
-#[derive(Debug)]
+/// Who sends, what the node predicts and what it costs.
+#[derive(Debug, Serialize)]
 struct Plan {
+    what: String,
+    network: String,
     from: Address,
-    estimate: Estimate,
+    balance: TokenAmount,
+    to: String,
+    value: TokenAmount,
+    /// None where the node does not say.
+    prediction: Option<Simulation>,
+    /// None where it would be refused.
+    estimate: Option<Estimate>,
+    notes: Vec<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    then: Option<String>,
 }
 
-impl Plan {
-    fn text(&self, desk: &Desk<'_>, act: &Act, balance: TokenAmount) -> String {
-        let Estimate { value, max_fee, gas_limit, fee_cap } = &self.estimate;
-        let from = desk.spell(&self.from);
-        let to = match (&act.call, act.call.miner()) {
-            (_, Some(miner)) => desk.name(miner).to_string(),
-            (Call::Send(transfer), _) => desk.spell(&transfer.to).to_string(),
-            _ => "the power actor".to_owned(),
-        };
+impl Render for Plan {
+    fn text(&self, _: bool) -> String {
         let mut text = format!(
-            "This will {}.\n  network  {}\n  from     {from} (has {balance})\n  to       {to}\n  value    {value}\n  \
-             fee      at most {max_fee} ({gas_limit} gas at {} each)",
-            act.what,
-            desk.network,
-            gas_price(*fee_cap)
+            "This will {}.\n  network  {}\n  from     {} (has {})\n  to       {}\n  value    {}",
+            self.what, self.network, self.from, self.balance, self.to, self.value
         );
-        for remark in &act.remarks {
-            let _ = write!(text, "\n  note     {remark}");
+        let mut line = |name: &str, value: &dyn fmt::Display| {
+            // Writing to a string cannot fail.
+            let _ = write!(text, "\n  {name:<9}{value}");
+        };
+        if let Some(Estimate { max_fee, gas_limit, fee_cap, .. }) = &self.estimate {
+            let price = gas_price(*fee_cap);
+            line("fee", &format_args!("at most {max_fee} ({gas_limit} gas at {price} each)"));
         }
-        if let Some(then) = &act.then {
-            let _ = write!(text, "\n  then     {then}");
+        match &self.prediction {
+            Some(would) if would.exit_code.is_success() => {
+                line("predict", &format_args!("{}, {} gas", would.exit_code, would.gas_used));
+            }
+            Some(would) => {
+                let said = would.error.as_deref().map(|said| format!("; it says: {said}")).unwrap_or_default();
+                line("predict", &format_args!("refused with {}{said}", would.exit_code));
+            }
+            None => {}
+        }
+        for note in &self.notes {
+            line("note", note);
+        }
+        if let Some(then) = &self.then {
+            line("then", then);
         }
         text
     }
@@ -100,6 +119,9 @@ impl Plan {
 pub(super) async fn run(desk: &Desk<'_>, miner: &MinerDetail, act: Act, consent: Consent) -> Result<(), Failure> {
     consent.possible()?;
     let outbox = Outbox::open(&desk.config, desk.home).await?;
+    if consent.simulate {
+        return simulate(desk, &outbox, Some(miner), &act).await;
+    }
     let (from, receipt, key) = send(desk, &outbox, Some(miner), &act, consent).await?;
     outbox.told(&key).await?;
     let refused = || refusal(&act.what, &receipt);
@@ -132,6 +154,58 @@ pub(super) async fn send(
     act: &Act,
     consent: Consent,
 ) -> Result<(Address, Receipt, MessageId), Failure> {
+    let (plan, estimate) = plan(desk, outbox, miner, act).await?;
+    let plan = Plan { estimate: Some(estimate.map_err(|e| refused_there(act, e))?), ..plan };
+    consent.agreed.ask(desk.printer, &plan.text(false))?;
+    let begun = outbox.begin(&act.stem, &act.call).await?;
+    if begun.again {
+        desk.printer.note(format_args!("an earlier command had begun this; waiting for its message {}", begun.id));
+    } else {
+        desk.printer.note(format_args!("waiting for message {}", begun.id));
+    }
+    let receipt = outbox.landed(&begun.id, &desk.cx).await?;
+    Ok((plan.from, receipt, begun.id))
+}
+
+/// Shows the plan and what the node predicts. Nothing is sent.
+///
+/// # Errors
+///
+/// It cannot be done as things are, or the actor would refuse it. What is shown stands on standard output even then.
+pub(super) async fn simulate(
+    desk: &Desk<'_>,
+    outbox: &Outbox,
+    miner: Option<&MinerDetail>,
+    act: &Act,
+) -> Result<(), Failure> {
+    let (plan, estimate) = plan(desk, outbox, miner, act).await?;
+    let (estimate, refused) = match estimate {
+        Ok(estimate) => (Some(estimate), None),
+        Err(e) => (None, Some(refused_there(act, e))),
+    };
+    let plan = Plan { estimate, ..plan };
+    desk.printer.data(&plan)?;
+    match (&plan.prediction, refused) {
+        (Some(would), _) if !would.exit_code.is_success() => {
+            let error = anyhow!("the actor would refuse to {}: {}", act.what, would.exit_code);
+            Err(Failure::new(Exit::Failed, error).hint("nothing was sent"))
+        }
+        (_, Some(refused)) => Err(refused),
+        _ => Ok(()),
+    }
+}
+
+fn refused_there(act: &Act, error: ChainError) -> Failure {
+    Failure::from(error).context(format!("{} (tried out at the node; nothing was sent)", act.what))
+}
+
+/// What would be done, without its price, and that as the node says it on top of what waits to be sent already.
+async fn plan(
+    desk: &Desk<'_>,
+    outbox: &Outbox,
+    miner: Option<&MinerDetail>,
+    act: &Act,
+) -> Result<(Plan, Result<Estimate, ChainError>), Failure> {
     let from = sender(outbox, &act.call).await?;
     if let Some(miner) = miner {
         may_send(desk, miner, &act.call, &from).await?;
@@ -142,22 +216,27 @@ pub(super) async fn send(
         Call::CreateMiner(_) => desk.node.creation_deposit(&desk.head).await?,
         _ => TokenAmount::ZERO,
     };
-    let estimate = desk
-        .node
-        .estimate(&desk.head, &from, value, &act.call)
-        .await
-        .map_err(|e| Failure::from(e).context(format!("{} (tried out at the node; nothing was sent)", act.what)))?;
-    let balance = desk.node.balance(&from).await?;
-    let plan = Plan { from, estimate };
-    consent.ask(desk.printer, &plan.text(desk, act, balance))?;
-    let begun = outbox.begin(&act.stem, &act.call).await?;
-    if begun.again {
-        desk.printer.note(format_args!("an earlier command had begun this; waiting for its message {}", begun.id));
-    } else {
-        desk.printer.note(format_args!("waiting for message {}", begun.id));
-    }
-    let receipt = outbox.landed(&begun.id, &desk.cx).await?;
-    Ok((plan.from, receipt, begun.id))
+    let to = match (&act.call, act.call.miner()) {
+        (_, Some(miner)) => desk.name(miner).to_string(),
+        (Call::Send(transfer), _) => desk.spell(&transfer.to).to_string(),
+        _ => "the power actor".to_owned(),
+    };
+    let estimate = desk.node.estimate(&desk.head, &from, value, &act.call).await;
+    // A prediction is a help, and no condition.
+    let prediction = desk.node.simulate(&desk.head, &from, value, &act.call).await.unwrap_or_default();
+    let plan = Plan {
+        what: act.what.clone(),
+        network: desk.network.to_string(),
+        balance: desk.node.balance(&from).await?,
+        from: desk.spell(&from),
+        to,
+        value,
+        prediction,
+        estimate: None,
+        notes: act.remarks.clone(),
+        then: act.then.clone(),
+    };
+    Ok((plan, estimate))
 }
 
 async fn sender(outbox: &Outbox, call: &Call) -> Result<Address, Failure> {

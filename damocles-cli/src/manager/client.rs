@@ -12,7 +12,7 @@ use damocles_core::{
     Address, CancellationToken,
     chain::{Call, CallKind, ChainClient, MessageId, MessageState},
 };
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 /// A chain, with messages of the manager on their way to it.
 #[derive(Clone, Debug)]
@@ -165,6 +165,13 @@ impl ManagerChain {
 pub(super) fn sender_of(call: &Call, senders: &Senders) -> Address {
     let named = if call.kind() == CallKind::CreateMiner { senders.create_miner.clone() } else { None };
     named.or_else(|| call.sender().cloned()).unwrap_or_else(|| senders.default.clone())
+}
+
+/// Everybody who sends something, once.
+pub(super) fn all_senders(senders: &Senders) -> Vec<Address> {
+    let Senders { default, post, commit, create_miner, .. } = senders;
+    let named = [Some(default), post.as_ref(), commit.as_ref(), create_miner.as_ref()];
+    named.into_iter().flatten().cloned().collect::<BTreeSet<_>>().into_iter().collect()
 }
 
 fn price(by: Replacement) -> Result<Price, Failure> {

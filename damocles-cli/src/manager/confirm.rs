@@ -8,18 +8,40 @@ use anyhow::anyhow;
 use clap::Args;
 use std::io::{BufRead as _, IsTerminal as _};
 
-/// Whether an operator was asked already.
+/// Whether an operator was asked already, or a call is only tried out.
 #[derive(Clone, Copy, Debug, Default, Args)]
 pub struct Consent {
+    /// Whether it is asked.
+    #[command(flatten)]
+    pub agreed: Agreed,
+    /// Send nothing: show what the node predicts and what it would cost; the exit code is 1 if it would be refused
+    #[arg(long, conflicts_with = "really_do_it")]
+    pub simulate: bool,
+}
+
+impl Consent {
+    /// Somebody agreed.
+    pub const GIVEN: Self = Self { agreed: Agreed { really_do_it: true }, simulate: false };
+
+    /// As [`Agreed::possible`]; what is only tried out needs nobody's consent.
+    ///
+    /// # Errors
+    ///
+    /// As [`Agreed::possible`].
+    pub(super) fn possible(self) -> Result<(), Failure> {
+        if self.simulate { Ok(()) } else { self.agreed.possible() }
+    }
+}
+
+/// Whether an operator was asked already.
+#[derive(Clone, Copy, Debug, Default, Args)]
+pub struct Agreed {
     /// Do it without asking; without this switch and without a terminal nothing is done
     #[arg(long)]
     pub really_do_it: bool,
 }
 
-impl Consent {
-    /// Somebody agreed.
-    pub const GIVEN: Self = Self { really_do_it: true };
-
+impl Agreed {
     /// Refuses at once where nobody can be asked.
     ///
     /// # Errors

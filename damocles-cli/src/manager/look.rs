@@ -2,6 +2,7 @@
 
 use super::{
     desk::{Desk, When, parse_miner, time_text},
+    funds::{self, FundsArgs},
     nodes,
 };
 use crate::{
@@ -31,6 +32,8 @@ pub enum ChainCommand {
     Tipset(TipsetArgs),
     /// The price of gas, of the last tipsets
     BaseFee(BaseFeeArgs),
+    /// What the senders of messages have, what they spent of late, and how long the rest lasts
+    Funds(FundsArgs),
     /// Randomness as the protocol draws it
     Randomness(RandomnessArgs),
 }
@@ -114,6 +117,7 @@ pub(super) async fn run(command: &ChainCommand, home: &Home, printer: Printer, c
         ChainCommand::Head => head(&desk).await,
         ChainCommand::Tipset(args) => tipset(&desk, *args).await,
         ChainCommand::BaseFee(args) => base_fee(&desk, *args).await,
+        ChainCommand::Funds(args) => funds::show(&desk, args).await,
         ChainCommand::Randomness(args) => randomness(&desk, *args).await,
     }
 }
@@ -208,6 +212,20 @@ async fn tipset(desk: &Desk<'_>, args: TipsetArgs) -> Result<(), Failure> {
 #[derive(Debug, Serialize)]
 struct BaseFees {
     base_fees: Vec<Price>,
+    lowest: TokenAmount,
+    median: TokenAmount,
+    highest: TokenAmount,
+}
+
+impl BaseFees {
+    /// Of one price at least.
+    fn of(base_fees: Vec<Price>) -> Self {
+        let mut fees: Vec<TokenAmount> = base_fees.iter().map(|price| price.base_fee).collect();
+        fees.sort_unstable();
+        let at = |place: usize| fees.get(place).copied().unwrap_or_default();
+        let (lowest, median, highest) = (at(0), at(fees.len() / 2), at(fees.len().saturating_sub(1)));
+        Self { base_fees, lowest, median, highest }
+    }
 }
 
 #[derive(Debug, Serialize)]
@@ -220,7 +238,9 @@ struct Price {
 impl Render for BaseFees {
     fn text(&self, color: bool) -> String {
         let rows = self.base_fees.iter().map(|p| [p.when.to_string(), gas_price(p.base_fee)]);
-        table(&["EPOCH", "BASE FEE"], rows, color)
+        let table = table(&["EPOCH", "BASE FEE"], rows, color);
+        let [lowest, median, highest] = [self.lowest, self.median, self.highest].map(gas_price);
+        format!("{table}\n\nlowest {lowest}, median {median}, highest {highest} of {} tipsets", self.base_fees.len())
     }
 }
 
@@ -238,7 +258,7 @@ async fn base_fee(desk: &Desk<'_>, args: BaseFeeArgs) -> Result<(), Failure> {
         }
         key = tipset.parents;
     }
-    desk.printer.data(&BaseFees { base_fees })
+    desk.printer.data(&BaseFees::of(base_fees))
 }
 
 #[derive(Debug, Serialize)]
@@ -264,6 +284,19 @@ async fn randomness(desk: &Desk<'_>, args: RandomnessArgs) -> Result<(), Failure
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn base_fees_have_a_middle() {
+        let price = |atto| Price {
+            when: When { epoch: Epoch(1), time: String::new() },
+            base_fee: TokenAmount::from_atto(atto),
+        };
+        let fees = BaseFees::of([300, 100, 200].map(price).into());
+        assert_eq!([fees.lowest, fees.median, fees.highest].map(TokenAmount::atto), [100, 200, 300]);
+        assert_eq!(fees.base_fees[0].base_fee.atto(), 300, "they stay in their order");
+        let one = BaseFees::of(vec![price(7)]);
+        assert_eq!([one.lowest, one.median, one.highest].map(TokenAmount::atto), [7; 3]);
+    }
 
     #[test]
     fn prices_of_gas_are_short() {

@@ -7,6 +7,7 @@ mod client;
 pub mod confirm;
 mod desk;
 mod devnet;
+pub mod funds;
 pub mod init;
 pub mod look;
 pub mod message;

@@ -5,8 +5,9 @@ use super::{
     client::ManagerChain,
     outbox::{self, Here, OperatorRpc},
     rpc::ManagerRpc,
-    signer::Keys,
+    signer::{self, Keys},
     stores::{Replicas, Stores},
+    wallet::{offer, watch::Place},
 };
 use crate::{
     children,
@@ -106,24 +107,45 @@ async fn operators(
 }
 
 /// The keys that the cluster may sign with, if it may with any.
-async fn served_keys(config: &ManagerConfig, keys: &Keys, home: &Home) -> Result<Option<WalletLink>, Failure> {
+async fn served_keys(config: &ManagerConfig, keys: &Keys, home: &Home) -> Result<Option<Served>, Failure> {
     let (Some(section), Some(signer)) = (&config.venus, keys.signer()) else { return Ok(None) };
     let senders = super::chain::senders(config, keys).await?;
     let link = super::chain::cluster(config, section, home, senders)?.gateway_link()?;
-    Ok(link.map(|link| link.wallet(Arc::clone(signer), section.accounts.clone())))
+    Ok(link.map(|link| Served {
+        link: link.wallet(Arc::clone(signer), section.accounts.clone()),
+        place: signer::place(config, home),
+    }))
+}
+
+/// Keys that a cluster signs with.
+struct Served {
+    link: WalletLink,
+    /// Where they lie, if that is on this machine.
+    place: Option<Place>,
+}
+
+impl Served {
+    async fn run(&self, cancel: CancellationToken) {
+        let news = async {
+            if let Some(place) = &self.place {
+                offer::tell_of_changes(&self.link, place).await;
+            }
+        };
+        tokio::join!(self.link.run(cancel.clone()), cancel.run_until_cancelled(news));
+    }
 }
 
 /// What has messages move.
 struct Messages {
     chain: ManagerChain,
-    signing: Option<WalletLink>,
+    signing: Option<Served>,
 }
 
 impl Messages {
     async fn run(&self, cancel: CancellationToken) {
         let signing = async {
-            if let Some(link) = &self.signing {
-                link.run(cancel.clone()).await;
+            if let Some(served) = &self.signing {
+                served.run(cancel.clone()).await;
             }
         };
         tokio::join!(self.chain.run(cancel.clone()), signing);

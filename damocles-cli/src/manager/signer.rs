@@ -5,6 +5,7 @@ use super::{
     wallet::{
         args::PasswordArgs,
         password::{self, Asked},
+        watch::Place,
     },
 };
 use crate::{
@@ -22,7 +23,7 @@ use damocles_chain::{
     wallet::{RemoteWallet, Wallet, WalletOptions},
 };
 use damocles_core::Address;
-use std::sync::Arc;
+use std::{path::PathBuf, sync::Arc};
 
 /// Who signs: a wallet of ours, or only the messager of a cluster.
 #[derive(Clone, Debug)]
@@ -48,6 +49,11 @@ impl Keys {
         Ok(Self(if config.venus.is_none() { Some(open(config, home)?) } else { None }))
     }
 
+    /// No keys, for whoever only looks.
+    pub(super) const fn none() -> Self {
+        Self(None)
+    }
+
     /// The wallet of ours.
     pub(super) fn signer(&self) -> Option<&Arc<dyn Signer>> {
         self.0.as_ref()
@@ -68,9 +74,21 @@ pub(super) fn open(config: &ManagerConfig, home: &Home) -> Result<Arc<dyn Signer
     })
 }
 
+/// Where the keys of that wallet lie on this machine, if they do.
+pub(super) fn place(config: &ManagerConfig, home: &Home) -> Option<Place> {
+    match config.wallet.kind {
+        WalletKind::Keystore => Some(Place::Directory(home.keystore())),
+        WalletKind::File => Some(Place::File(file(&config.wallet, home))),
+        WalletKind::Node | WalletKind::Remote => None,
+    }
+}
+
+fn file(section: &WalletSection, home: &Home) -> PathBuf {
+    home.path().join(section.path.clone().unwrap_or_else(|| "wallet".into()))
+}
+
 fn unlocked(section: &WalletSection, home: &Home) -> Result<Wallet, Failure> {
-    let file = home.path().join(section.path.clone().unwrap_or_else(|| "wallet".into()));
-    let wallet = Wallet::open(file, WalletOptions::default(), Arc::new(SystemClock))?;
+    let wallet = Wallet::open(file(section, home), WalletOptions::default(), Arc::new(SystemClock))?;
     let source = PasswordArgs {
         password_file: section.password_file.as_ref().map(|file| home.path().join(file)),
         password_env: section.password_env.clone(),

@@ -110,7 +110,8 @@ pub(super) async fn run(command: &UtilCommand, home: &Home, printer: Printer, cx
                 consent: args.consent,
             };
             let made = create::make(&ours, home, printer, cx, args.exid.as_deref()).await?;
-            printer.data(&Made { miner: made.miner, robust: made.robust, message: made.message })
+            let shown = |made: create::Made| Made { miner: made.miner, robust: made.robust, message: made.message };
+            made.map_or(Ok(()), |made| printer.data(&shown(made)))
         }
     }
 }

@@ -64,6 +64,18 @@ impl Desk {
     ///
     /// Something did not start.
     pub(crate) async fn start(epoch_ms: u64) -> anyhow::Result<Self> {
+        Self::start_with(epoch_ms, |_| String::new()).await
+    }
+
+    /// As [`Self::start`], with further parameters of the devnet.
+    ///
+    /// # Errors
+    ///
+    /// Something did not start.
+    pub(crate) async fn start_with(
+        epoch_ms: u64,
+        parameters: impl FnOnce(&Initialised) -> String,
+    ) -> anyhow::Result<Self> {
         let dir = tempfile::tempdir()?;
         std::fs::create_dir(dir.path().join("logs"))?;
         let home = dir.path().join("home");
@@ -79,6 +91,9 @@ impl Desk {
             .map(Into::into)
             .collect();
         args.push(dir.path().join("devnet").into());
+        let file = dir.path().join("devnet.toml");
+        std::fs::write(&file, parameters(&keys))?;
+        args.extend(["--config".into(), file.into()]);
         for account in [&keys.owner, &keys.worker, &second_owner, &second_worker] {
             args.extend(["--fund".into(), format!("{account}={FUNDS}").into()]);
         }

@@ -3,9 +3,11 @@
 #![expect(clippy::unwrap_used, reason = "a helper that fails ends its test, which is what a test is for")]
 
 mod desk;
+mod miners;
 mod nodes;
 mod program;
 mod venus;
+mod wallets;
 
 use desk::Desk;
 use program::{Program, run};
@@ -88,6 +90,8 @@ async fn every_read_command_answers_as_text_and_as_json() {
         (&["chain", "tipset"], "BLOCK"),
         (&["chain", "tipset", "2"], "epoch     "),
         (&["chain", "base-fee", "--last", "3"], "BASE FEE"),
+        (&["chain", "base-fee", "--last", "3"], "attoFIL of 3 tipsets"),
+        (&["chain", "funds"], "LASTS UNTIL"),
         (&["chain", "randomness", "seed"], ""),
         (&["chain", "randomness", "ticket", "1"], ""),
         (&["message", "list", "--all"], "createminer/"),
@@ -98,6 +102,11 @@ async fn every_read_command_answers_as_text_and_as_json() {
         assert!(shown.out.contains(wanted), "{args:?}: {}", shown.out);
         assert!(desk.json(args).await.unwrap().is_object(), "{args:?}");
     }
+    let funds = desk.json(&["chain", "funds", "--over", "20000", &owner]).await.unwrap();
+    // The owner paid the deposit.
+    assert!(atto(&funds, "/senders/0/spent") > 0 && atto(&funds, "/senders/0/balance") > 0, "{funds:#}");
+    assert_eq!(funds.pointer("/senders/0/on_their_way"), Some(&json!(0)));
+    assert!(funds.pointer("/senders/0/lasts_until/epoch").and_then(Value::as_i64).is_some(), "{funds:#}");
     let named = desk.json(&["miner", "info", "--miner", &miner.replacen('t', "f", 1)]).await.unwrap();
     assert_eq!(text(&named, "/miner"), miner);
     assert_eq!(named.pointer("/sector_size").unwrap(), "2KiB");

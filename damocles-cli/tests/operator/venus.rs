@@ -166,6 +166,77 @@ async fn a_message_at_the_messager_is_minded_by_its_rules() {
     assert_eq!(cluster.messager.called("MarkBadMessage").len(), 1);
 }
 
+/// Begins to set the miner's addresses and is killed once the messager has signed that. The key of the message.
+async fn signed_and_waiting(cluster: &Cluster) -> String {
+    within(cluster.desk.json(&words(&cluster.create()))).await.unwrap();
+    cluster.messager.idle(true);
+    cluster.desk.ask("Devnet.Pause", json!([])).await.unwrap();
+    let mut child = tokio::process::Command::new(BIN)
+        .arg("--home")
+        .arg(cluster.desk.home())
+        .args(["miner", "multiaddrs", "/ip4/10.0.0.1/tcp/24001", "--really-do-it"])
+        .stdin(std::process::Stdio::null())
+        .stderr(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    let records = async |enough: &dyn Fn(&FakeMessager) -> bool| {
+        within(async {
+            while !enough(&cluster.messager) {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        })
+        .await;
+    };
+    records(&|messager| messager.records().len() == 2).await;
+    child.kill().await.unwrap();
+    // It signs and sends at one head, and nothing lands before the next.
+    cluster.messager.idle(false);
+    cluster.desk.mine(1).await.unwrap();
+    records(&|messager| messager.records().get(1).is_some_and(|record| record.signed().is_some())).await;
+    let list = cluster.desk.json(&["message", "list"]).await.unwrap();
+    let all = list.pointer("/messages").and_then(Value::as_array).unwrap();
+    text(all.iter().find(|m| text(m, "/key").starts_with("multiaddrs/")).unwrap(), "/key").to_owned()
+}
+
+#[tokio::test]
+async fn a_message_that_the_messager_signed_is_replaced_and_lands() {
+    let cluster = Cluster::start().await;
+    let key = signed_and_waiting(&cluster).await;
+    let before = cluster.messager.records()[1].status.signed_cid.unwrap().to_string();
+    let replaced = cluster.desk.act(&["message", "replace", &key]).await.unwrap();
+    let cid = text(&replaced, "/cid").to_owned();
+    assert_ne!(cid, before, "{replaced:#}");
+    assert_eq!(cluster.messager.called("ReplaceMessage").len(), 1);
+    let price = ["message", "replace", &key, "--premium", "5000000 attoFIL", "--fee-cap", "9000000 attoFIL"];
+    let priced = cluster.desk.act(&price).await.unwrap();
+    assert_ne!(text(&priced, "/cid"), cid);
+    assert_eq!(cluster.messager.records()[1].message.gas_premium, TokenAmount::from_atto(5_000_000));
+    cluster.desk.ask("Devnet.Resume", json!([])).await.unwrap();
+    let landed = within(cluster.desk.json(&["message", "wait", &key])).await.unwrap();
+    assert_eq!(landed.pointer("/exit_code"), Some(&json!(0)), "{landed:#}");
+    assert_eq!(text(&landed, "/cid"), text(&priced, "/cid"), "the dearest one landed");
+}
+
+#[tokio::test]
+async fn what_a_messager_gave_up_is_sent_again_when_it_is_asked_to() {
+    let cluster = Cluster::start().await;
+    let key = signed_and_waiting(&cluster).await;
+    cluster.desk.act(&["message", "cancel", &key]).await.unwrap();
+    let sender = cluster.desk.keys.worker.to_string();
+    let unasked = cluster.desk.run(&["message", "recover"]).await.unwrap();
+    assert!(unasked.code == Some(2) && unasked.err.contains("--really-do-it"), "{}", unasked.err);
+    assert!(cluster.messager.called("RecoverFailedMsg").is_empty());
+    let recovered = cluster.desk.act(&["message", "recover"]).await.unwrap();
+    assert_eq!(recovered.pointer("/messages").and_then(Value::as_array).map(Vec::len), Some(1), "{recovered:#}");
+    assert_eq!(text(&recovered, "/messages/0/key"), key);
+    assert_eq!(text(&recovered, "/messages/0/name"), cluster.messager.records()[1].status.id);
+    cluster.desk.ask("Devnet.Resume", json!([])).await.unwrap();
+    let landed = within(cluster.desk.json(&["message", "wait", &key])).await.unwrap();
+    assert_eq!(landed.pointer("/exit_code"), Some(&json!(0)), "{landed:#}");
+    let none = cluster.desk.run(&["message", "recover", &sender, "--really-do-it"]).await.unwrap();
+    assert!(none.code == Some(0) && none.out.contains("had given up no"), "{} {}", none.out, none.err);
+}
+
 /// A message of an account to itself that moves nothing.
 fn nothing(account: Address) -> Message {
     Message {
@@ -200,5 +271,8 @@ async fn keys_of_a_home_are_served_to_the_cluster() {
     let block = MsgMeta { r#type: Purpose::BLOCK, extra: vec![1, 2, 3] };
     within(gateway.wallet_sign(address, b"a block", &block)).await.unwrap_err();
     assert!(!cluster.keys.list().unwrap().contains(&key), "it is signed with ours");
+    // One that is made while the daemon runs is told of at once.
+    let second = from_core(&ours.create(KeyKind::Secp256k1).unwrap()).unwrap();
+    within(gateway.until(|gateway| gateway.wallets().iter().any(|(_, keys)| keys.contains(&second)))).await;
     cluster.desk.daemon.stop().await.unwrap();
 }

@@ -30,8 +30,8 @@ const GATEWAY: ServiceName = ServiceName {
     path: "/rpc/v2",
     hint: "check that sophon-gateway runs, that the endpoint is its own and that the token's account is in sophon-auth",
 };
-const FIRST_DELAY: Duration = Duration::from_millis(250);
-const LAST_DELAY: Duration = Duration::from_secs(30);
+pub(super) const FIRST_DELAY: Duration = Duration::from_millis(250);
+pub(super) const LAST_DELAY: Duration = Duration::from_secs(30);
 /// Requests that are worked on at the same time. More are refused, so that the gateway can ask somebody else.
 const AT_ONCE: usize = 32;
 /// Requests that are worked on or refused at the same time. Refusals are answers as well, and a gateway that takes none

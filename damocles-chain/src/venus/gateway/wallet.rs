@@ -2,11 +2,11 @@
 
 use super::{
     GatewayLink,
-    link::{Channel, Work},
+    link::{Channel, FIRST_DELAY, LAST_DELAY, Work},
 };
 use crate::{
     lotus_json::{Lotus, form, from_core, to_core},
-    signer::{MsgMeta, Purpose, SignRequest, Signer},
+    signer::{MsgMeta, Purpose, SignRequest, Signer, SignerError, SignerErrorKind},
 };
 use async_trait::async_trait;
 use damocles_core::{
@@ -19,7 +19,11 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 use std::{collections::BTreeSet, fmt, sync::Arc, time::Duration};
-use tokio::sync::watch;
+use tokio::{
+    sync::{Notify, watch},
+    time::sleep,
+};
+use tracing::{info, warn};
 
 /// A signer that is offered to a cluster.
 ///
@@ -29,6 +33,10 @@ use tokio::sync::watch;
 /// - Nothing else is signed, whatever it is said to be: what comes with other bytes does not show what a signature over
 ///   them would agree to.
 /// - Whatever is left of that is asked of the signer, whose policy has the last word.
+/// - A key whose policy does not let it sign the challenge is not offered: a gateway closes the channel of a wallet of
+///   which one key fails. A wallet that is locked offers none until it is unlocked.
+/// - Keys that come and go are told to the gateway by [`WalletLink::run`] as soon as [`WalletLink::keys_changed`] was
+///   called.
 #[derive(Debug)]
 pub struct WalletLink {
     link: Arc<GatewayLink>,
@@ -44,13 +52,72 @@ impl WalletLink {
             ours: rand::random(),
             sign_within,
             channel: watch::Sender::new(None),
+            told: Mutex::default(),
+            news: Notify::new(),
         };
         Self { link, work: Arc::new(work) }
     }
 
-    /// Serves signatures until cancelled.
+    /// Serves signatures until cancelled, and tells the gateway of keys that come and go.
     pub async fn run(&self, cancel: CancellationToken) {
-        self.link.serve(Arc::clone(&self.work), cancel).await;
+        let serving = self.link.serve(Arc::clone(&self.work), cancel.clone());
+        tokio::join!(serving, cancel.run_until_cancelled(self.announce()));
+    }
+
+    /// Says that the signer may have other keys than before, or may be locked or unlocked now.
+    pub fn keys_changed(&self) {
+        self.work.news.notify_one();
+    }
+
+    async fn announce(&self) {
+        let mut channel = self.work.channel.subscribe();
+        let mut delay = None;
+        loop {
+            let again = async {
+                match delay {
+                    Some(delay) => sleep(delay).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                // The other end lives as long as this value. What came while a channel was opened is told then.
+                _ = channel.changed() => {}
+                () = self.work.news.notified() => {}
+                () = again => {}
+            }
+            // The next channel begins with all keys.
+            if channel.borrow_and_update().is_none() {
+                delay = None;
+                continue;
+            }
+            delay = match self.tell_changes().await {
+                Ok(()) => None,
+                Err(error) => {
+                    warn!(error, "the gateway cannot be told which keys there are now");
+                    Some(delay.map_or(FIRST_DELAY, |before: Duration| LAST_DELAY.min(before * 2)))
+                }
+            };
+        }
+    }
+
+    /// Tells the gateway what is different from what it was told last.
+    async fn tell_changes(&self) -> Result<(), String> {
+        let now = self.work.offered().await.map_err(|e| e.to_string())?;
+        let told = self.work.told.lock().clone();
+        let gone: Vec<Address> = told.difference(&now).cloned().collect();
+        if !gone.is_empty() {
+            self.remove_addresses(&gone).await.map_err(|e| e.chain())?;
+            info!(keys = gone.len(), "the gateway was told that keys are gone");
+        }
+        for new in now.difference(&told) {
+            // One at a time: a gateway that does not take one takes none of those that came with it.
+            match self.add_addresses(std::slice::from_ref(new)).await {
+                Ok(()) => info!(key = %new, "the gateway was told of a key"),
+                Err(e) if e.kind() == ChainErrorKind::Unavailable => return Err(e.chain()),
+                Err(e) => warn!(key = %new, error = e.chain(), "the gateway does not take a key"),
+            }
+        }
+        Ok(())
     }
 
     /// Waits until the gateway has checked the keys and says that the channel is ready.
@@ -65,7 +132,9 @@ impl WalletLink {
     ///
     /// There is no channel, or the gateway does not answer or refuses.
     pub async fn add_addresses(&self, addresses: &[Address]) -> Result<(), ChainError> {
-        self.tell("AddNewAddress", addresses_param(addresses)?).await
+        self.tell("AddNewAddress", addresses_param(addresses)?).await?;
+        self.work.told.lock().extend(addresses.iter().cloned());
+        Ok(())
     }
 
     /// Tells the gateway that keys are gone.
@@ -74,7 +143,9 @@ impl WalletLink {
     ///
     /// There is no channel, or the gateway does not answer or refuses.
     pub async fn remove_addresses(&self, addresses: &[Address]) -> Result<(), ChainError> {
-        self.tell("RemoveAddress", addresses_param(addresses)?).await
+        self.tell("RemoveAddress", addresses_param(addresses)?).await?;
+        self.work.told.lock().retain(|told| !addresses.contains(told));
+        Ok(())
     }
 
     /// Serves one more account of the cluster, on this channel and those that follow it.
@@ -118,6 +189,9 @@ struct WalletWork {
     ours: [u8; 32],
     sign_within: Duration,
     channel: watch::Sender<Option<Channel>>,
+    /// The keys that the gateway was told of on the present channel.
+    told: Mutex<BTreeSet<Address>>,
+    news: Notify,
 }
 
 impl fmt::Debug for WalletWork {
@@ -142,9 +216,30 @@ struct WalletSign {
 
 impl WalletWork {
     async fn list(&self) -> Result<Value, String> {
-        let held = self.signer.addresses().await.map_err(|e| e.to_string())?;
-        let known: Vec<_> = held.iter().filter_map(|address| from_core(address).ok()).map(Lotus).collect();
+        let offered = self.offered().await.map_err(|e| e.to_string())?;
+        let known: Vec<_> = offered.iter().filter_map(|address| from_core(address).ok()).map(Lotus).collect();
+        *self.told.lock() = offered;
         Ok(json!(known))
+    }
+
+    /// The keys that can sign the gateway's challenge as things are.
+    async fn offered(&self) -> Result<BTreeSet<Address>, SignerError> {
+        let held = match self.signer.addresses().await {
+            Err(e) if e.kind() == SignerErrorKind::Locked => return Ok(BTreeSet::new()),
+            held => held?,
+        };
+        let probe = SignRequest::bytes(Purpose::VERIFY_ADDRESS, self.ours);
+        let mut offered = BTreeSet::new();
+        for key in held {
+            match self.signer.sign(&key, &probe).await {
+                Ok(_) => drop(offered.insert(key)),
+                Err(e) if e.kind() == SignerErrorKind::Locked => return Ok(BTreeSet::new()),
+                // Whoever holds them all cannot be asked: that says nothing of this key.
+                Err(e) if matches!(e.kind(), SignerErrorKind::Io | SignerErrorKind::Unreachable) => return Err(e),
+                Err(e) => warn!(%key, error = e.chain(), "a key is not offered to the gateway"),
+            }
+        }
+        Ok(offered)
     }
 
     async fn sign(&self, payload: &[u8]) -> Result<Value, String> {

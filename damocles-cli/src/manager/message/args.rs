@@ -1,8 +1,8 @@
 //! The arguments of `message`, as data.
 
-use super::super::confirm::Consent;
+use super::super::confirm::Agreed;
 use clap::{Args, Subcommand};
-use damocles_core::TokenAmount;
+use damocles_core::{Address, TokenAmount};
 
 /// Commands on messages.
 #[derive(Clone, Debug, Subcommand)]
@@ -17,6 +17,8 @@ pub enum MessageCommand {
     Replace(ReplaceArgs),
     /// Give a message up
     Cancel(CancelArgs),
+    /// Have the messager send again what it had signed and given up: what failed, and what was cancelled
+    Recover(RecoverArgs),
 }
 
 /// Which messages.
@@ -52,7 +54,7 @@ pub struct ReplaceArgs {
     pub gas_limit: Option<u64>,
     /// Whether it is asked.
     #[command(flatten)]
-    pub consent: Consent,
+    pub consent: Agreed,
 }
 
 /// Which message is given up.
@@ -63,5 +65,16 @@ pub struct CancelArgs {
     pub message: MessageArgs,
     /// Whether it is asked.
     #[command(flatten)]
-    pub consent: Consent,
+    pub consent: Agreed,
+}
+
+/// Whose messages are sent again.
+#[derive(Clone, Debug, Args)]
+pub struct RecoverArgs {
+    /// Their senders [default: all senders of manager.toml]
+    #[arg(value_name = "ADDR")]
+    pub senders: Vec<Address>,
+    /// Whether it is asked.
+    #[command(flatten)]
+    pub consent: Agreed,
 }

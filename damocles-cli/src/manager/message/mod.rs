@@ -1,6 +1,7 @@
 //! `message`: what this manager has sent.
 
 pub mod args;
+mod recover;
 
 use super::{
     act,
@@ -32,9 +33,13 @@ pub(super) async fn run(command: &MessageCommand, home: &Home, printer: Printer,
     match command {
         MessageCommand::Replace(args) => args.consent.possible()?,
         MessageCommand::Cancel(args) => args.consent.possible()?,
+        MessageCommand::Recover(args) => args.consent.possible()?,
         _ => {}
     }
     let desk = Desk::open(home, printer, cx).await?;
+    if let MessageCommand::Recover(args) = command {
+        return recover::run(&desk, args).await;
+    }
     let outbox = match command {
         MessageCommand::List(_) | MessageCommand::Show(_) => Outbox::look(&desk.config, home).await?,
         _ => Outbox::open(&desk.config, home).await?,
@@ -45,6 +50,7 @@ pub(super) async fn run(command: &MessageCommand, home: &Home, printer: Printer,
         MessageCommand::Wait(args) => wait(&desk, &outbox, args).await,
         MessageCommand::Replace(args) => replace(&desk, &outbox, args).await,
         MessageCommand::Cancel(args) => cancel(&desk, &outbox, args).await,
+        MessageCommand::Recover(_) => Ok(()),
     }
 }
 
@@ -108,7 +114,7 @@ fn state(Entry { message: entry, messager }: &Entry) -> &'static str {
 }
 
 /// A key's address is long; its beginning and end tell it from others.
-fn shortened(address: &str) -> String {
+pub(super) fn shortened(address: &str) -> String {
     match (address.get(..8), address.get(address.len().saturating_sub(6)..)) {
         (Some(first), Some(last)) if address.len() > 20 => format!("{first}...{last}"),
         _ => address.to_owned(),

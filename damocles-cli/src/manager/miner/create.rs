@@ -46,12 +46,14 @@ impl Render for Created {
 ///
 /// # Errors
 ///
-/// The message cannot be sent, or the actor refuses it.
+/// The message cannot be sent, the actor refuses it, or it was only to be tried out.
 pub async fn create(args: &CreateMinerArgs, home: &Home, cx: &Context) -> Result<Created, Failure> {
-    run(args, home, Printer::new(false, true), cx).await
+    let made = run(args, home, Printer::new(false, true), cx).await?;
+    made.ok_or_else(|| Failure::usage("the miner was only to be tried out"))
 }
 
-/// Makes a miner and writes it into the configuration. Repeated after a crash, it finds the first one by its key.
+/// Makes a miner and writes it into the configuration. Repeated after a crash, it finds the first one by its key. None
+/// if it was only tried out.
 ///
 /// # Errors
 ///
@@ -61,10 +63,10 @@ pub(in crate::manager) async fn run(
     home: &Home,
     printer: Printer,
     cx: &Context,
-) -> Result<Created, Failure> {
+) -> Result<Option<Created>, Failure> {
     args.consent.possible()?;
     let made = make(args, home, printer, cx, None).await?;
-    Ok(Created { miner: made.miner, message: made.message })
+    Ok(made.map(|made| Created { miner: made.miner, message: made.message }))
 }
 
 /// A miner that was made, with the address that a reorg does not change.
@@ -82,7 +84,7 @@ pub(in crate::manager) async fn make(
     printer: Printer,
     cx: &Context,
     exid: Option<&str>,
-) -> Result<Made, Failure> {
+) -> Result<Option<Made>, Failure> {
     let mut config = ManagerConfig::load(home.config())?;
     if let Some(from) = &args.from {
         config.senders.create_miner = Some(from.clone());
@@ -111,6 +113,10 @@ pub(in crate::manager) async fn make(
         remarks: vec!["the value is a deposit (FIP-0077), which is released to the miner over time".to_owned()],
         then: None,
     };
+    if args.consent.simulate {
+        act::simulate(&desk, &outbox, None, &act).await?;
+        return Ok(None);
+    }
     let (_, receipt, id) = act::send(&desk, &outbox, None, &act, args.consent).await?;
     let Some(miner) = receipt.created.filter(|_| receipt.is_success()) else {
         outbox.told(&id).await?;
@@ -123,7 +129,7 @@ pub(in crate::manager) async fn make(
         Ok(Returned::Miner { robust, .. }) => Some(robust),
         _ => None,
     };
-    Ok(Made { miner, robust, message: receipt.message })
+    Ok(Some(Made { miner, robust, message: receipt.message }))
 }
 
 /// A daemon sends with its own senders, whatever this command would like.

@@ -31,7 +31,8 @@ pub(super) async fn run(command: &MinerCommand, home: &Home, printer: Printer, c
     // What nobody can agree to is refused before anything is asked of anybody.
     consent.map_or(Ok(()), super::confirm::Consent::possible)?;
     if let MinerCommand::Create(args) = command {
-        return printer.data(&create::run(args, home, printer, cx).await?);
+        let made = create::run(args, home, printer, cx).await?;
+        return made.map_or(Ok(()), |made| printer.data(&made));
     }
     let desk = Desk::open(home, printer, cx).await?;
     match command {

@@ -59,6 +59,8 @@ pub enum WalletCommand {
     Unlock(SocketArgs),
     /// Whether the keys of `wallet run` can be used
     LockState(SocketArgs),
+    /// Have `wallet run` sign for further accounts of the cluster, until it ends
+    Support(SupportArgs),
     /// Sign bytes
     Sign(SignArgs),
     /// Check a signature; the exit code is 1 if it is not the address'
@@ -167,6 +169,32 @@ pub struct SocketArgs {
     pub socket: Option<PathBuf>,
 }
 
+/// Which accounts.
+#[derive(Clone, Debug, Args)]
+pub struct SupportArgs {
+    /// Their names in sophon-auth
+    #[arg(value_name = "NAME", required = true)]
+    pub accounts: Vec<String>,
+    /// Which `wallet run`.
+    #[command(flatten)]
+    pub socket: SocketArgs,
+}
+
+/// A cluster that is signed for.
+#[derive(Clone, Debug, Default, Args)]
+pub struct GatewayArgs {
+    // As text: the parser of arguments would repeat what it does not understand, token included.
+    /// Sign for a Venus cluster too, through its gateway: a URL or a multiaddr, e.g. `ws://HOST:45132`
+    #[arg(long, value_name = "ADDR", requires = "accounts")]
+    pub gateway: Option<String>,
+    /// Read the token of this wallet's account in sophon-auth from this file, whose mode is 0600
+    #[arg(long, value_name = "FILE", requires = "gateway")]
+    pub gateway_token_file: Option<PathBuf>,
+    /// An account of the cluster that may have messages signed, once for each; `wallet support` adds more
+    #[arg(long = "account", value_name = "NAME", requires = "gateway")]
+    pub accounts: Vec<String>,
+}
+
 /// What is signed.
 #[derive(Clone, Debug, Args)]
 pub struct SignArgs {
@@ -208,6 +236,9 @@ pub struct RunArgs {
     /// Begin without the password; `wallet unlock` gives it later
     #[arg(long)]
     pub locked: bool,
+    /// The cluster.
+    #[command(flatten)]
+    pub gateway: GatewayArgs,
     /// How it was started.
     #[command(flatten)]
     pub supervision: Supervision,
@@ -247,6 +278,9 @@ mod tests {
             &["wallet", "list", "--password-file", "a", "--password-env", "b"],
             &["wallet", "setpwd", "--memory", "0"],
             &["wallet", "run", "--auto-lock", "soon"],
+            &["wallet", "run", "--gateway", "ws://a:1"],
+            &["wallet", "run", "--account", "miners"],
+            &["wallet", "support"],
         ] {
             assert!(ManagerArgs::try_parse_from(["m"].iter().chain(bad)).is_err(), "{bad:?}");
         }

@@ -2,7 +2,7 @@
 
 use super::{
     args::{WalletArgs, WalletCommand},
-    balance, keys,
+    balance, keys, offer,
     password::{self, Asked},
     policy, remote, serve, sign,
 };
@@ -61,6 +61,7 @@ pub(in crate::manager) fn run(args: &WalletArgs, home: &Home, printer: Printer) 
         WalletCommand::Lock(args) => remote::lock(&desk, args)?,
         WalletCommand::Unlock(args) => remote::unlock(&desk, args)?,
         WalletCommand::LockState(args) => remote::state(&desk, args)?,
+        WalletCommand::Support(args) => offer::support(&desk, args)?,
         WalletCommand::Sign(args) => sign::sign(&desk, args)?,
         WalletCommand::Verify(args) => return sign::verify(&desk, args),
         WalletCommand::Delete(args) => keys::delete(&desk, &args.address)?,

@@ -4,10 +4,12 @@ pub mod args;
 mod balance;
 mod command;
 mod keys;
+pub(super) mod offer;
 pub(super) mod password;
 mod policy;
 mod remote;
 mod serve;
 mod sign;
+pub(super) mod watch;
 
 pub(super) use command::run;

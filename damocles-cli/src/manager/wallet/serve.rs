@@ -3,6 +3,7 @@
 use super::{
     args::RunArgs,
     command::Desk,
+    offer::{self, Control},
     password::{self, Asked},
     remote,
 };
@@ -45,10 +46,12 @@ async fn serve(desk: &Desk<'_>, args: &RunArgs, wallet: Wallet) -> Result<(), Fa
         None => random(),
     };
     let rpc = WalletRpc::new(wallet.clone(), &token);
+    let cluster = offer::link(&args.gateway, &wallet)?;
+    let control = Arc::new(Control::new(cluster.clone()));
     let socket = remote::socket(desk, &args.socket);
     let mut by_socket = UnixServer::bind(&socket).await?;
     for path in PATHS {
-        by_socket = by_socket.route_rpc(path, Arc::new(ByOwner(rpc.clone())));
+        by_socket = by_socket.route_rpc(path, Arc::new(ByOwner(rpc.clone(), Arc::clone(&control))));
     }
     let by_network = match args.listen {
         Some(address) => {
@@ -66,6 +69,9 @@ async fn serve(desk: &Desk<'_>, args: &RunArgs, wallet: Wallet) -> Result<(), Fa
         let file = token_file.display();
         desk.printer.note(format_args!("and at http://{address}/rpc/v0 for callers with the token in `{file}`"));
     }
+    if let Some(gateway) = &args.gateway.gateway {
+        desk.printer.note(format_args!("and for {} through the gateway {gateway}", args.gateway.accounts.join(", ")));
+    }
     args.supervision.ready(address, &shutdown)?;
     let ending = shutdown.drain.clone();
     let network = async {
@@ -78,9 +84,15 @@ async fn serve(desk: &Desk<'_>, args: &RunArgs, wallet: Wallet) -> Result<(), Fa
         }
     };
     let socket = by_socket.serve(ending.clone());
-    let parts =
-        async { tokio::join!(wallet.auto_lock(ending.clone()), stopping(socket, &ending), stopping(network, &ending)) };
-    let (_, by_socket, by_network) = parts.await;
+    let offered = async {
+        if let Some(link) = &cluster {
+            offer::serve(link, &wallet, &ending).await;
+        }
+    };
+    let parts = async {
+        tokio::join!(wallet.auto_lock(ending.clone()), offered, stopping(socket, &ending), stopping(network, &ending))
+    };
+    let (_, (), by_socket, by_network) = parts.await;
     wallet.lock();
     Ok(by_socket.and(by_network)?)
 }
@@ -115,14 +127,17 @@ fn random() -> Zeroizing<String> {
     Zeroizing::new(hex::encode(bytes.as_slice()))
 }
 
-/// The wallet's RPC behind the socket of its owner.
-struct ByOwner(WalletRpc);
+/// The wallet's RPC behind the socket of its owner, and what else the owner asks.
+struct ByOwner(WalletRpc, Arc<Control>);
 
 #[async_trait]
 impl RpcHandler for ByOwner {
     async fn handle(&self, _: &RequestHeaders, body: String) -> Option<String> {
         let body = Zeroizing::new(body);
-        self.0.handle(&WalletCaller::Owner, &body).await
+        match self.1.handle(&body).await {
+            Some(answer) => Some(answer),
+            None => self.0.handle(&WalletCaller::Owner, &body).await,
+        }
     }
 }
 
