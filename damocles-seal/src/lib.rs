@@ -1,6 +1,7 @@
 #![doc = include_str!("../README.md")]
 
 pub mod allocator;
+pub mod claims;
 pub mod journal;
 #[cfg(feature = "proofs")]
 pub mod params;
