@@ -24,6 +24,7 @@ mod lookup;
 mod lotus;
 mod node;
 mod pricing;
+mod pool;
 mod recent;
 mod replace;
 mod run;

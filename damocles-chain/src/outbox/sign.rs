@@ -351,7 +351,8 @@ pub(super) fn cost(message: &Message) -> TokenAmount {
 }
 
 /// Refuses a message that the sender cannot pay together with what it sent before: once it has a nonce, everything
-/// after it would wait until somebody sends money.
+/// after it would wait until somebody sends money. What is missing changes with every head and is not said here: trouble
+/// that is noted is to be news only where it is another.
 pub(super) fn check_funds(
     account: &Account,
     before: &TokenAmount,
@@ -365,9 +366,7 @@ pub(super) fn check_funds(
     Err(ChainError::new(ChainErrorKind::Rejected, "pay for message")
         .recover_by(Recovery::RETRY)
         .with("sender", text_of(&message.from))
-        .with("balance", &account.balance)
-        .with("cost", cost(message))
-        .with("in flight", before)
+        .with("what", "its balance does not cover the message beside what is on its way")
         .with("reserve", reserve)
         .hint_with("send funds to the sender"))
 }
