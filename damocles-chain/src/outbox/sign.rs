@@ -234,13 +234,13 @@ impl Outbox {
         call: &Call,
         message: &Message,
     ) -> Result<Estimate, ChainError> {
-        if message.method_num != METHOD_SEND || !message.params.is_empty() {
+        if !is_transfer(message) {
             return self.node.estimate(Some(call), message.clone()).await;
         }
         // A node runs all that waits before a message to tell what it needs.
         let limit = lane.transfer_limit(&message.to, head.epoch.0);
         if let (Some(limit), Some(premium)) = (limit, &desk.premium) {
-            return Ok(Estimate { limit, premium: premium.clone() });
+            return Ok(Estimate { limit, is_guess: false, premium: premium.clone() });
         }
         let asked = Message { gas_limit: limit.unwrap_or_default(), ..message.clone() };
         let said = self.node.estimate(Some(call), asked).await?;
@@ -343,6 +343,11 @@ pub(super) fn closes(call: &Call) -> Option<i64> {
         Call::SubmitWindowedPoSt(post) => Some(post.commit_epoch.0.saturating_add(CHALLENGE_TO_CLOSE)),
         _ => None,
     }
+}
+
+/// Whether a message moves money and does nothing else.
+pub(super) fn is_transfer(message: &Message) -> bool {
+    message.method_num == METHOD_SEND && message.params.is_empty()
 }
 
 /// The most that a message takes from its sender.

@@ -43,6 +43,12 @@ pub(super) struct Chain {
     pub(super) would_exit: Option<i64>,
     /// What is answered instead of the next nonce.
     pub(super) next_nonce: Option<u64>,
+    /// What messages need beyond 1,000.
+    pub(super) more_gas: u64,
+    /// What messages need is refused to be said.
+    pub(super) cannot_run: bool,
+    /// What messages need is not measured.
+    pub(super) guesses: bool,
     /// What is answered instead of the account's nonce.
     pub(super) account_nonce: Option<u64>,
     /// The pool is shown to nobody.
@@ -207,8 +213,13 @@ impl Node for FakeNode {
             self.chain.lock().hanging = true;
             std::future::pending::<()>().await;
         }
-        let limit = if message.gas_limit == 0 { 1000 } else { message.gas_limit };
-        Ok(Estimate { limit, premium: self.chain.lock().premium.clone() })
+        let chain = self.chain.lock();
+        let is_asked = message.gas_limit == 0;
+        if is_asked && chain.cannot_run {
+            return Err(ChainError::new(ChainErrorKind::Rejected, "price message"));
+        }
+        let limit = if is_asked { 1000 + chain.more_gas } else { message.gas_limit };
+        Ok(Estimate { limit, is_guess: is_asked && chain.guesses, premium: chain.premium.clone() })
     }
 
     async fn simulate(&self, _: &TipsetRef, _: &Message) -> Result<Option<Simulated>, ChainError> {

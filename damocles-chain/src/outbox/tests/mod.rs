@@ -2,6 +2,7 @@
 
 mod cancel;
 mod fake;
+mod gas;
 mod lost;
 mod migrate;
 mod money;
