@@ -338,8 +338,8 @@ impl Outbox {
         } else {
             format!("nonce {} was used by another message", message.sequence)
         };
-        // Whoever sends it now may be another than the one that did.
-        let sender = row.call.as_ref().and_then(|call| self.senders.of(call).ok());
+        // It keeps its sender, unless that one's key is gone.
+        let sender = row.call.as_ref().and_then(|call| self.choose(&row.key, call, Some(message.from)).ok());
         self.store.unsign(&row.key, sender.as_ref(), &reason).await?;
         lane.forget(&row.key);
         self.wake(&sender.unwrap_or(message.from));

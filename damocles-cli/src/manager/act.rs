@@ -1,7 +1,6 @@
 //! What every command does that sends a message: say what it will do, ask, send, wait, and say how it ended.
 
 use super::{
-    client::sender_of,
     confirm::Consent,
     desk::{Desk, When},
     look::gas_price,
@@ -132,7 +131,7 @@ pub(super) async fn send(
     act: &Act,
     consent: Consent,
 ) -> Result<(Address, Receipt, MessageId), Failure> {
-    let from = sender(outbox, &act.call).await?;
+    let from = outbox.sender(&act.stem, &act.call).await?;
     if let Some(miner) = miner {
         may_send(desk, miner, &act.call, &from).await?;
     }
@@ -158,10 +157,6 @@ pub(super) async fn send(
     }
     let receipt = outbox.landed(&begun.id, &desk.cx).await?;
     Ok((plan.from, receipt, begun.id))
-}
-
-async fn sender(outbox: &Outbox, call: &Call) -> Result<Address, Failure> {
-    Ok(sender_of(call, &outbox.senders().await?))
 }
 
 /// Refuses what the actor would refuse because of who sends it, in words that say who may.

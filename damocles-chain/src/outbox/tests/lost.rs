@@ -260,7 +260,7 @@ async fn the_call_of_a_key_that_is_gone_is_sent_by_another() {
     let prover = from_core(&bench.keys.create(KeyKind::Secp256k1).unwrap()).unwrap();
     let senders = CheckedSenders::unchecked(bench.sender);
     {
-        let outbox = bench.outbox_of(&node, Fees::default(), senders.clone().with_post(prover)).await;
+        let outbox = bench.outbox_of(&node, Fees::default(), senders.clone().with_post(&[prover])).await;
         overtaken(&bench, &node, &outbox).await;
         assert_eq!(outbox.entries().await.unwrap()[0].sender, Some(crate::lotus_json::text_of(&prover)));
     }

@@ -3,6 +3,7 @@
 mod cancel;
 mod fake;
 mod gas;
+mod lanes;
 mod lost;
 mod migrate;
 mod money;
