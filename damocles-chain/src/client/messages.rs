@@ -1,8 +1,14 @@
 //! What operators do with messages on their way.
 
 use super::LotusClient;
-use crate::outbox::{BaseFee, OutboxEntry, Replacement, SenderFunds};
-use damocles_core::chain::{Call, ChainError, ChainErrorKind, ExitCode, MessageId, TipsetRef};
+use crate::{
+    lotus_json::to_core,
+    outbox::{BaseFee, OutboxEntry, Replacement, SenderFunds},
+};
+use damocles_core::{
+    Address,
+    chain::{Call, ChainError, ChainErrorKind, ExitCode, MessageId, SubmitKey, TipsetRef},
+};
 use serde::{Deserialize, Serialize};
 
 impl LotusClient {
@@ -34,6 +40,15 @@ impl LotusClient {
     /// There is no such call on its way.
     pub async fn cancel_message(&self, id: &MessageId) -> Result<OutboxEntry, ChainError> {
         self.outbox.ask_to_cancel(id).await
+    }
+
+    /// Who sends the call of a key, or would if it were submitted now: of several senders each key has one, and keeps it.
+    ///
+    /// # Errors
+    ///
+    /// Nobody here can send it, or the database cannot be read.
+    pub async fn sender_of(&self, key: &SubmitKey, call: &Call) -> Result<Address, ChainError> {
+        self.outbox.sender_of(key, call).await.map(|sender| to_core(&sender))
     }
 
     /// What a call would do if its sender sent it at a head. It is sent nowhere.

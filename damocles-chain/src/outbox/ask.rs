@@ -2,6 +2,7 @@
 
 use super::{
     Outbox, OutboxEntry, OutboxState, Replacement, Simulated,
+    lane::parse,
     limits::in_chain,
     pricing::{Price, least_premium},
     replace::check_offer,
@@ -10,9 +11,9 @@ use super::{
 use crate::{actor::encode, lotus_json::text_of};
 use damocles_core::{
     Recovery,
-    chain::{Call, ChainError, ChainErrorKind, MessageId, TipsetRef},
+    chain::{Call, ChainError, ChainErrorKind, MessageId, SubmitKey, TipsetRef},
 };
-use fvm_shared::{econ::TokenAmount, message::Message};
+use fvm_shared::{address::Address, econ::TokenAmount, message::Message};
 use sqlx::AnyPool;
 
 /// All calls in the outbox of a database, in the order of their submission: for whoever looks, and has no key and no
@@ -29,6 +30,17 @@ impl Outbox {
     /// One call, with every message that was signed for it.
     pub(crate) async fn entry(&self, id: &MessageId) -> Result<OutboxEntry, ChainError> {
         Ok(self.row(id).await?.entry())
+    }
+
+    /// Who sends the call of a key, or would if it were submitted now.
+    pub(crate) async fn sender_of(&self, key: &SubmitKey, call: &Call) -> Result<Address, ChainError> {
+        let row = self.store.get(&key.0).await?;
+        let signed = row.as_ref().and_then(|row| row.version.as_ref()).map(|version| version.signed.message.from);
+        let lane = || row.as_ref().and_then(|row| parse(row.lane.as_deref()?));
+        match signed {
+            Some(sender) => Ok(sender),
+            None => self.choose(key, call, lane()),
+        }
     }
 
     /// Notes that a message is to be replaced.
@@ -75,7 +87,8 @@ impl Outbox {
     pub(crate) async fn simulate(&self, head: &TipsetRef, call: &Call) -> Result<Option<Simulated>, ChainError> {
         let rejected = |e| ChainError::new(ChainErrorKind::Rejected, "simulate").because(e);
         let encoded = encode(call).map_err(rejected)?;
-        let from = self.senders.of(call)?;
+        // An actor makes no difference between the senders of one role, and a trial has no key.
+        let from = self.senders.of(&SubmitKey(String::new()), call, None, |_| true)?;
         let value = self.node.value(head, call).await?;
         let account = self.node.account(head, &from).await?;
         let message = Message {

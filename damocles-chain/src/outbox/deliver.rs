@@ -13,18 +13,16 @@ use super::{
 use crate::{lotus_json::text_of, rpc::RpcError};
 use damocles_core::{
     MessageEvent,
-    chain::{CallKind, ChainError, ChainErrorKind, SubmitKey, TipsetRef},
+    chain::{ChainError, ChainErrorKind, SubmitKey, TipsetRef},
 };
 use fvm_shared::address::Address;
 use std::collections::BTreeSet;
-use tracing::{debug, warn};
+use tracing::warn;
 
 /// From so many messages on they are looked for tipset by tipset, and not one by one.
 const BULK: usize = 4;
 /// Messages that were found are written down so many at a time.
 const FOUND_TOGETHER: usize = 16;
-/// So many messages are pushed without a look into the pool first.
-const FEW: usize = 8;
 
 impl Outbox {
     /// Pushes the signed messages of a sender until they are on chain.
@@ -112,78 +110,6 @@ impl Outbox {
             notes.take(&row.key, OutboxState::Signed, row.error.as_deref(), Some(&e));
         }
         Went::of(&e)
-    }
-
-    /// Sees to it that messages are in the node's pool.
-    async fn keep_in_pool(
-        &self,
-        lane: &Lane,
-        head: &TipsetRef,
-        account: &Account,
-        rows: &[InFlight],
-        notes: &mut Notes,
-    ) -> Went {
-        let Some(first) = rows.first() else { return Went::Well };
-        let new: Vec<&InFlight> = rows.iter().filter(|row| !lane.knows(&row.key)).collect();
-        let look = new.len() > FEW || lane.pooled_long_ago(&first.key, head.epoch.0) || lane.was_shaken();
-        let (mut went, mut missing) = (Went::Well, new);
-        if look {
-            match self.not_in_pool(lane, head, account, rows, notes).await {
-                Ok((not_there, how)) => (missing, went) = (not_there, how),
-                Err(e) => {
-                    notes.take(&first.key, OutboxState::Signed, first.error.as_deref(), Some(&e));
-                    return Went::Away;
-                }
-            }
-        }
-        missing.sort_by_key(|row| row.kind() != Some(CallKind::PoSt));
-        let missing: Vec<_> = missing.into_iter().map(|row| (&row.key, &row.version, row.error.as_deref())).collect();
-        went.max(self.push(lane, head, &missing, notes).await)
-    }
-
-    /// The messages that are not in the node's pool.
-    async fn not_in_pool<'r>(
-        &self,
-        lane: &Lane,
-        head: &TipsetRef,
-        account: &Account,
-        rows: &'r [InFlight],
-        notes: &mut Notes,
-    ) -> Result<(Vec<&'r InFlight>, Went), ChainError> {
-        let Some(last) = rows.last() else { return Ok((Vec::new(), Went::Well)) };
-        let sender = &last.version.signed.message.from;
-        let told = match self.node.next_nonce(sender).await {
-            Ok(told) => told,
-            Err(e) if Went::of(&e) == Went::Away => return Err(e),
-            // It says nothing of the pool, and all of it is asked for.
-            Err(_) => account.nonce,
-        };
-        // The nonce after those that wait without a gap says in a word what the whole pool says in megabytes. Which of
-        // several messages of a call is there it does not say.
-        let is_doubtful = |row: &InFlight| !row.older.is_empty() && !lane.knows(&row.key);
-        let split = |is_there: &dyn Fn(&InFlight) -> bool| {
-            let (there, missing): (Vec<_>, Vec<_>) = rows.iter().partition(|row| is_there(row));
-            for row in there {
-                lane.pooled(&row.key, head.epoch.0);
-            }
-            missing
-        };
-        if told > last.nonce() {
-            lane.no_gap();
-            return Ok((split(&|row| !is_doubtful(row)), Went::Well));
-        }
-        let pooled = match self.node.pooled(sender).await {
-            Ok(pooled) => pooled,
-            // A node that does not show its pool, or one too large, is handed all that may have been lost.
-            Err(e) => {
-                debug!(error = e.chain(), "the node's pool cannot be read");
-                return Ok((split(&|row| row.nonce() < told && !is_doubtful(row)), Went::Well));
-            }
-        };
-        let missing =
-            split(&|row| pooled.get(&row.nonce()).is_some_and(|cid| cid.is_none_or(|cid| cid == row.version.cid)));
-        let went = self.check_gap(lane, head, account, rows, &pooled.into_keys().collect(), notes).await;
-        Ok((missing, went))
     }
 
     /// Pushes messages, each with what was said of it last.
@@ -412,8 +338,8 @@ impl Outbox {
         } else {
             format!("nonce {} was used by another message", message.sequence)
         };
-        // Whoever sends it now may be another than the one that did.
-        let sender = row.call.as_ref().and_then(|call| self.senders.of(call).ok());
+        // It keeps its sender, unless that one's key is gone.
+        let sender = row.call.as_ref().and_then(|call| self.choose(&row.key, call, Some(message.from)).ok());
         self.store.unsign(&row.key, sender.as_ref(), &reason).await?;
         lane.forget(&row.key);
         self.wake(&sender.unwrap_or(message.from));

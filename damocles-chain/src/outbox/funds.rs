@@ -47,6 +47,13 @@ struct Purse {
     is_low: bool,
 }
 
+impl Purses {
+    /// Whether a sender was seen to be short of money when it was looked at last.
+    pub(super) fn is_low(&self, sender: &ChainAddress) -> bool {
+        self.0.lock().get(sender).is_some_and(|purse| purse.is_low)
+    }
+}
+
 impl Purse {
     fn take(&mut self, epoch: i64, balance: TokenAmount) {
         // What was seen above this head was reverted.

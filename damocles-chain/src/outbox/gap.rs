@@ -4,6 +4,7 @@ use super::{
     Account, InFlight, Outbox, OutboxState,
     deliver::time_left,
     lane::Lane,
+    pool::Pool,
     pricing,
     run::{Notes, Went},
     sign::{check_funds, cost, nothing},
@@ -32,13 +33,13 @@ impl Outbox {
         head: &TipsetRef,
         account: &Account,
         rows: &[InFlight],
-        pooled: &BTreeSet<u64>,
+        pool: &Pool,
         notes: &mut Notes,
     ) -> Went {
         let Some(last) = rows.last() else { return Went::Well };
         let waiting: BTreeSet<u64> = rows.iter().map(InFlight::nonce).collect();
         // The account's nonce is the node's word: the nonces from there on may be too many to be held.
-        let open = || (account.nonce..last.nonce()).filter(|n| !waiting.contains(n) && !pooled.contains(n));
+        let open = || (account.nonce..last.nonce()).filter(|n| !waiting.contains(n) && !pool.has(*n));
         if open().next().is_none() {
             lane.no_gap();
             return Went::Well;
@@ -46,8 +47,10 @@ impl Outbox {
         let sender = last.version.signed.message.from;
         let Ok(ours) = self.store.signed_from(&sender, account.nonce).await else { return Went::Badly };
         // One that is on chain as far as is known here comes back with the tipset that holds it, or is found again.
-        let missing: Vec<u64> =
-            open().filter(|nonce| !matches!(ours.get(nonce), Some(Some(_)))).take(TOGETHER).collect();
+        let missing: Vec<u64> = open()
+            .filter(|nonce| !matches!(ours.get(nonce), Some(Some(_))))
+            .take(pool.surely_missing(TOGETHER))
+            .collect();
         let first = missing.first().and_then(|first| Some((*first, rows.iter().find(|row| row.nonce() > *first)?)));
         let Some((first, row)) = first else {
             lane.no_gap();

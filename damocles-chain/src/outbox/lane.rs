@@ -133,6 +133,11 @@ impl Lane {
         *self.gap.lock() = None;
     }
 
+    /// Whether its messages wait for a nonce that nobody fills.
+    pub(super) fn is_stuck(&self) -> bool {
+        self.gap.lock().is_some()
+    }
+
     /// Whether tipsets were reverted since this was asked last.
     pub(super) fn was_shaken(&self) -> bool {
         self.shaken.swap(false, Ordering::AcqRel)
@@ -272,7 +277,7 @@ impl Outbox {
             Err(_) => return Went::Badly,
         };
         for row in rows {
-            if let Err(e) = self.senders.of(&row.call) {
+            if let Err(e) = self.choose(&row.key, &row.call, None) {
                 notes.take(&row.key, OutboxState::Recorded, row.error.as_deref(), Some(&e));
                 went = Went::Badly;
             }
@@ -283,7 +288,7 @@ impl Outbox {
 }
 
 /// A sender as the tables have it.
-fn parse(text: &str) -> Option<Address> {
+pub(super) fn parse(text: &str) -> Option<Address> {
     let address = damocles_core::Address::from_str(text).ok()?;
     crate::lotus_json::from_core(&address).ok()
 }

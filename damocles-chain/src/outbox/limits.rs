@@ -51,8 +51,21 @@ pub(super) fn check(name: &'static str, asked: &ChainAmount, most: TokenAmount) 
         .recover_by(Recovery::RETRY)
         .with("limit", name)
         .with("most", most)
-        .with("asked", asked)
+        .with("asked", about(asked))
         .hint_with("wait for fees to fall, or raise the limit if the node is to be believed"))
+}
+
+/// An amount to one digit, rounded down: what a node asks for moves with every head, and trouble that is noted is to be
+/// news only where it is another.
+fn about(amount: &ChainAmount) -> String {
+    if amount.is_negative() {
+        return "less than nothing".to_owned();
+    }
+    let digits = amount.atto().to_string();
+    let zeros = digits.len().saturating_sub(1);
+    let (first, _) = digits.split_at(digits.len().min(1));
+    let rounded: Option<i128> = format!("{first}{}", "0".repeat(zeros)).parse().ok();
+    rounded.map_or_else(|| "more than there is".to_owned(), |atto| TokenAmount::from_atto(atto).to_string())
 }
 
 pub(crate) fn in_chain(amount: TokenAmount) -> ChainAmount {
@@ -62,6 +75,20 @@ pub(crate) fn in_chain(amount: TokenAmount) -> ChainAmount {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_said_of_a_limit_does_not_move_with_every_head() {
+        let most = TokenAmount::from_fil(1);
+        let said = |nano: i64| check("deposit", &ChainAmount::from_nano(nano), most).unwrap_err().chain();
+        assert_eq!(said(5_100_000_000), said(5_999_999_999));
+        assert!(said(5_100_000_000).contains("asked: 5 FIL"), "{}", said(5_100_000_000));
+        assert_ne!(said(5_100_000_000), said(6_000_000_000));
+        for (atto, expected) in [(0, "0"), (7, "7"), (19, "10"), (123_456, "100000")] {
+            let expected = TokenAmount::from_atto(expected.parse().unwrap()).to_string();
+            assert_eq!(about(&ChainAmount::from_atto(atto)), expected);
+        }
+        assert_eq!(about(&ChainAmount::from_atto(-5)), "less than nothing");
+    }
 
     #[test]
     fn limits_hold_to_the_attofil() {

@@ -187,7 +187,11 @@ impl Node for LotusNode {
         let priced: Message = match self.rpc.call_form("GasEstimateMessageGas", params).await {
             Ok(priced) => priced,
             Err(e) if would_be_refused(&e) => {
-                return Ok(Estimate { limit: limit_unrun(call), premium: TokenAmount::from_atto(LEAST_PREMIUM) });
+                return Ok(Estimate {
+                    limit: limit_unrun(call),
+                    is_guess: true,
+                    premium: TokenAmount::from_atto(LEAST_PREMIUM),
+                });
             }
             Err(e) => return Err(e),
         };
@@ -203,7 +207,7 @@ impl Node for LotusNode {
         if priced.gas_premium.is_negative() || priced.gas_premium > priced.gas_fee_cap {
             return odd("a premium that the fee cap does not cover");
         }
-        Ok(Estimate { limit: priced.gas_limit, premium: priced.gas_premium })
+        Ok(Estimate { limit: priced.gas_limit, is_guess: false, premium: priced.gas_premium })
     }
 
     async fn simulate(&self, head: &TipsetRef, message: &Message) -> Result<Option<Simulated>, ChainError> {

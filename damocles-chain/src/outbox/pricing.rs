@@ -29,6 +29,8 @@ impl Price {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Estimate {
     pub(crate) limit: u64,
+    /// The node could not run the message, and the limit is nobody's measure.
+    pub(crate) is_guess: bool,
     pub(crate) premium: TokenAmount,
 }
 
@@ -58,11 +60,16 @@ pub(crate) fn ceiling(policy: &FeePolicy, limit: u64) -> TokenAmount {
     }
 }
 
+/// The gas limit for a message of which a node says that it needs so much.
+pub(crate) fn roomy(policy: &FeePolicy, needed: u64) -> u64 {
+    let scaled = u128::from(needed) * u128::from(policy.gas_over_estimation.as_thousandths()) / 1000;
+    u64::try_from(scaled).unwrap_or(u64::MAX).min(BLOCK_GAS)
+}
+
 /// The offer of a new message. It is refused where the ceiling of its class does not even cover the base fee of today
 /// and the premium: it would take a nonce and stop all that follow.
 pub(crate) fn first(policy: &FeePolicy, base_fee: &TokenAmount, said: &Estimate) -> Result<Price, ChainError> {
-    let scaled = u128::from(said.limit) * u128::from(policy.gas_over_estimation.as_thousandths()) / 1000;
-    let limit = u64::try_from(scaled).unwrap_or(u64::MAX).min(BLOCK_GAS);
+    let limit = roomy(policy, said.limit);
     let premium = times(&said.premium, policy.premium_factor);
     let most = ceiling(policy, limit);
     let needed = base_fee + &premium;
@@ -79,7 +86,8 @@ pub(crate) fn least_premium(old: &TokenAmount) -> TokenAmount {
     TokenAmount::from_atto(raised / BigInt::from(100) + BigInt::from(1))
 }
 
-/// The offer of a message that takes the place of another, at a market where `premium` lands.
+/// The offer of a message that takes the place of another, at a market where `premium` lands. The gas limit is that of
+/// `old`.
 pub(crate) fn replacement(
     policy: &FeePolicy,
     ratio: Ratio,
@@ -142,7 +150,7 @@ mod tests {
     #[test]
     fn a_new_offer_covers_growth_up_to_the_ceiling() {
         // A million for 1,000 units: 1,000 each. The base fee grows by an eighth, rounded up.
-        let said = Estimate { limit: 1000, premium: atto(10) };
+        let said = Estimate { limit: 1000, is_guess: false, premium: atto(10) };
         for (base, cap) in [(100, Some(123)), (101, Some(124)), (800, Some(910)), (900, Some(1000)), (990, Some(1000))]
         {
             let price = first(&policy(), &atto(base), &said).ok();

@@ -3,11 +3,16 @@
 use super::{Found, Located, OnChain};
 use crate::{
     lotus_json::{Lotus, MessageReceipt, TipSet},
-    rpc::RpcClient,
+    rpc::{RpcClient, is_timeout},
 };
 use cid::Cid;
 use damocles_core::chain::{ChainError, ChainErrorKind, TipsetKey};
+use futures::{
+    FutureExt as _,
+    future::{BoxFuture, Shared, WeakShared},
+};
 use fvm_shared::{address::Address, econ::TokenAmount, message::Message};
+use parking_lot::Mutex;
 use serde::Deserialize;
 use serde_json::json;
 use std::{
@@ -15,7 +20,6 @@ use std::{
     hash::Hash,
     sync::Arc,
 };
-use tokio::sync::Mutex;
 
 /// The most tipsets that are walked through.
 const WALK: usize = 240;
@@ -64,11 +68,21 @@ type Ran = HashMap<(Address, u64), (Cid, Message, MessageReceipt)>;
 /// What was read of the last tipsets. A tipset never changes, so that nothing here gets old.
 #[derive(Debug)]
 pub(super) struct Recent {
-    ours: BTreeSet<Address>,
-    headers: parking_lot::Mutex<Bounded<TipsetKey, Header>>,
-    /// By the tipset that commits to the receipts. Whoever asks first asks for all.
-    ran: Mutex<Bounded<TipsetKey, Arc<Ran>>>,
+    ours: Arc<BTreeSet<Address>>,
+    headers: Mutex<Bounded<TipsetKey, Header>>,
+    receipts: Mutex<Receipts>,
 }
+
+/// What ran in tipsets, each by the tipset that commits to the receipts.
+#[derive(Debug)]
+struct Receipts {
+    kept: Bounded<TipsetKey, Arc<Ran>>,
+    /// What is asked for just now: it goes away with the last one who waits for it.
+    asked: HashMap<TipsetKey, WeakShared<BoxFuture<'static, Answer>>>,
+}
+
+type Answer = Result<Arc<Ran>, Arc<ChainError>>;
+type Asked = Shared<BoxFuture<'static, Answer>>;
 
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
@@ -86,9 +100,9 @@ fn walk_for(messages: usize) -> usize {
 impl Recent {
     pub(super) fn new(ours: BTreeSet<Address>) -> Self {
         Self {
-            ours,
-            headers: parking_lot::Mutex::new(Bounded::new(KEPT_HEADERS)),
-            ran: Mutex::new(Bounded::new(KEPT_TIPSETS)),
+            ours: Arc::new(ours),
+            headers: Mutex::new(Bounded::new(KEPT_HEADERS)),
+            receipts: Mutex::new(Receipts { kept: Bounded::new(KEPT_TIPSETS), asked: HashMap::new() }),
         }
     }
 
@@ -116,7 +130,7 @@ impl Recent {
     /// The messages of a sender with these nonces in the tipsets below `head` down to a height.
     pub(super) async fn locate(
         &self,
-        rpc: &RpcClient,
+        rpc: &Arc<RpcClient>,
         head: &TipsetKey,
         since: i64,
         sender: &Address,
@@ -136,9 +150,10 @@ impl Recent {
                     (at, left, moved) = (parents, left - 1, true);
                 }
                 Ok(_) => break,
-                Err(_) if moved && stumbles < STUMBLES => stumbles += 1,
+                // One that does not answer in time costs as much with each try, and the next pass goes on from there.
+                Err(e) if moved && stumbles < STUMBLES && !is_timeout(&e) => stumbles += 1,
                 Err(e) => {
-                    out.broken_off = Some(e);
+                    out.broken_off = Some(told(e));
                     break;
                 }
             }
@@ -149,12 +164,12 @@ impl Recent {
     /// Looks through the tipset below another. Its key and its height.
     async fn look_below(
         &self,
-        rpc: &RpcClient,
+        rpc: &Arc<RpcClient>,
         at: &TipsetKey,
         sender: &Address,
         nonces: &BTreeSet<u64>,
         out: &mut BTreeMap<u64, OnChain>,
-    ) -> Result<Option<(TipsetKey, i64)>, ChainError> {
+    ) -> Result<Option<(TipsetKey, i64)>, Arc<ChainError>> {
         let Some(parents) = self.header(rpc, at).await?.parents else { return Ok(None) };
         let below = self.header(rpc, &parents).await?;
         let ran = self.ran(rpc, at).await?;
@@ -173,31 +188,70 @@ impl Recent {
         Ok(Some((parents, below.height)))
     }
 
-    /// The messages to whose receipts a tipset commits.
-    async fn ran(&self, rpc: &RpcClient, child: &TipsetKey) -> Result<Arc<Ran>, ChainError> {
-        let mut kept = self.ran.lock().await;
-        if let Some(ran) = kept.map.get(child) {
-            return Ok(Arc::clone(ran));
-        }
-        let Some(block) = child.0.first() else { return Ok(Arc::default()) };
-        // An empty list is null in Go.
-        let messages: Option<Vec<ParentMessage>> = rpc.call("ChainGetParentMessages", json!([Lotus(*block)])).await?;
-        let receipts: Option<Vec<MessageReceipt>> = rpc.call("ChainGetParentReceipts", json!([Lotus(*block)])).await?;
-        let (messages, receipts) = (messages.unwrap_or_default(), receipts.unwrap_or_default());
-        if messages.len() != receipts.len() {
-            return Err(ChainError::new(ChainErrorKind::Malformed, "read receipts")
-                .with("endpoint", rpc.endpoint())
-                .with("tipset", child)
-                .with("messages", messages.len())
-                .with("receipts", receipts.len()));
-        }
-        let ours = |(parent, receipt): (ParentMessage, MessageReceipt)| {
-            let message = parent.message.0;
-            let is_ours = self.ours.contains(&message.from);
-            is_ours.then_some(((message.from, message.sequence), (parent.cid.0, message, receipt)))
+    /// The messages to whose receipts a tipset commits. Whoever asks first asks for all: others wait for the same answer,
+    /// get it though the first one goes away, and never wait longer than the node may take for it.
+    async fn ran(&self, rpc: &Arc<RpcClient>, child: &TipsetKey) -> Result<Arc<Ran>, Arc<ChainError>> {
+        let asked = {
+            let mut receipts = self.receipts.lock();
+            if let Some(ran) = receipts.kept.map.get(child) {
+                return Ok(Arc::clone(ran));
+            }
+            let asked = receipts.asked.get(child).and_then(WeakShared::upgrade);
+            // One that is over and is not kept has failed.
+            match asked.filter(|asked| asked.peek().is_none()) {
+                Some(asked) => asked,
+                None => receipts.ask(rpc, child, &self.ours),
+            }
         };
-        let ran: Arc<Ran> = Arc::new(messages.into_iter().zip(receipts).filter_map(ours).collect());
-        kept.insert(child.clone(), Arc::clone(&ran));
-        Ok(ran)
+        let answer = asked.await;
+        if let Ok(ran) = &answer {
+            self.receipts.lock().kept.insert(child.clone(), Arc::clone(ran));
+        }
+        answer
     }
 }
+
+impl Receipts {
+    fn ask(&mut self, rpc: &Arc<RpcClient>, child: &TipsetKey, ours: &Arc<BTreeSet<Address>>) -> Asked {
+        let (rpc, key, ours) = (Arc::clone(rpc), child.clone(), Arc::clone(ours));
+        let asked = async move { read(&rpc, &key, &ours).await.map(Arc::new).map_err(Arc::new) }.boxed().shared();
+        self.asked.retain(|_, asked| asked.upgrade().is_some());
+        if let Some(weak) = asked.downgrade() {
+            self.asked.insert(child.clone(), weak);
+        }
+        asked
+    }
+}
+
+/// Asks for the messages to whose receipts a tipset commits.
+async fn read(rpc: &RpcClient, child: &TipsetKey, ours: &BTreeSet<Address>) -> Result<Ran, ChainError> {
+    let Some(block) = child.0.first() else { return Ok(Ran::default()) };
+    // An empty list is null in Go.
+    let messages = rpc.call::<Option<Vec<ParentMessage>>>("ChainGetParentMessages", json!([Lotus(*block)]));
+    let receipts = rpc.call::<Option<Vec<MessageReceipt>>>("ChainGetParentReceipts", json!([Lotus(*block)]));
+    let (messages, receipts) = futures::try_join!(messages, receipts)?;
+    let (messages, receipts) = (messages.unwrap_or_default(), receipts.unwrap_or_default());
+    if messages.len() != receipts.len() {
+        return Err(ChainError::new(ChainErrorKind::Malformed, "read receipts")
+            .with("endpoint", rpc.endpoint())
+            .with("tipset", child)
+            .with("messages", messages.len())
+            .with("receipts", receipts.len()));
+    }
+    let of_ours = |(parent, receipt): (ParentMessage, MessageReceipt)| {
+        let message = parent.message.0;
+        let is_ours = ours.contains(&message.from);
+        is_ours.then_some(((message.from, message.sequence), (parent.cid.0, message, receipt)))
+    };
+    Ok(messages.into_iter().zip(receipts).filter_map(of_ours).collect())
+}
+
+/// An error that others were told as well.
+fn told(error: Arc<ChainError>) -> ChainError {
+    Arc::try_unwrap(error).unwrap_or_else(|error| {
+        ChainError::new(error.kind(), "read receipts").recover_by(error.recovery()).because(error.chain())
+    })
+}
+
+#[cfg(all(test, feature = "testing"))]
+mod tests;

@@ -6,9 +6,9 @@ use super::{
     deliver::time_left,
     lane::Lane,
     limits::in_chain,
-    pricing::{self, Price, is_due, least_premium, replacement},
+    pricing::{self, Price, is_due, least_premium, replacement, roomy},
     run::{Notes, Went},
-    sign::{check_funds, closes, cost, nothing},
+    sign::{check_funds, closes, cost, is_transfer, nothing},
     store::{Purpose, Signing, Version},
 };
 use damocles_core::{
@@ -16,7 +16,7 @@ use damocles_core::{
     chain::{CallKind, ChainError, ChainErrorKind, TipsetRef},
 };
 use fvm_shared::{econ::TokenAmount, message::Message};
-use tracing::warn;
+use tracing::{debug, warn};
 
 /// Messages that are replaced together.
 const TOGETHER: usize = 100;
@@ -38,6 +38,8 @@ struct Due<'r> {
     row: &'r InFlight,
     /// A proof of spacetime that is still of use waits for it, or it is one.
     before_proof: bool,
+    /// The gas limit that it is to have if that can be paid.
+    limit: u64,
 }
 
 /// What lands at a head.
@@ -65,12 +67,15 @@ impl Outbox {
                 return Went::of(&e);
             }
         };
-        let (mut went, mut batch) = (Went::Well, Vec::new());
+        let (mut went, mut batch, mut questions) = (Went::Well, Vec::new(), TOGETHER);
         let mut committed: TokenAmount = rows.iter().map(|row| cost(&row.version.signed.message)).sum();
-        for due in due {
+        for mut due in due {
             let row = due.row;
-            if matches!(due.why, Why::Age) && !is_at_fault(account, &due, &market) {
-                continue;
+            if matches!(due.why, Why::Age) {
+                if !is_at_fault(account, &due, &market) {
+                    continue;
+                }
+                due.limit = self.limit_now(lane, head, &due, &mut questions).await;
             }
             let others = &committed - cost(&row.version.signed.message);
             match self.redraw(head, account, &others, &due, &market).await {
@@ -110,7 +115,8 @@ impl Outbox {
     fn due<'r>(&self, head: &TipsetRef, account: &Account, rows: &'r [InFlight]) -> Vec<Due<'r>> {
         let left = time_left(rows, head.epoch.0);
         let why = |(row, left): (&'r InFlight, Option<i64>)| {
-            let due = |why| Some(Due { why, row, before_proof: left.is_some() });
+            let limit = row.version.signed.message.gas_limit;
+            let due = |why| Some(Due { why, row, before_proof: left.is_some(), limit });
             if row.cancel && row.version.purpose == Purpose::Call {
                 return due(Why::Cancelled);
             }
@@ -129,13 +135,41 @@ impl Outbox {
     async fn market(&self, head: &TipsetRef, row: &InFlight) -> Result<Market, ChainError> {
         let base_fee = self.node.base_fee(head).await?;
         // With its limit set, nothing but the premium is estimated.
-        let message = Message {
-            gas_fee_cap: TokenAmount::default(),
-            gas_premium: TokenAmount::default(),
-            ..row.version.signed.message.clone()
-        };
-        let premium = self.node.estimate(row.call.as_ref(), message).await?.premium;
+        let newest = &row.version.signed.message;
+        let premium = self.node.estimate(row.call.as_ref(), unpriced(newest, newest.gas_limit)).await?.premium;
         Ok(Market { base_fee, premium })
+    }
+
+    /// The gas limit of a message by what the node says now, and never less than it has: what it needs may have grown while
+    /// it waited, and with too little it lands and fails. `questions` are those that are left for this pass, for a node
+    /// runs all that waits before a message to tell what it needs.
+    async fn limit_now(&self, lane: &Lane, head: &TipsetRef, due: &Due<'_>, questions: &mut usize) -> u64 {
+        let newest = &due.row.version.signed.message;
+        let old = newest.gas_limit;
+        if due.row.version.purpose == Purpose::Cancel {
+            return old;
+        }
+        let policy = self.fees.policy(class(head, due.row, due.before_proof));
+        let known = lane.transfer_limit(&newest.to, head.epoch.0).filter(|_| is_transfer(newest));
+        if let Some(known) = known {
+            return roomy(policy, known).max(old);
+        }
+        if *questions == 0 {
+            return old;
+        }
+        *questions -= 1;
+        match self.node.estimate(due.row.call.as_ref(), unpriced(newest, 0)).await {
+            // What the node could not run now may run when it lands, and is not measured.
+            Ok(said) if said.is_guess => old,
+            Ok(said) => roomy(policy, said.limit).max(old),
+            Err(e) => {
+                debug!(key = %due.row.key, error = e.chain(), "what a message needs now is not known");
+                if Went::of(&e) == Went::Away {
+                    *questions = 0;
+                }
+                old
+            }
+        }
     }
 
     /// Makes the message that takes the place of a call's newest one.
@@ -147,7 +181,7 @@ impl Outbox {
         due: &Due<'_>,
         market: &Market,
     ) -> Result<Version, ChainError> {
-        let Due { why, row, before_proof } = *due;
+        let Due { why, row, before_proof, limit } = *due;
         let purpose = match why {
             Why::Cancelled => Purpose::Cancel,
             Why::Age | Why::Asked(_) => row.version.purpose,
@@ -157,20 +191,24 @@ impl Outbox {
             Why::Cancelled => self.nothing(row).await?,
             Why::Age | Why::Asked(_) => row.version.signed.message.clone(),
         };
-        let newest = &row.version.signed.message;
-        let old = Price { limit: content.gas_limit, ..Price::of(newest) };
+        let old = Price { limit: content.gas_limit, ..Price::of(&row.version.signed.message) };
         let policy = self.fees.policy(class(head, row, before_proof));
-        let ratio = self.fees.replace_ratio;
-        let usual = replacement(policy, ratio, &market.base_fee, &market.premium, &old);
-        let price = match why {
-            Why::Age | Why::Cancelled => usual?,
-            Why::Asked(fees) => by_hand(fees, usual, market, &old)?,
-        };
-        let message = price.onto(content);
         // What fills a nonce, or stands before a proof, is there for what comes after it.
         let may_use_all = before_proof || purpose == Purpose::Cancel || row.kind() == Some(CallKind::PoSt);
-        let reserve = if may_use_all { TokenAmount::default() } else { self.reserve_of(&message.from) };
-        check_funds(account, others, &message, reserve)?;
+        let reserve = if may_use_all { TokenAmount::default() } else { self.reserve_of(&content.from) };
+        let usual = |old: &Price| replacement(policy, self.fees.replace_ratio, &market.base_fee, &market.premium, old);
+        let paid = |price: Price| {
+            let message = price.onto(content.clone());
+            check_funds(account, others, &message, reserve.clone()).map(|()| message)
+        };
+        let message = match why {
+            // More gas than its ceiling or its sender pays for must not keep it from landing.
+            Why::Age => {
+                usual(&Price { limit, ..old.clone() }).and_then(paid).or_else(|_| usual(&old).and_then(paid))?
+            }
+            Why::Cancelled => usual(&old).and_then(paid)?,
+            Why::Asked(fees) => paid(by_hand(fees, usual(&old), market, &old)?)?,
+        };
         let signed = self.signed(message).await?;
         Ok(Version::new(purpose, signed, head.epoch.0))
     }
@@ -181,6 +219,11 @@ impl Outbox {
         message.gas_limit = self.node.estimate(None, message.clone()).await?.limit;
         Ok(message)
     }
+}
+
+/// A message whose price is asked for.
+fn unpriced(message: &Message, gas_limit: u64) -> Message {
+    Price { limit: gas_limit, cap: TokenAmount::default(), premium: TokenAmount::default() }.onto(message.clone())
 }
 
 /// The class whose fees a message may pay. What stands before a proof may pay what the proof may, and a proof whose window

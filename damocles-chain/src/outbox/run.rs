@@ -1,8 +1,13 @@
 //! The outbox: who submits, and what runs the lanes.
 
 use super::{
-    CheckedSenders, Fees, Limits, Node, OutboxEntry, OutboxState, Row, Search, Store, chain_view::BaseFees,
-    funds::Purses, in_chain, lane::Lane, receipt_of, store::Purpose,
+    CheckedSenders, Fees, Limits, Node, OutboxEntry, OutboxState, Row, Search, Store,
+    chain_view::BaseFees,
+    funds::Purses,
+    in_chain,
+    lane::{Lane, parse},
+    receipt_of,
+    store::Purpose,
 };
 use crate::{actor::encode, signer::Signer};
 use damocles_core::{
@@ -76,7 +81,7 @@ impl Outbox {
         }
         let rejected = |e| ChainError::new(ChainErrorKind::Rejected, "submit").with("key", key).because(e);
         encode(call).map_err(rejected)?;
-        let sender = self.senders.of(call)?;
+        let sender = self.choose(key, call, None)?;
         if self.store.record(key, call, &sender).await? {
             self.emit(key, MessageEvent::Recorded);
             for lane in self.lanes.iter().filter(|lane| lane.sender == Some(sender)) {
@@ -87,6 +92,20 @@ impl Outbox {
             }
         }
         Ok(id)
+    }
+
+    /// Who sends the call of a key: `recorded` if it has somebody who can, else one of those who may and are neither short
+    /// of money nor stuck as far as is known without asking anybody. What is chosen lasts only once it is recorded with
+    /// the key.
+    pub(super) fn choose(
+        &self,
+        key: &SubmitKey,
+        call: &Call,
+        recorded: Option<Address>,
+    ) -> Result<Address, ChainError> {
+        let is_stuck =
+            |sender: &Address| self.lanes.iter().any(|lane| lane.sender.as_ref() == Some(sender) && lane.is_stuck());
+        self.senders.of(key, call, recorded, |sender| !self.purses.is_low(sender) && !is_stuck(sender))
     }
 
     /// All calls, for operators.
@@ -194,11 +213,13 @@ impl Outbox {
         clean
     }
 
-    /// Puts what an earlier process recorded into the lanes of this one's senders.
+    /// Puts what an earlier process recorded without a lane, or for a key that is gone, into the lanes of this one's
+    /// senders.
     pub(super) async fn put_in_lanes(&self) -> Result<(), ChainError> {
         let put = async || {
             for (call, lane, has_kind) in self.store.laned().await? {
-                let sender = self.senders.of(&call.call).ok();
+                let recorded = lane.as_deref().and_then(parse);
+                let sender = self.choose(&call.key, &call.call, recorded).ok();
                 if !has_kind || lane != sender.as_ref().map(crate::lotus_json::text_of) {
                     self.store.put_in_lane(&call.key, sender.as_ref(), call.call.kind()).await?;
                 }

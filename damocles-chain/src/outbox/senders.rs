@@ -1,5 +1,6 @@
 //! Who sends what.
 
+use super::lanes::{Lanes, pick};
 use crate::{
     lotus_json::{from_core, to_core},
     rpc::RpcClient,
@@ -7,43 +8,94 @@ use crate::{
 };
 use damocles_core::{
     Address,
-    chain::{Call, CallKind, ChainError, ChainErrorKind},
+    chain::{Call, CallKind, ChainError, ChainErrorKind, SubmitKey},
 };
 use fvm_shared::address::{Address as ChainAddress, Protocol};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, slice};
 
-/// The senders of messages, by class.
+/// The senders of messages, by class. Where a class has several, they share its messages: each key has one of them, and
+/// keeps it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Senders {
     /// Who sends what no other sender is named for.
-    pub default: Address,
+    pub default: Lanes,
     /// Who sends proofs of spacetime, faults and recoveries.
     #[serde(default)]
-    pub post: Option<Address>,
+    pub post: Option<Lanes>,
     /// Who sends pre-commits and prove-commits.
     #[serde(default)]
-    pub commit: Option<Address>,
+    pub commit: Option<Lanes>,
     /// Who makes miners; the new miner's owner if none is named.
     #[serde(default)]
-    pub create_miner: Option<Address>,
+    pub create_miner: Option<Lanes>,
 }
 
 impl Senders {
     /// One sender for everything.
     pub fn all(sender: Address) -> Self {
-        Self { default: sender, post: None, commit: None, create_miner: None }
+        Self { default: sender.into(), post: None, commit: None, create_miner: None }
+    }
+
+    /// Everybody who is named, once.
+    pub fn everybody(&self) -> Vec<Address> {
+        self.named().cloned().collect::<BTreeSet<_>>().into_iter().collect()
+    }
+
+    /// Everybody who is named, some perhaps more than once.
+    pub(crate) fn named(&self) -> impl Iterator<Item = &Address> {
+        let more = [&self.post, &self.commit, &self.create_miner].into_iter().flatten();
+        std::iter::once(&self.default).chain(more).flat_map(Lanes::all)
+    }
+
+    /// Those who send proofs of spacetime.
+    fn provers(&self) -> Vec<ChainAddress> {
+        self.post.as_ref().unwrap_or(&self.default).all().iter().filter_map(|a| from_core(a).ok()).collect()
+    }
+
+    /// Those who may send a call. What is no proof keeps out of the way of proofs where it has another lane: in one lane a
+    /// proof lands after all that got its nonce before.
+    fn of(&self, call: &Call) -> Result<Vec<ChainAddress>, ChainError> {
+        let named = match call.kind() {
+            CallKind::CreateMiner => self.create_miner.as_ref(),
+            CallKind::PreCommit | CallKind::ProveCommit => self.commit.as_ref(),
+            CallKind::PoSt => self.post.as_ref(),
+            _ => None,
+        };
+        // Whose money moves, or who agrees, is said by the call; of a new miner only as long as nobody is named for it.
+        let own = call.sender().filter(|_| call.kind() != CallKind::CreateMiner || named.is_none());
+        let all = own.map_or_else(|| named.unwrap_or(&self.default).all(), slice::from_ref);
+        let read = |address: &Address| from_core(address).map_err(|e| no_sender(address).because(e));
+        let all: Vec<ChainAddress> = all.iter().map(read).collect::<Result<_, _>>()?;
+        if call.kind() == CallKind::PoSt {
+            return Ok(all);
+        }
+        let provers = self.provers();
+        let apart: Vec<_> = all.iter().filter(|sender| !provers.contains(sender)).copied().collect();
+        Ok(if apart.is_empty() { all } else { apart })
+    }
+
+    /// Who sends the call of a new key. It follows from the key and the senders, and not from their order. Of several,
+    /// those for whom `is_fit` does not hold are passed over as long as there are others.
+    pub(crate) fn pick(
+        &self,
+        key: &SubmitKey,
+        call: &Call,
+        is_fit: impl Fn(&ChainAddress) -> bool,
+    ) -> Result<ChainAddress, ChainError> {
+        let all = self.of(call)?;
+        let fit: Vec<ChainAddress> = all.iter().filter(|address| is_fit(address)).copied().collect();
+        // A role has at least one sender.
+        pick(key, &fit).or_else(|| pick(key, &all)).ok_or_else(|| no_sender(self.default.first()))
     }
 }
 
 /// Senders whose keys were seen.
 #[derive(Clone, Debug)]
 pub(crate) struct CheckedSenders {
-    default: ChainAddress,
-    post: Option<ChainAddress>,
-    commit: Option<ChainAddress>,
-    create_miner: Option<ChainAddress>,
+    /// By the addresses of their keys.
+    senders: Senders,
     keys: BTreeSet<ChainAddress>,
 }
 
@@ -80,7 +132,7 @@ impl CheckedSenders {
         let held = signer.addresses().await;
         let held = held.map_err(|e| ChainError::new(ChainErrorKind::NoSender, "list keys").because(e))?;
         let keys: BTreeSet<_> = held.iter().filter_map(|a| from_core(a).ok()).collect();
-        let key_of = async |address: &Address| -> Result<ChainAddress, ChainError> {
+        let key_of = async |address: &Address| -> Result<Address, ChainError> {
             let mut key = from_core(address).map_err(|e| no_sender(address).because(e))?;
             if key.protocol() == Protocol::ID {
                 key = rpc.call_form("StateAccountKey", json!([address, []])).await?;
@@ -89,31 +141,45 @@ impl CheckedSenders {
                 return Err(no_sender(address));
             }
             probe(signer, address, &key).await?;
-            Ok(key)
+            Ok(to_core(&key))
         };
-        let maybe = async |address: &Option<Address>| match address {
-            Some(address) => key_of(address).await.map(Some),
+        let keys_of = async |lanes: &Lanes| -> Result<Lanes, ChainError> {
+            let mut all = Vec::new();
+            for address in lanes.all() {
+                all.push(key_of(address).await?);
+            }
+            // Two addresses can be one key's.
+            Lanes::new(all)
+        };
+        let maybe = async |lanes: &Option<Lanes>| match lanes {
+            Some(lanes) => keys_of(lanes).await.map(Some),
             None => Ok(None),
         };
-        Ok(Self {
-            default: key_of(&senders.default).await?,
+        let senders = Senders {
+            default: keys_of(&senders.default).await?,
             post: maybe(&senders.post).await?,
             commit: maybe(&senders.commit).await?,
             create_miner: maybe(&senders.create_miner).await?,
-            keys,
-        })
+        };
+        Ok(Self { senders, keys })
     }
 
     #[cfg(test)]
     pub(crate) fn unchecked(sender: ChainAddress) -> Self {
-        let keys = BTreeSet::from([sender]);
-        Self { default: sender, post: None, commit: None, create_miner: None, keys }
+        Self { senders: Senders::all(to_core(&sender)), keys: BTreeSet::from([sender]) }
     }
 
     #[cfg(test)]
-    pub(crate) fn with_post(mut self, sender: ChainAddress) -> Self {
-        self.keys.insert(sender);
-        self.post = Some(sender);
+    pub(crate) fn with_post(mut self, senders: &[ChainAddress]) -> Self {
+        self.keys.extend(senders);
+        self.senders.post = Some(Lanes::new(senders.iter().map(to_core).collect()).unwrap());
+        self
+    }
+
+    #[cfg(test)]
+    pub(crate) fn with_commit(mut self, senders: &[ChainAddress]) -> Self {
+        self.keys.extend(senders);
+        self.senders.commit = Some(Lanes::new(senders.iter().map(to_core).collect()).unwrap());
         self
     }
 
@@ -124,26 +190,27 @@ impl CheckedSenders {
 
     /// Those that are named for some class.
     pub(crate) fn used(&self) -> BTreeSet<ChainAddress> {
-        [Some(self.default), self.post, self.commit, self.create_miner].into_iter().flatten().collect()
+        self.senders.named().filter_map(|address| from_core(address).ok()).collect()
     }
 
     /// Whether this one sends proofs of spacetime.
     pub(crate) fn proves(&self, sender: &ChainAddress) -> bool {
-        self.post.as_ref().unwrap_or(&self.default) == sender
+        self.senders.provers().contains(sender)
     }
 
-    /// Who sends a call.
-    pub(crate) fn of(&self, call: &Call) -> Result<ChainAddress, ChainError> {
-        let named = match call.kind() {
-            CallKind::CreateMiner => self.create_miner,
-            CallKind::PreCommit | CallKind::ProveCommit => self.commit,
-            CallKind::PoSt => self.post,
-            _ => None,
-        };
-        // Whose money moves, or who agrees, is said by the call; of a new miner only as long as nobody is named for it.
-        let own = call.sender().filter(|_| call.kind() != CallKind::CreateMiner || named.is_none());
-        let Some(own) = own else { return Ok(named.unwrap_or(self.default)) };
-        let sender = from_core(own).map_err(|e| no_sender(own).because(e))?;
+    /// Who sends the call of a key. One that has a sender keeps it whatever is configured since, as long as the key is
+    /// here: without it the call would never be sent, and nothing was ever signed for it.
+    pub(crate) fn of(
+        &self,
+        key: &SubmitKey,
+        call: &Call,
+        recorded: Option<ChainAddress>,
+        is_fit: impl Fn(&ChainAddress) -> bool,
+    ) -> Result<ChainAddress, ChainError> {
+        if let Some(sender) = recorded.filter(|sender| self.keys.contains(sender)) {
+            return Ok(sender);
+        }
+        let sender = self.senders.pick(key, call, is_fit)?;
         if self.keys.contains(&sender) { Ok(sender) } else { Err(no_sender(&to_core(&sender))) }
     }
 }

@@ -10,7 +10,7 @@ use super::{
 use crate::{
     actor::encode,
     client::ReadOnly,
-    lotus_json::{signed_message_cid, text_of},
+    lotus_json::{signed_message_cid, text_of, to_core},
     outbox::{LotusNode, in_chain},
     rpc::RpcClient,
 };
@@ -185,6 +185,17 @@ impl VenusClient {
         Ok(Cancelled::Told)
     }
 
+    /// Who sends the call of a key, or would if it were submitted now: of several senders each key has one, and keeps it.
+    ///
+    /// # Errors
+    ///
+    /// A sender that cannot be, or the database cannot be read.
+    pub async fn sender_of(&self, key: &SubmitKey, call: &Call) -> Result<Address, ChainError> {
+        let recorded = self.store.get(&key.0).await?.and_then(|row| row.sender);
+        let sender = recorded.map_or_else(|| self.writer.sender_of(key, call), Ok)?;
+        Ok(to_core(&sender))
+    }
+
     pub(super) fn emit(&self, key: &SubmitKey, what: MessageEvent) {
         self.events.emit(Event::Message { key: key.clone(), what });
     }
@@ -265,8 +276,8 @@ impl ChainClient for VenusClient {
         }
         let rejected = |e| ChainError::new(ChainErrorKind::Rejected, "submit").with("key", key).because(e);
         encode(call).map_err(rejected)?;
-        self.writer.sender_of(call)?;
-        if self.store.record(key, &message_uid(key), call).await? {
+        let sender = self.writer.sender_of(key, call)?;
+        if self.store.record(key, &message_uid(key), call, &sender).await? {
             self.emit(key, MessageEvent::Recorded);
             self.lanes.iter().for_each(|lane| lane.wake(call.kind()));
         }

@@ -17,7 +17,7 @@ use fvm_shared::{
     message::Message,
 };
 use serde_json::json;
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 /// Epochs from the challenge of a deadline to its end, on every network: a proof names an epoch in them.
 const CHALLENGE_TO_CLOSE: i64 = 80;
@@ -73,33 +73,23 @@ impl Writer {
                     .hint_with("factors lie between 0 and 100, and no fee is negative"));
             }
         }
-        let named =
-            [Some(&senders.default), senders.post.as_ref(), senders.commit.as_ref(), senders.create_miner.as_ref()];
-        for address in named.into_iter().flatten() {
+        for address in senders.named() {
             from_core(address).map_err(|e| no_sender(address).because(e))?;
         }
         Ok(Self { rpc, node, senders, fees })
     }
 
     /// The senders that are named.
-    pub(super) fn senders(&self) -> Vec<Address> {
-        let Senders { default, post, commit, create_miner, .. } = &self.senders;
-        let named = [Some(default), post.as_ref(), commit.as_ref(), create_miner.as_ref()];
-        named.into_iter().flatten().cloned().collect()
+    pub(super) fn senders(&self) -> BTreeSet<Address> {
+        self.senders.named().cloned().collect()
     }
 
-    /// Who sends a call. Whose money moves, or who agrees, is said by the call; of a new miner only as long as nobody
-    /// is named for it.
-    pub(super) fn sender_of(&self, call: &Call) -> Result<ChainAddress, ChainError> {
-        let named = match call.kind() {
-            CallKind::CreateMiner => self.senders.create_miner.as_ref(),
-            CallKind::PreCommit | CallKind::ProveCommit => self.senders.commit.as_ref(),
-            CallKind::PoSt => self.senders.post.as_ref(),
-            _ => None,
-        };
-        let own = call.sender().filter(|_| call.kind() != CallKind::CreateMiner || named.is_none());
-        let address = own.or(named).unwrap_or(&self.senders.default);
-        from_core(address).map_err(|e| no_sender(address).because(e))
+    /// Who sends the call of a new key.
+    pub(super) fn sender_of(&self, key: &SubmitKey, call: &Call) -> Result<ChainAddress, ChainError> {
+        self.senders.pick(key, call, |_| true).map_err(|e| {
+            let hint = "name a sender whose key lies in a wallet that is connected to the gateway";
+            e.hint_with(hint)
+        })
     }
 
     /// How a call is priced.
@@ -119,11 +109,16 @@ impl Writer {
     }
 
     /// Writes the message of a call: without nonce and price, which are the messager's.
-    pub(super) async fn write(&self, head: &TipsetRef, call: &Call) -> Result<Message, ChainError> {
+    pub(super) async fn write(
+        &self,
+        head: &TipsetRef,
+        sender: ChainAddress,
+        call: &Call,
+    ) -> Result<Message, ChainError> {
         self.check_network(head).await?;
         let rejected = |e| ChainError::new(ChainErrorKind::Rejected, "write message").because(e);
         let encoded = encode(call).map_err(rejected)?;
-        let mut from = self.sender_of(call)?;
+        let mut from = sender;
         if from.protocol() == Protocol::ID {
             from = self.rpc.call_form("StateAccountKey", json!([Lotus(from), []])).await?;
         }
@@ -172,7 +167,6 @@ impl Writer {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::collections::BTreeSet;
 
     #[test]
     fn names_follow_from_keys_alone() {

@@ -202,7 +202,8 @@ impl VenusClient {
 
     /// Hands a call to the messager. What it is handed lies in our table first.
     async fn hand_in(&self, head: &TipsetRef, row: &Row) -> Result<Option<String>, ChainError> {
-        let message = self.writer.write(head, &row.call).await?;
+        let sender = row.sender.map_or_else(|| self.writer.sender_of(&row.key, &row.call), Ok)?;
+        let message = self.writer.write(head, sender, &row.call).await?;
         if !self.store.sent(&row.key, &message).await? {
             return Ok(None);
         }

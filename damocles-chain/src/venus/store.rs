@@ -1,11 +1,11 @@
 //! The table of calls that go through a messager.
 
-use crate::lotus_json::{Lotus, SignedMessage};
+use crate::lotus_json::{Lotus, SignedMessage, parse_address, text_of};
 use damocles_core::{
     BoxError,
     chain::{Call, ChainError, ChainErrorKind, Receipt, SubmitKey},
 };
-use fvm_shared::message::Message;
+use fvm_shared::{address::Address, message::Message};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use sqlx::{
@@ -34,6 +34,11 @@ CREATE TABLE venus_messages (
 CREATE UNIQUE INDEX venus_messages_uid ON venus_messages (uid);
 CREATE INDEX venus_messages_state ON venus_messages (state);
 ";
+
+/// Who sends a call, chosen when it is recorded.
+const SENDER: &str = "ALTER TABLE venus_messages ADD COLUMN sender TEXT";
+
+const MIGRATIONS: [(i64, &str, &str); 2] = [(1, "venus messages", SCHEMA), (2, "venus senders", SENDER)];
 
 /// How far a call is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -72,6 +77,8 @@ pub(super) struct Row {
     pub(super) key: SubmitKey,
     pub(super) uid: String,
     pub(super) call: Call,
+    /// Who sends it, chosen when it was recorded; none in rows of old tables of which nothing had left.
+    pub(super) sender: Option<Address>,
     pub(super) state: VenusState,
     /// What the messager was last handed.
     pub(super) message: Option<Message>,
@@ -103,12 +110,16 @@ fn row_of(row: &AnyRow) -> Result<Row, BoxError> {
     let text = |column: &str| row.try_get::<Option<String>, _>(column);
     let state: String = row.try_get("state")?;
     let known = VenusState::ALL.into_iter().find(|s| s.text() == state);
+    let message = text("message")?.map(|m| value_of::<Lotus<Message>>(&m)).transpose()?.map(|m| m.0);
+    let sender = text("sender")?.map(|s| parse_address(&s)).transpose()?;
     Ok(Row {
         key: SubmitKey(row.try_get("submit_key")?),
         uid: row.try_get("uid")?,
         call: value_of(&row.try_get::<String, _>("call")?)?,
         state: known.ok_or_else(|| format!("unknown state `{state}`"))?,
-        message: text("message")?.map(|m| value_of::<Lotus<Message>>(&m)).transpose()?.map(|m| m.0),
+        // What was handed in once is handed in again by nobody else.
+        sender: message.as_ref().map(|message| message.from).or(sender),
+        message,
         signed: text("signed")?.map(|s| value_of(&s)).transpose()?.unwrap_or_default(),
         landed: row.try_get("landed")?,
         gone: row.try_get("gone")?,
@@ -129,23 +140,32 @@ pub(super) struct Store {
 impl Store {
     /// Opens the table; makes it if it is not there.
     pub(super) async fn open(pool: AnyPool) -> Result<Self, ChainError> {
-        let schema = Migration::new(1, "venus messages".into(), MigrationType::Simple, SCHEMA.into_sql_str(), false);
-        let mut migrator = Migrator::with_migrations(vec![schema]);
+        let migration = |(version, name, sql): (i64, &'static str, &'static str)| {
+            Migration::new(version, name.into(), MigrationType::Simple, sql.into_sql_str(), false)
+        };
+        let mut migrator = Migrator::with_migrations(MIGRATIONS.map(migration).into());
         migrator.dangerous_set_table_name("venus_migrations");
         migrator.run(&pool).await.map_err(|e| broken("open messages", e))?;
         Ok(Self { pool, reported: Arc::default() })
     }
 
     /// Records a call; false if its key was there before.
-    pub(super) async fn record(&self, key: &SubmitKey, uid: &str, call: &Call) -> Result<bool, ChainError> {
+    pub(super) async fn record(
+        &self,
+        key: &SubmitKey,
+        uid: &str,
+        call: &Call,
+        sender: &Address,
+    ) -> Result<bool, ChainError> {
         let done = sqlx::query(
-            "INSERT INTO venus_messages (submit_key, seq, uid, call, state)
-             VALUES ($1, (SELECT COALESCE(MAX(seq), 0) + 1 FROM venus_messages), $2, $3, 'recorded')
+            "INSERT INTO venus_messages (submit_key, seq, uid, call, state, sender)
+             VALUES ($1, (SELECT COALESCE(MAX(seq), 0) + 1 FROM venus_messages), $2, $3, 'recorded', $4)
              ON CONFLICT (submit_key) DO NOTHING",
         )
         .bind(&key.0)
         .bind(uid)
         .bind(json_of(call)?)
+        .bind(text_of(sender))
         .execute(&self.pool)
         .await
         .map_err(|e| broken("record call", e).with("key", key))?;

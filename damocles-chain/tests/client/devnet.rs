@@ -211,7 +211,7 @@ async fn a_message_whose_first_push_was_lost_lands(net: Net) {
 }
 
 async fn senders_by_class_are_used(net: Net) {
-    let senders = Senders { post: Some(net.home.owner.clone()), ..Senders::all(net.home.worker.clone()) };
+    let senders = Senders { post: Some(net.home.owner.clone().into()), ..Senders::all(net.home.worker.clone()) };
     let client = net.home.client_of(&net.url(), senders).await.unwrap();
     let cancel = CancellationToken::new();
     let _guard = cancel.clone().drop_guard();

@@ -411,8 +411,8 @@ async fn a_sender_without_key_is_an_error_at_start() {
     let stranger: Address = "t1wcuzrs736zqzbbjjdgl2wvyyufuk4pefbymzf2i".parse().unwrap();
     for senders in [
         Senders::all(stranger.clone()),
-        Senders { post: Some(stranger.clone()), ..Senders::all(home.worker.clone()) },
-        Senders { commit: Some(stranger.clone()), ..Senders::all(home.worker.clone()) },
+        Senders { post: Some(stranger.clone().into()), ..Senders::all(home.worker.clone()) },
+        Senders { commit: Some(stranger.clone().into()), ..Senders::all(home.worker.clone()) },
     ] {
         let error = home.client_of("http://127.0.0.1:1", senders).await.unwrap_err();
         assert_eq!(error.kind(), ChainErrorKind::NoSender);

@@ -56,7 +56,10 @@ impl Home {
     }
 
     pub(crate) async fn client(&self, database: &AnyPool) -> Result<Arc<LotusClient>, ChainError> {
-        let senders = Senders::all(self.senders[0].clone());
+        self.client_of(database, Senders::all(self.senders[0].clone())).await
+    }
+
+    pub(crate) async fn client_of(&self, database: &AnyPool, senders: Senders) -> Result<Arc<LotusClient>, ChainError> {
         let mut config = LotusConfig::new(self.server.url.parse().unwrap(), senders);
         config.poll_every = Duration::from_millis(20);
         config.silence = Duration::from_millis(500);

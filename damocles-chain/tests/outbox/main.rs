@@ -17,4 +17,6 @@ mod home;
 #[cfg(feature = "devnet")]
 mod hostile;
 #[cfg(feature = "devnet")]
+mod lanes;
+#[cfg(feature = "devnet")]
 mod server;

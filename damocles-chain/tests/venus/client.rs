@@ -1,7 +1,10 @@
 //! The client's contract, and what messages cost and are called.
 
 use crate::setup::{Net, key, recover, run};
-use damocles_chain::venus::{FeesByClass, MessageFees, VenusClient, VenusState, message_uid, messager::MessagerState};
+use damocles_chain::{
+    Lanes,
+    venus::{FeesByClass, MessageFees, VenusClient, VenusState, message_uid, messager::MessagerState},
+};
 use damocles_core::{
     Address, Epoch, PartitionIndex, PoStProofType, SectorSet, SectorSize, TokenAmount,
     chain::{Call, ChainClient as _, ChainErrorKind, MessageId, MessageState, PoStPartition, SubmitWindowedPoSt},
@@ -161,4 +164,37 @@ async fn a_message_that_a_fork_throws_out_is_tracked_until_it_is_back() {
     assert_eq!(net.on_chain(&net.owner), 1);
     let on_chain = || net.messager.records()[0].status.state == MessagerState::OnChain;
     net.mine_until(net.until(async || on_chain())).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn several_senders_share_a_role_and_a_key_keeps_its_own() {
+    let net = Net::new().await;
+    let with_post = |post: Vec<Address>| {
+        let mut config = net.config();
+        config.senders.post = Some(Lanes::new(post).unwrap());
+        config
+    };
+    let miner = damocles_core::ActorId(1000);
+    let (name, mut chosen) = (|n: u64| key(&format!("recover/{n}")), Vec::new());
+    let first = VenusClient::connect(with_post(vec![net.owner.clone(), net.worker.clone()]), net.database().await);
+    let first = first.await.unwrap();
+    for n in 0..200 {
+        first.submit(&name(n), &recover(miner, n)).await.unwrap();
+        chosen.push(first.sender_of(&name(n), &recover(miner, n)).await.unwrap());
+    }
+    let of_owner = chosen.iter().filter(|sender| **sender == net.owner).count();
+    assert!((70..=130).contains(&of_owner), "{of_owner}");
+    drop(first);
+    // The next process has another list: what it hands in is of those who were chosen before.
+    let running = run(VenusClient::connect(with_post(vec![net.worker.clone()]), net.database().await).await.unwrap());
+    net.messager.idle(true);
+    net.mine_until(net.until(async || net.messager.records().len() == 200)).await;
+    let handed = net.messager.called("PushMessageWithId");
+    for n in 0..200 {
+        let sender = running.client.sender_of(&name(n), &recover(miner, n)).await.unwrap();
+        assert_eq!(sender, chosen[usize::try_from(n).unwrap()]);
+        let uid = message_uid(&name(n));
+        let of: Vec<_> = handed.iter().filter(|params| params[0] == json!(uid)).collect();
+        assert!(of.iter().all(|params| params[1]["From"] == sender.as_str()) && !of.is_empty(), "{of:?}");
+    }
 }

@@ -1,16 +1,18 @@
 //! The manager's file, `manager.toml` in its home directory.
 
 mod chain;
+mod senders;
 mod venus;
 mod wallet;
 
 pub use chain::{ChainKind, ChainSection};
+pub use senders::{Addresses, SendersSection};
 pub use venus::VenusSection;
 pub use wallet::{WalletKind, WalletSection};
 
 use super::{ConfigError, Endpoint, ProcessorKind, Processors, Retired, Secret, Source, retired};
 use damocles_chain::Fees;
-use damocles_core::{ActorId, Address};
+use damocles_core::ActorId;
 use serde::Deserialize;
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -75,20 +77,6 @@ impl Default for ListenSection {
     fn default() -> Self {
         Self { address: SocketAddr::from(([127, 0, 0, 1], 1789)) }
     }
-}
-
-/// `[senders]`: each an address whose key the wallet holds.
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct SendersSection {
-    /// For every message that no other key names; the wallet's only BLS key if it is absent.
-    pub default: Option<Address>,
-    /// For WindowPoSts and recoveries.
-    pub post: Option<Address>,
-    /// For pre-commits and proofs.
-    pub commit: Option<Address>,
-    /// For making miners; the new miner's owner if it is absent.
-    pub create_miner: Option<Address>,
 }
 
 /// `[[miners]]`.
@@ -312,6 +300,7 @@ impl ManagerConfig {
     fn check(&self, source: &Source) -> Result<(), ConfigError> {
         self.chain.check(source)?;
         self.wallet.check(source)?;
+        self.senders.check(source)?;
         venus::check(self, source)?;
         if !self.listen.address.ip().is_loopback() {
             let error = source.error_at("listen.address", format_args!("`{}` is not loopback", self.listen.address));
@@ -360,16 +349,7 @@ impl ManagerConfig {
         self.wallet.write(out)?;
         writeln!(out, "\n# Where workers and commands reach the manager. Loopback only.")?;
         writeln!(out, "[listen]\naddress = {}", quoted(&self.listen.address.to_string()))?;
-        writeln!(out, "\n# Who pays for messages: addresses whose keys the wallet holds.")?;
-        writeln!(out, "# Without `default` it is the only BLS key.\n[senders]")?;
-        let SendersSection { default, post, commit, create_miner } = &self.senders;
-        for (key, sender) in [("default", default), ("post", post), ("commit", commit), ("create_miner", create_miner)]
-        {
-            match sender {
-                Some(address) => writeln!(out, "{key} = {}", quoted(address.as_str()))?,
-                None => writeln!(out, "# {key} = \"f3...\"")?,
-            }
-        }
+        self.senders.write(out)?;
         self.write_fees(out)?;
         self.write_lists(out)?;
         writeln!(

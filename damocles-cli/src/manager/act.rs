@@ -1,7 +1,6 @@
 //! What every command does that sends a message: say what it will do, ask, send, wait, and say how it ended.
 
 use super::{
-    client::sender_of,
     confirm::Consent,
     desk::{Desk, When},
     look::gas_price,
@@ -206,7 +205,7 @@ async fn plan(
     miner: Option<&MinerDetail>,
     act: &Act,
 ) -> Result<(Plan, Result<Estimate, ChainError>), Failure> {
-    let from = sender(outbox, &act.call).await?;
+    let from = outbox.sender(&act.stem, &act.call).await?;
     if let Some(miner) = miner {
         may_send(desk, miner, &act.call, &from).await?;
     }
@@ -237,10 +236,6 @@ async fn plan(
         then: act.then.clone(),
     };
     Ok((plan, estimate))
-}
-
-async fn sender(outbox: &Outbox, call: &Call) -> Result<Address, Failure> {
-    Ok(sender_of(call, &outbox.senders().await?))
 }
 
 /// Refuses what the actor would refuse because of who sends it, in words that say who may.

@@ -128,16 +128,12 @@ pub(super) fn cluster(
 ///
 /// No default sender is named, and the wallet has not exactly one BLS key.
 pub(super) async fn senders(config: &ManagerConfig, keys: &Keys) -> Result<Senders, Failure> {
-    let default = match (&config.senders.default, keys.signer()) {
-        (Some(address), _) => address.clone(),
-        (None, Some(signer)) => signer::only_key(signer.as_ref(), KeyKind::Bls, "`senders.default`").await?,
+    let only = match (&config.senders.default, keys.signer()) {
+        (Some(_), _) => None,
+        (None, Some(signer)) => Some(signer::only_key(signer.as_ref(), KeyKind::Bls, "`senders.default`").await?),
         (None, None) => return Err(Failure::usage("manager.toml names no `senders.default`")),
     };
-    let mut senders = Senders::all(default);
-    senders.post.clone_from(&config.senders.post);
-    senders.commit.clone_from(&config.senders.commit);
-    senders.create_miner.clone_from(&config.senders.create_miner);
-    Ok(senders)
+    Ok(config.senders.senders(only)?)
 }
 
 /// Whether the node's network is the one that the configuration wants, and one that the keys may be used on.

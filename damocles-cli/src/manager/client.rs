@@ -4,15 +4,15 @@ use super::outbox::{AtMessager, Entry};
 use crate::exit::{Exit, Failure};
 use anyhow::anyhow;
 use damocles_chain::{
-    LotusClient, OutboxEntry, OutboxState, Replacement, Senders, VenusClient,
+    LotusClient, OutboxEntry, OutboxState, Replacement, VenusClient,
     rpc::RpcMetrics,
     venus::{Cancelled, Price, VenusEntry, VenusState},
 };
 use damocles_core::{
     Address, CancellationToken,
-    chain::{Call, CallKind, ChainClient, MessageId, MessageState},
+    chain::{Call, ChainClient, MessageId, MessageState, SubmitKey},
 };
-use std::{collections::BTreeSet, sync::Arc};
+use std::sync::Arc;
 
 /// A chain, with messages of the manager on their way to it.
 #[derive(Clone, Debug)]
@@ -51,15 +51,27 @@ impl ManagerChain {
         Ok(client.network(&head).await?.name)
     }
 
+    /// Who sends the call of a key, or would if it were begun now.
+    ///
+    /// # Errors
+    ///
+    /// Nobody here can send it, or the database cannot be read.
+    pub(super) async fn sender_of(&self, key: &SubmitKey, call: &Call) -> Result<Address, Failure> {
+        Ok(match self {
+            Self::Lotus(client) => client.sender_of(key, call).await?,
+            Self::Venus(client) => client.sender_of(key, call).await?,
+        })
+    }
+
     /// Whether a call that is begun now would be on its way at once. Our own outbox takes all; a messager that is away,
     /// or whose wallets do not have the sender, is better known before anything is recorded.
     ///
     /// # Errors
     ///
     /// It would not.
-    pub(super) async fn takes(&self, call: &Call, senders: &Senders) -> Result<(), Failure> {
+    pub(super) async fn takes(&self, key: &SubmitKey, call: &Call) -> Result<(), Failure> {
         let Self::Venus(client) = self else { return Ok(()) };
-        let sender = sender_of(call, senders);
+        let sender = client.sender_of(key, call).await?;
         let has = client.messager().wallet_has(&sender).await.map_err(|e| {
             Failure::from(e)
                 .context("ask the messager (nothing was sent)")
@@ -159,19 +171,6 @@ impl ManagerChain {
             }
         }
     }
-}
-
-/// Who sends what an operator asks for.
-pub(super) fn sender_of(call: &Call, senders: &Senders) -> Address {
-    let named = if call.kind() == CallKind::CreateMiner { senders.create_miner.clone() } else { None };
-    named.or_else(|| call.sender().cloned()).unwrap_or_else(|| senders.default.clone())
-}
-
-/// Everybody who sends something, once.
-pub(super) fn all_senders(senders: &Senders) -> Vec<Address> {
-    let Senders { default, post, commit, create_miner, .. } = senders;
-    let named = [Some(default), post.as_ref(), commit.as_ref(), create_miner.as_ref()];
-    named.into_iter().flatten().cloned().collect::<BTreeSet<_>>().into_iter().collect()
 }
 
 fn price(by: Replacement) -> Result<Price, Failure> {

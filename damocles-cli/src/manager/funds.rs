@@ -2,7 +2,6 @@
 
 use super::{
     chain,
-    client::all_senders,
     desk::{Desk, When},
     message::shortened,
     outbox::{Entry, Outbox},
@@ -74,7 +73,7 @@ pub(super) async fn show(desk: &Desk<'_>, args: &FundsArgs) -> Result<(), Failur
     if accounts.is_empty() {
         let keys =
             if desk.config.senders.default.is_some() { Keys::none() } else { Keys::to_send(&desk.config, desk.home)? };
-        accounts = all_senders(&chain::senders(&desk.config, &keys).await?);
+        accounts = chain::senders(&desk.config, &keys).await?.everybody();
     }
     // A chain that is younger than that is looked back on as a whole.
     let over = args.over.min(desk.head.epoch.0);

@@ -65,7 +65,7 @@ pub fn init(args: &InitArgs, home: &Home) -> Result<Initialised, Failure> {
         let chain = chain_section(nodes, home)?;
         let mut config = ManagerConfig::new(chain.endpoint.clone());
         config.chain = chain;
-        config.senders.default = Some(worker.clone());
+        config.senders.default = Some(worker.clone().into());
         config.chain.network.clone_from(&args.network);
         if !args.devnet {
             config.wallet = wallet_section(args)?;

@@ -88,6 +88,9 @@ pub(crate) struct Row {
     pub(crate) key: SubmitKey,
     pub(crate) call: Call,
     pub(crate) state: OutboxState,
+    /// Who sends it, chosen when it was recorded.
+    pub(crate) lane: Option<String>,
+    /// Who sent it, once it has a nonce.
     pub(crate) sender: Option<String>,
     pub(crate) nonce: Option<u64>,
     /// The newest message.
@@ -114,6 +117,7 @@ impl Row {
             key: SubmitKey(row.try_get("submit_key")?),
             call: value_of(&row.try_get::<String, _>("call")?)?,
             state: known.ok_or_else(|| format!("unknown state `{state}`"))?,
+            lane: text("lane")?,
             sender: text("sender")?,
             nonce: row.try_get::<Option<i64>, _>("nonce")?.map(u64::try_from).transpose()?,
             version,

@@ -37,10 +37,18 @@ pub(super) struct Chain {
     pub(super) name: &'static str,
     pub(super) version: u32,
     pub(super) balance: TokenAmount,
+    /// Who has nothing.
+    pub(super) poor: HashSet<Address>,
     pub(super) base_fee: TokenAmount,
     pub(super) premium: TokenAmount,
     /// The exit code of a trial; none where there are no trials.
     pub(super) would_exit: Option<i64>,
+    /// What messages need beyond 1,000.
+    pub(super) more_gas: u64,
+    /// What messages need is refused to be said.
+    pub(super) cannot_run: bool,
+    /// What messages need is not measured.
+    pub(super) guesses: bool,
     /// What is answered instead of the next nonce.
     pub(super) next_nonce: Option<u64>,
     /// What is answered instead of the account's nonce.
@@ -178,10 +186,11 @@ impl Node for FakeNode {
         Ok(Some(after.unwrap_or(0)))
     }
 
-    async fn account(&self, _: &TipsetRef, _: &Address) -> Result<Account, ChainError> {
+    async fn account(&self, _: &TipsetRef, sender: &Address) -> Result<Account, ChainError> {
         yield_now().await;
         let chain = self.chain.lock();
-        Ok(Account { nonce: chain.account_nonce.unwrap_or(chain.nonce), balance: chain.balance.clone() })
+        let balance = if chain.poor.contains(sender) { TokenAmount::default() } else { chain.balance.clone() };
+        Ok(Account { nonce: chain.account_nonce.unwrap_or(chain.nonce), balance })
     }
 
     async fn pooled(&self, _: &Address) -> Result<BTreeMap<u64, Option<Cid>>, ChainError> {
@@ -207,8 +216,13 @@ impl Node for FakeNode {
             self.chain.lock().hanging = true;
             std::future::pending::<()>().await;
         }
-        let limit = if message.gas_limit == 0 { 1000 } else { message.gas_limit };
-        Ok(Estimate { limit, premium: self.chain.lock().premium.clone() })
+        let chain = self.chain.lock();
+        let is_asked = message.gas_limit == 0;
+        if is_asked && chain.cannot_run {
+            return Err(ChainError::new(ChainErrorKind::Rejected, "price message"));
+        }
+        let limit = if is_asked { 1000 + chain.more_gas } else { message.gas_limit };
+        Ok(Estimate { limit, is_guess: is_asked && chain.guesses, premium: chain.premium.clone() })
     }
 
     async fn simulate(&self, _: &TipsetRef, _: &Message) -> Result<Option<Simulated>, ChainError> {

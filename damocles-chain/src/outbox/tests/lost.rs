@@ -260,7 +260,7 @@ async fn the_call_of_a_key_that_is_gone_is_sent_by_another() {
     let prover = from_core(&bench.keys.create(KeyKind::Secp256k1).unwrap()).unwrap();
     let senders = CheckedSenders::unchecked(bench.sender);
     {
-        let outbox = bench.outbox_of(&node, Fees::default(), senders.clone().with_post(prover)).await;
+        let outbox = bench.outbox_of(&node, Fees::default(), senders.clone().with_post(&[prover])).await;
         overtaken(&bench, &node, &outbox).await;
         assert_eq!(outbox.entries().await.unwrap()[0].sender, Some(crate::lotus_json::text_of(&prover)));
     }
@@ -269,4 +269,87 @@ async fn the_call_of_a_key_that_is_gone_is_sent_by_another() {
     settle_all(&node, &outbox, &[key(1)]).await;
     let entry = outbox.entries().await.unwrap().remove(0);
     assert_eq!(entry.sender, Some(crate::lotus_json::text_of(&bench.sender)));
+}
+
+/// How often something was written about a key that was not there before, in passes at new heads.
+async fn news(node: &FakeNode, outbox: &Outbox, n: u64, passes: usize) -> Vec<Option<String>> {
+    let mut said: Vec<Option<String>> = Vec::new();
+    for _ in 0..passes {
+        node.chain.lock().height += 1;
+        outbox.pass(&node.head()).await;
+        let now = outbox.entry(&MessageId::new(&key(n).0)).await.unwrap().error;
+        if said.last() != Some(&now) {
+            said.push(now);
+        }
+    }
+    said
+}
+
+#[tokio::test]
+async fn a_pool_that_is_not_shown_is_said_once_and_hides_no_gap() {
+    let (bench, node) = (Bench::new(), FakeNode::new());
+    let patient = FeePolicy { replace_after: 1000, ..Fees::default().post };
+    let outbox = bench.outbox_with(&node, Fees { post: patient.clone(), other: patient, ..Fees::default() }).await;
+    for n in 1..=4 {
+        outbox.submit(&key(n), &call(n)).await.unwrap();
+    }
+    outbox.pass(&node.head()).await;
+    // The node loses all but the first message, and shows nothing.
+    {
+        let mut chain = node.chain.lock();
+        chain.hides_pool = true;
+        chain.pool.retain(|nonce, _| *nonce < 1);
+    }
+    let said = news(&node, &outbox, 4, 30).await;
+    // It is no trouble any more once the nonce that the node names says that all is there.
+    let [None, Some(text), None] = said.as_slice() else { panic!("{said:?}") };
+    assert!(text.contains("look into the node's pool"), "{text}");
+    for n in 1..=3 {
+        assert_eq!(outbox.entry(&MessageId::new(&key(n).0)).await.unwrap().error, None, "once for all");
+    }
+    assert_eq!(node.chain.lock().pool.len(), 4, "what was lost is there again");
+    // It is shown again.
+    {
+        let mut chain = node.chain.lock();
+        chain.hides_pool = false;
+    }
+    assert_eq!(news(&node, &outbox, 4, 10).await.last(), Some(&None));
+
+    // A nonce is missing whose call is damaged: it is named and filled though the pool is not shown.
+    node.chain.lock().refuse = Some("away");
+    for n in 5..=6 {
+        outbox.submit(&key(n), &call(n)).await.unwrap();
+    }
+    outbox.pass(&node.head()).await;
+    let gone = "DELETE FROM chain_messages WHERE submit_key = $1";
+    sqlx::query(gone).bind(key(5).0).execute(&bench.pool().await).await.unwrap();
+    {
+        let mut chain = node.chain.lock();
+        (chain.refuse, chain.hides_pool) = (None, true);
+    }
+    let said = news(&node, &outbox, 6, 9).await;
+    assert!(said.iter().flatten().any(|text| text.contains("missing: 4")), "{said:?}");
+    settle_all(&node, &outbox, &[key(6)]).await;
+    assert_eq!(node.landed(), [0, 1, 2, 3, 4, 5]);
+}
+
+#[tokio::test]
+async fn trouble_with_money_is_news_once_though_its_numbers_move_with_every_head() {
+    let (bench, node) = (Bench::new(), FakeNode::new());
+    let outbox = bench.outbox(&node).await;
+    outbox.submit(&key(1), &pre_commit(1)).await.unwrap();
+    let mut said: Vec<Option<String>> = Vec::new();
+    for n in 0..20 {
+        {
+            let mut chain = node.chain.lock();
+            chain.balance = TokenAmount::from_atto(1_000 + n);
+            chain.base_fee = TokenAmount::from_atto(100 + n);
+        }
+        said.extend(news(&node, &outbox, 1, 1).await);
+    }
+    said.dedup();
+    assert_eq!(said.len(), 1, "{said:?}");
+    assert!(said[0].as_ref().unwrap().contains("pay for message"), "{said:?}");
+    node.chain.lock().balance = TokenAmount::from_whole(100);
+    settle_all(&node, &outbox, &[key(1)]).await;
 }

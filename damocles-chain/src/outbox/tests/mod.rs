@@ -2,6 +2,8 @@
 
 mod cancel;
 mod fake;
+mod gas;
+mod lanes;
 mod lost;
 mod migrate;
 mod money;

@@ -95,7 +95,7 @@ async fn a_lane_that_hangs_holds_up_no_other() {
         store,
         Arc::clone(&node) as Arc<dyn Node>,
         Arc::new(bench.keys.clone()),
-        CheckedSenders::unchecked(bench.sender).with_post(prover),
+        CheckedSenders::unchecked(bench.sender).with_post(&[prover]),
         &Limits { post_reserve: damocles_core::TokenAmount::ZERO, ..Limits::default() },
         Arc::new(NullSink),
     ));

@@ -4,12 +4,12 @@ use super::{money::post, *};
 use crate::outbox::{FeePolicy, MessageVersion, Replacement, Simulate, pricing::least_premium};
 use damocles_core::TokenAmount as Amount;
 
-fn atto(n: i64) -> TokenAmount {
+pub(super) fn atto(n: i64) -> TokenAmount {
     TokenAmount::from_atto(n)
 }
 
 /// Fees of a class that is replaced after three epochs, up to 1,000 attoFIL a unit of gas.
-fn fees() -> Fees {
+pub(super) fn fees() -> Fees {
     let policy = FeePolicy {
         replace_after: 3,
         max_fee: Amount::from_atto(1_000_000),
@@ -19,7 +19,7 @@ fn fees() -> Fees {
     Fees { post: policy.clone(), pre_commit: policy, ..Fees::default() }
 }
 
-async fn versions(outbox: &Outbox, n: u64) -> Vec<MessageVersion> {
+pub(super) async fn versions(outbox: &Outbox, n: u64) -> Vec<MessageVersion> {
     outbox.entry(&MessageId::new(&key(n).0)).await.unwrap().versions
 }
 

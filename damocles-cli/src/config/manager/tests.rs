@@ -16,7 +16,11 @@ fn what_is_written_is_read_back() {
     insta::assert_snapshot!(config.to_toml());
 
     config.chain.token_file = Some("/odd \"path\"/\\token\n".into());
-    config.senders.post = Some("f3abc".parse().unwrap());
+    config.senders.post = Some("f3abc".parse::<damocles_core::Address>().unwrap().into());
+    config.senders.commit = read("[chain]\nendpoint = \"http://h\"\n[senders]\ncommit = [\"f01000\", \"f01001\"]\n")
+        .unwrap()
+        .senders
+        .commit;
     config.miners.push(MinerSection { max_sectors: Some(2), ..MinerSection::new(ActorId(1000)) });
     config.persist_stores.push(StoreSection { name: "s".into(), path: "/s".into(), read_only: true });
     config.pieces.dirs = vec!["/pieces".into(), "/odd \"path\"".into()];
@@ -254,4 +258,32 @@ fn a_cluster_has_sections_that_fit_together() {
     let lotus = refused("[venus]\nmessager = \"http://m\"\n");
     assert!(lotus.contains("means nothing to a chain of kind `lotus`"), "{lotus}");
     assert!(refused("[wallet]\nkind = \"venus\"\n").contains("unknown name `venus`"));
+}
+
+#[test]
+fn a_role_of_senders_is_an_address_or_a_list_without_doubles() {
+    let address = |text: &str| text.parse::<damocles_core::Address>().unwrap();
+    let senders = |section: &str| {
+        let file = format!("[chain]\nendpoint = \"http://h\"\n[senders]\n{section}\n");
+        read(&file).unwrap().senders.senders(Some(address("f01"))).unwrap()
+    };
+    let all = senders("default = \"f01000\"\npost = [\"f01001\", \"f01002\"]\ncommit = [\"f01003\"]");
+    assert_eq!(all.default.all(), [address("f01000")]);
+    assert_eq!(all.post.unwrap().all(), [address("f01001"), address("f01002")]);
+    assert_eq!(all.commit.unwrap().all(), [address("f01003")]);
+    assert_eq!(all.create_miner, None);
+    assert_eq!(senders("").default.all(), [address("f01")]);
+    for (section, said, hint) in [
+        ("commit = [\"f01000\", \"f01001\", \"t01000\"]", "`senders.commit[2]`: is there twice", "once"),
+        ("default = []", "`senders.default`: names nobody", "name an address"),
+        ("post = [\"f01000\", \"me\"]", "`me` is not a valid Address", "-"),
+        ("post = 1000", "expected an address or a list of addresses", "-"),
+        ("post = { a = \"f01000\" }", "expected an address or a list of addresses", "-"),
+        ("comit = \"f01000\"", "unknown key `senders.comit`", "did you mean `commit`?"),
+    ] {
+        let text = refused(&format!("[senders]\n{section}\n"));
+        let (error, remedy) = text.split_once("\nhint: ").unwrap();
+        assert!(error.contains(said) && remedy.contains(hint), "{section}: {text}");
+        assert!(error.starts_with("manager.toml:4:"), "{text}");
+    }
 }

@@ -1,7 +1,7 @@
 //! `message recover`: what a messager had given up.
 
 use super::{
-    super::{chain, client::all_senders, desk::Desk, outbox::Outbox, signer::Keys},
+    super::{chain, desk::Desk, outbox::Outbox, signer::Keys},
     args::RecoverArgs,
 };
 use crate::{
@@ -51,7 +51,7 @@ pub(super) async fn run(desk: &Desk<'_>, args: &RecoverArgs) -> Result<(), Failu
             .hint("its own messages are sent until they land; `message replace` makes one dearer"));
     };
     let named = chain::senders(&desk.config, &Keys::to_send(&desk.config, desk.home)?).await?;
-    let senders = if args.senders.is_empty() { all_senders(&named) } else { args.senders.clone() };
+    let senders = if args.senders.is_empty() { named.everybody() } else { args.senders.clone() };
     let messager = MessagerClient::new(chain::cluster(&desk.config, section, desk.home, named)?.messager)?;
     let names: Vec<_> = senders.iter().map(|sender| desk.spell(sender).to_string()).collect();
     let plan = format!(

@@ -87,7 +87,7 @@ pub(in crate::manager) async fn make(
 ) -> Result<Option<Made>, Failure> {
     let mut config = ManagerConfig::load(home.config())?;
     if let Some(from) = &args.from {
-        config.senders.create_miner = Some(from.clone());
+        config.senders.create_miner = Some(from.clone().into());
     }
     let desk = Desk::with(config, home, printer, cx).await?;
     let outbox = Outbox::open(&desk.config, home).await?;
@@ -135,7 +135,7 @@ pub(in crate::manager) async fn make(
 /// A daemon sends with its own senders, whatever this command would like.
 async fn only_by(outbox: &Outbox, from: &Address) -> Result<(), Failure> {
     let named = outbox.senders().await?.create_miner;
-    if named.as_ref().map(plain) == Some(plain(from)) {
+    if named.is_some_and(|named| named.all().iter().all(|address| plain(address) == plain(from))) {
         return Ok(());
     }
     let error = anyhow!("the daemon that runs on this home does not send this as {from}");

@@ -3,7 +3,6 @@
 use super::super::client::ManagerChain;
 use crate::exit::Failure;
 use anyhow::Context as _;
-use damocles_chain::Senders;
 use damocles_core::chain::{Call, MessageId, SubmitKey};
 use serde::{Deserialize, Serialize};
 use sqlx::AnyPool;
@@ -49,27 +48,27 @@ impl Told {
         Ok(found.is_some())
     }
 
-    /// Submits a call under the first key of `stem` whose end nobody was told.
-    pub(super) async fn begin(
-        &self,
-        chain: &ManagerChain,
-        senders: &Senders,
-        stem: &str,
-        call: &Call,
-    ) -> Result<Begun, Failure> {
+    /// The first key of `stem` whose end nobody was told.
+    pub(super) async fn next(&self, stem: &str) -> Result<SubmitKey, Failure> {
         let mut attempt = 1_u64;
         loop {
             let key = format!("{stem}/{attempt}");
             if !self.knows(&key).await? {
-                let again = chain.entries().await?.iter().any(|entry| entry.message.key.0 == key);
-                if !again {
-                    chain.takes(call, senders).await?;
-                }
-                let id = chain.client().submit(&SubmitKey(key), call).await?;
-                return Ok(Begun { id, again });
+                return Ok(SubmitKey(key));
             }
             attempt += 1;
         }
+    }
+
+    /// Submits a call under the first key of `stem` whose end nobody was told.
+    pub(super) async fn begin(&self, chain: &ManagerChain, stem: &str, call: &Call) -> Result<Begun, Failure> {
+        let key = self.next(stem).await?;
+        let again = chain.entries().await?.iter().any(|entry| entry.message.key == key);
+        if !again {
+            chain.takes(&key, call).await?;
+        }
+        let id = chain.client().submit(&key, call).await?;
+        Ok(Begun { id, again })
     }
 }
 

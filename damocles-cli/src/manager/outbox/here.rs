@@ -12,7 +12,7 @@ use crate::{
 use anyhow::anyhow;
 use damocles_chain::{OutboxState, Replacement, Senders};
 use damocles_core::{
-    Context, Event, EventSink,
+    Address, Context, Event, EventSink,
     chain::{Call, ChainClientExt as _, MessageId, Receipt},
 };
 use futures::StreamExt as _;
@@ -80,8 +80,13 @@ impl Here {
         &self.senders
     }
 
+    /// Who sends a call that is begun now.
+    pub(super) async fn sender(&self, stem: &str, call: &Call) -> Result<Address, Failure> {
+        self.chain.sender_of(&self.told.next(stem).await?, call).await
+    }
+
     pub(super) async fn begin(&self, stem: &str, call: &Call) -> Result<Begun, Failure> {
-        self.told.begin(&self.chain, &self.senders, stem, call).await
+        self.told.begin(&self.chain, stem, call).await
     }
 
     pub(super) async fn told(&self, id: &MessageId) -> Result<(), Failure> {

@@ -21,7 +21,7 @@ use crate::{
 use anyhow::anyhow;
 use damocles_chain::{Replacement, Senders, outbox_entries, rpc::RpcMetrics};
 use damocles_core::{
-    Context,
+    Address, Context,
     chain::{Call, MessageId, MessageState, Receipt},
 };
 use here::Wake;
@@ -88,6 +88,19 @@ impl Outbox {
             Way::Here(here) => Ok(here.senders().clone()),
             Way::Shelf(_) => Err(only_looked_at()),
             Way::Daemon(daemon) => daemon.call("Senders", &[(); 0]).await,
+        }
+    }
+
+    /// Who sends a call that is begun now under a key of `stem`.
+    ///
+    /// # Errors
+    ///
+    /// Nobody here can send it, or the daemon does not answer.
+    pub(super) async fn sender(&self, stem: &str, call: &Call) -> Result<Address, Failure> {
+        match &self.way {
+            Way::Here(here) => here.sender(stem, call).await,
+            Way::Shelf(_) => Err(only_looked_at()),
+            Way::Daemon(daemon) => daemon.call("MessageSender", &(stem, call)).await,
         }
     }
 

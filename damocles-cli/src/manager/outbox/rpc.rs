@@ -39,6 +39,9 @@ impl OperatorRpc {
     pub(in crate::manager) fn new(outbox: Here) -> Self {
         let (mut io, outbox) = (IoHandler::new(), Arc::new(outbox));
         on(&mut io, &outbox, "Senders", |outbox, _: [(); 0]| async move { Ok(outbox.senders().clone()) });
+        on(&mut io, &outbox, "MessageSender", |outbox, (stem, call): (String, Call)| async move {
+            outbox.sender(&stem, &call).await
+        });
         on(&mut io, &outbox, "BeginMessage", |outbox, (stem, call): (String, Call)| async move {
             outbox.begin(&stem, &call).await
         });
