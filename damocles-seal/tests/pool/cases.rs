@@ -56,7 +56,7 @@ pub(crate) fn me(args: &[&str]) -> CommandSpec {
     CommandSpec::new(current_exe().unwrap(), ["child"].iter().chain(args).copied())
 }
 
-fn slot(name: &str, args: &[&str]) -> SlotSpec {
+pub(crate) fn slot(name: &str, args: &[&str]) -> SlotSpec {
     let kinds = if args == ["good"] { kinds() } else { vec![TaskKind::new("echo")] };
     SlotSpec::new(name, kinds, me(args))
 }
@@ -78,17 +78,17 @@ fn limited(kind: &'static str, time: Duration) -> LocalPool {
     LocalPool::new(spec).unwrap()
 }
 
-fn job(n: u128, kind: &str, payload: &str) -> Job {
+pub(crate) fn job(n: u128, kind: &str, payload: &str) -> Job {
     let payload = Bytes::from(serde_json::to_vec(payload).unwrap());
     Job { id: JobId(n), kind: TaskKind::read(kind), sector: None, payload, needs: Needs::default() }
 }
 
-async fn echo(pool: &dyn ProcessorPool, n: u128) -> Result<Bytes, PoolError> {
+pub(crate) async fn echo(pool: &dyn ProcessorPool, n: u128) -> Result<Bytes, PoolError> {
     pool.run(job(n, "echo", "x"), &Context::detached()).await
 }
 
 #[derive(Debug, Default)]
-struct Heard(Mutex<Vec<JobEvent>>, tokio::sync::Notify);
+pub(crate) struct Heard(pub(crate) Mutex<Vec<JobEvent>>, pub(crate) tokio::sync::Notify);
 
 impl EventSink for Heard {
     fn emit(&self, event: Event) {
@@ -100,7 +100,7 @@ impl EventSink for Heard {
 }
 
 /// Waits until the file is there, and reads the process numbers in it.
-async fn pids(file: &Path) -> Vec<i32> {
+pub(crate) async fn pids(file: &Path) -> Vec<i32> {
     loop {
         if let Ok(text) = fs::read_to_string(file) {
             return text.split(' ').map(|n| n.parse().unwrap()).collect();
@@ -125,7 +125,7 @@ async fn wait_until_gone(pids: &[i32]) {
     tokio::time::timeout(Duration::from_secs(60), gone).await.expect("the processes end");
 }
 
-fn marker() -> (tempfile::TempDir, PathBuf, String) {
+pub(crate) fn marker() -> (tempfile::TempDir, PathBuf, String) {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("pids");
     let text = file.to_str().unwrap().to_owned();
