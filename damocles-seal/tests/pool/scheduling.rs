@@ -9,7 +9,7 @@ use damocles_core::{
     Context,
     pool::{Job, PoolError, PoolErrorKind, ProcessorPool, SlotState, TaskKind},
 };
-use damocles_seal::pool::{Gate, Hooks, LocalPool, Pass, SlotSpec};
+use damocles_seal::pool::{Backlog, Gate, Hooks, LocalPool, Pass, PoolSpec, SlotSpec};
 use std::sync::{
     Arc,
     atomic::{AtomicUsize, Ordering},
@@ -23,6 +23,7 @@ pub(crate) fn all() -> Vec<Case> {
         a_gate_is_passed_before_the_job_and_left_after_it,
         a_claim_is_cancelled_with_its_job,
         what_was_done_is_counted,
+        backlogs_and_limits_that_let_nothing_run_are_refused,
     ]
     .into()
 }
@@ -155,4 +156,27 @@ async fn what_was_done_is_counted() {
     assert_eq!((of("echo").starts, of("echo").done, of("echo").running), (2, 2, 0));
     assert_eq!((of("full").starts, of("full").done, of("full").failures["disk_full"]), (1, 0, 1));
     assert_eq!(of("die").starts, 0, "kinds that never ran are there too");
+}
+
+async fn backlogs_and_limits_that_let_nothing_run_are_refused() {
+    let refused = |change: fn(&mut PoolSpec)| {
+        let mut spec = spec(vec![slot("good-0", &["good"])]);
+        change(&mut spec);
+        LocalPool::new(spec).unwrap_err().to_string()
+    };
+    fn backlog(spec: &mut PoolSpec, kind: &'static str, next: &'static str) {
+        spec.backlog = [(TaskKind::new(kind), Backlog { next: TaskKind::new(next), most: 1 })].into();
+    }
+    let backwards = "the backlog of `pc2` ends with `pc1`, which does not come after it in the plan";
+    assert_eq!(refused(|spec| backlog(spec, "pc2", "pc1")), backwards);
+    let no_next = "the backlog of `pc1` ends with `pc2`, which has no slot here: it would never end";
+    assert_eq!(refused(|spec| backlog(spec, "pc1", "pc2")), no_next);
+    assert_eq!(refused(|spec| spec.at_once = Some(0)), "the limit of `at_once` is zero: nothing would ever run");
+    let no_child = "the limit of `good-0` is zero: nothing would ever run";
+    assert_eq!(refused(|spec| spec.slots[0].concurrent = 0), no_child);
+    let twice = |spec: &mut PoolSpec| {
+        spec.slots.push(slot("good-0.1", &["good"]));
+        spec.slots[0].concurrent = 2;
+    };
+    assert_eq!(refused(twice), "two slots are named `good-0.1`");
 }

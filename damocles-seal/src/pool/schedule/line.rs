@@ -24,7 +24,7 @@ pub(super) struct Line {
 /// Why somebody does not get a place now.
 #[derive(Debug)]
 pub(super) struct Refusal {
-    wait: Wait,
+    wait: Box<Wait>,
     /// Whether a place is all that it waits for.
     admitted: bool,
     /// The GPUs of a free place that only GPUs keep it from.
@@ -56,7 +56,7 @@ enum Weight {
 impl Scheduler {
     /// The place that a job gets, when those ahead of it have taken their part.
     pub(super) fn choose(&self, waiting: &Waiting, line: &Line, now: Instant) -> Result<usize, Refusal> {
-        let refuse = |wait, admitted| Refusal { wait, admitted, gpus: Vec::new() };
+        let refuse = |wait, admitted| Refusal { wait: Box::new(wait), admitted, gpus: Vec::new() };
         if let Some(wait) = self.barred(waiting, now) {
             return Err(refuse(wait, false));
         }
@@ -143,7 +143,7 @@ impl Scheduler {
             return Ok(index);
         }
         let wait = why.and_then(|(_, wait)| wait).unwrap_or_else(|| self.busy(waiting, now));
-        Err(Refusal { wait, admitted: true, gpus })
+        Err(Refusal { wait: Box::new(wait), admitted: true, gpus })
     }
 
     fn busy(&self, waiting: &Waiting, now: Instant) -> Wait {
@@ -211,7 +211,7 @@ impl Scheduler {
             let wait = match self.choose(waiting, &line, now) {
                 Ok(_) => waiting.no_room.clone().map_or(Wait::Nothing, |reason| Wait::NoRoom { reason }),
                 Err(refusal) => {
-                    let wait = refusal.wait.clone();
+                    let wait = Wait::clone(&refusal.wait);
                     line.behind(waiting, refusal, self.capacity(&waiting.named.kind).total, now);
                     wait
                 }
