@@ -1,10 +1,10 @@
 //! Running heavy work on bound processors.
 
-use crate::{Context, Error, JobId, Kind, Recovery, SectorId};
+use crate::{ByteSize, Context, Error, JobId, Kind, Recovery, SectorId};
 use async_trait::async_trait;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
-use std::{borrow::Cow, fmt, future::Future};
+use std::{borrow::Cow, fmt, future::Future, time::Duration};
 
 /// The name of a kind of work, e.g. `pc1`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -40,6 +40,27 @@ pub trait Task: Serialize + DeserializeOwned + Send + Sync + 'static {
     const KIND: TaskKind;
     /// What the work yields.
     type Output: Serialize + DeserializeOwned + Send + 'static;
+
+    /// What a slot must have for it, beyond taking its kind.
+    fn needs(&self) -> Needs {
+        Needs::default()
+    }
+}
+
+/// What a job needs of its slot beyond being of a kind that it takes.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+#[non_exhaustive]
+pub struct Needs {
+    /// Memory that the work fills for certain: a slot that may use less can only fail.
+    pub memory: Option<ByteSize>,
+}
+
+impl Needs {
+    /// Work that fills this much memory.
+    pub const fn memory(memory: ByteSize) -> Self {
+        Self { memory: Some(memory) }
+    }
 }
 
 /// An erased [`Task`].
@@ -53,6 +74,9 @@ pub struct Job {
     pub sector: Option<SectorId>,
     /// The task as JSON.
     pub payload: Bytes,
+    /// What it needs of its slot.
+    #[serde(default)]
+    pub needs: Needs,
 }
 
 impl Job {
@@ -64,7 +88,7 @@ impl Job {
     pub fn of<T: Task>(id: JobId, sector: Option<SectorId>, task: &T) -> Result<Self, PoolError> {
         let payload = serde_json::to_vec(task)
             .map_err(|e| Error::new(PoolErrorKind::Encoding, "encode task").with("kind", T::KIND).because(e))?;
-        Ok(Self { id, kind: T::KIND, sector, payload: payload.into() })
+        Ok(Self { id, kind: T::KIND, sector, payload: payload.into(), needs: task.needs() })
     }
 }
 
@@ -109,6 +133,7 @@ pub struct Capacity {
 
 /// One slot.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct SlotReport {
     /// Its name, unique in the pool, e.g. `pc1-0`.
     pub name: String,
@@ -120,6 +145,82 @@ pub struct SlotReport {
     pub job: Option<JobId>,
     /// The sector of that job.
     pub sector: Option<SectorId>,
+    /// What it does.
+    #[serde(default)]
+    pub state: SlotState,
+    /// For how long it has done that.
+    #[serde(default)]
+    pub lasting: Duration,
+    /// When it is tried again, if it rests.
+    #[serde(default)]
+    pub next_try: Option<Duration>,
+    /// How often its process was started anew.
+    #[serde(default)]
+    pub restarts: u64,
+    /// How often its process failed since it last did a job.
+    #[serde(default)]
+    pub failures: u32,
+    /// How its process failed last, with the causes.
+    #[serde(default)]
+    pub last_error: Option<String>,
+}
+
+impl SlotReport {
+    /// A slot without process or job.
+    pub fn new(name: impl Into<String>, kinds: Vec<TaskKind>) -> Self {
+        Self {
+            name: name.into(),
+            kinds,
+            pid: None,
+            job: None,
+            sector: None,
+            state: SlotState::Idle,
+            lasting: Duration::ZERO,
+            next_try: None,
+            restarts: 0,
+            failures: 0,
+            last_error: None,
+        }
+    }
+}
+
+/// What a slot does.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum SlotState {
+    /// It waits for a job.
+    #[default]
+    Idle,
+    /// It has a job and waits for what other programs on this host hold.
+    Claiming,
+    /// Its process gets ready.
+    Starting,
+    /// It works.
+    Busy,
+    /// What it did is over, and its process is being ended.
+    Ending,
+    /// Its process failed: it is tried again soon.
+    Resting,
+    /// Its process failed again and again: it is tried again after a long rest.
+    Open,
+    /// Its process failed and is not started again before an operator says so.
+    Stopped,
+}
+
+impl fmt::Display for SlotState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Idle => "idle",
+            Self::Claiming => "claiming",
+            Self::Starting => "starting",
+            Self::Busy => "busy",
+            Self::Ending => "ending",
+            Self::Resting => "resting",
+            Self::Open => "open",
+            Self::Stopped => "stopped",
+        })
+    }
 }
 
 /// The typed face of [`ProcessorPool`], for callers.

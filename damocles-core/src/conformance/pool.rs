@@ -2,7 +2,7 @@
 
 use crate::{
     Context, JobId,
-    pool::{Job, PoolErrorKind, ProcessorPool, TaskKind},
+    pool::{Job, Needs, PoolErrorKind, ProcessorPool, TaskKind},
 };
 use bytes::Bytes;
 
@@ -19,6 +19,7 @@ pub async fn all(pool: &dyn ProcessorPool) {
         kind: kind.clone(),
         sector: None,
         payload: Bytes::from(format!("\"hello {n}\"")),
+        needs: Needs::default(),
     };
     let cx = Context::detached();
     assert!(pool.capacity(&echo).total >= 1, "there is a slot for echo");

@@ -73,13 +73,7 @@ impl ProcessorPool for FakePool {
     }
 
     fn slots(&self) -> Vec<SlotReport> {
-        let slot = |kind: &TaskKind| SlotReport {
-            name: format!("{kind}-0"),
-            kinds: vec![kind.clone()],
-            pid: None,
-            job: None,
-            sector: None,
-        };
+        let slot = |kind: &TaskKind| SlotReport::new(format!("{kind}-0"), vec![kind.clone()]);
         self.handlers.keys().map(slot).collect()
     }
 

@@ -287,7 +287,10 @@ impl fmt::Display for End {
 mod tests {
     use super::*;
     use crate::pool::CommandSpec;
-    use damocles_core::{JobId, pool::TaskKind};
+    use damocles_core::{
+        JobId,
+        pool::{Needs, TaskKind},
+    };
 
     /// A child that gets ready and never answers.
     fn silent() -> SlotSpec {
@@ -308,7 +311,8 @@ mod tests {
         let cx = Context::detached();
         let last_wait = Duration::from_millis(20);
         let mut child = Child::start(&silent(), last_wait, &cx, |_| (), hold).await.unwrap();
-        let job = Job { id: JobId(1), kind: TaskKind::new("echo"), sector: None, payload: Bytes::from_static(b"1") };
+        let payload = Bytes::from_static(b"1");
+        let job = Job { id: JobId(1), kind: TaskKind::new("echo"), sector: None, payload, needs: Needs::default() };
         cx.cancel.cancel();
         let Ended::Broken(error) = child.work(&job, &cx, last_wait).await else { panic!("it never answers") };
         assert_eq!(error.kind(), PoolErrorKind::Cancelled);

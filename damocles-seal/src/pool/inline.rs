@@ -5,7 +5,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use damocles_core::{
     Context, Error, Event, EventSink, JobEvent,
-    pool::{Capacity, Job, PoolError, PoolErrorKind, ProcessorPool, SlotReport, TaskKind},
+    pool::{Capacity, Job, PoolError, PoolErrorKind, ProcessorPool, SlotReport, SlotState, TaskKind},
 };
 use parking_lot::Mutex;
 use std::{
@@ -137,13 +137,13 @@ impl ProcessorPool for InlinePool {
     fn slots(&self) -> Vec<SlotReport> {
         let report = |(kind, slot): (&TaskKind, &Arc<Slot>)| {
             let job = slot.job.lock();
-            SlotReport {
-                name: slot.name.clone(),
-                kinds: vec![kind.clone()],
-                pid: None,
-                job: job.as_ref().map(|job| job.id),
-                sector: job.as_ref().and_then(|job| job.sector),
+            let mut report = SlotReport::new(slot.name.clone(), vec![kind.clone()]);
+            if let Some(job) = job.as_ref() {
+                report.job = Some(job.id);
+                report.sector = job.sector;
+                report.state = SlotState::Busy;
             }
+            report
         };
         self.slots.iter().map(report).collect()
     }

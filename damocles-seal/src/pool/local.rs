@@ -1,26 +1,28 @@
 //! Supervised children in slots.
 
 use super::{
-    child::{Child, Ended},
-    queue::{Holder, Queue, Ticket},
+    child::Child,
+    gate::{Gate, Pass},
+    lease::Lease,
+    schedule::{PoolStats, Room, Scheduler, Ticket, Unlimited, Wait, WaitingJob},
     spec::{PoolSpec, SlotSpec, SpecError},
 };
 use async_trait::async_trait;
 use bytes::Bytes;
 use damocles_core::{
-    Context, Error, Event, JobEvent, JobId, SectorId,
+    Context, Error, Event, JobEvent, SectorId,
     pool::{Capacity, Job, PoolError, PoolErrorKind, ProcessorPool, SlotReport, TaskKind},
 };
 use parking_lot::Mutex;
 use std::{
     collections::{BTreeMap, HashMap},
     future::pending,
-    sync::{Arc, Weak},
+    sync::Arc,
     time::Duration,
 };
 use tokio::{
     sync::{Notify, oneshot},
-    time::{Instant, sleep, sleep_until, timeout},
+    time::{Instant, sleep_until, timeout},
 };
 
 /// A pool of long-lived child processes, one in each slot.
@@ -28,42 +30,59 @@ use tokio::{
 /// A child is started for the first job of its slot and kept for the next ones. One that dies, hangs in its handshake,
 /// or says something else than the protocol is killed with all it started, its job fails with a kind that says so, and
 /// the next job starts another child after a rest. A child whose job is cancelled is stopped too: proofs cannot be
-/// interrupted. Children do not outlive the pool, nor this process, however it ends.
+/// interrupted. Children do not outlive the pool, nor this process, however it ends. Who gets which slot is said in
+/// [`super::schedule`].
 #[derive(Debug)]
 pub struct LocalPool(Arc<Shared>);
 
-/// A job that waits for a slot.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct WaitingJob {
-    /// The job.
-    pub job: JobId,
-    /// Its kind.
-    pub kind: TaskKind,
-    /// The sector that it is for.
-    pub sector: Option<SectorId>,
-    /// Why no slot takes it.
-    pub reason: String,
+/// What the program around a pool adds to it.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Hooks {
+    /// Whether there is room for another sector.
+    pub room: Arc<dyn Room>,
+    /// What a slot has to pass before it is used.
+    pub gate: Option<Arc<dyn Gate>>,
+}
+
+impl Default for Hooks {
+    fn default() -> Self {
+        Self { room: Arc::new(Unlimited), gate: None }
+    }
 }
 
 #[derive(Debug)]
-struct Shared {
-    slots: Vec<SlotSpec>,
-    grace: Duration,
-    last_wait: Duration,
+pub(super) struct Shared {
+    /// One for each child.
+    pub(super) slots: Vec<SlotSpec>,
+    pub(super) grace: Duration,
+    pub(super) last_wait: Duration,
     /// How long jobs may have their slot.
-    time: BTreeMap<TaskKind, Duration>,
-    state: Mutex<State>,
+    pub(super) time: BTreeMap<TaskKind, Duration>,
+    pub(super) gate: Option<Arc<dyn Gate>>,
+    pub(super) state: Mutex<State>,
+    room: Arc<dyn Room>,
     /// Told whenever a slot, a limit or a time changes.
     changed: Notify,
 }
 
 #[derive(Debug)]
-struct State {
-    queue: Queue,
+pub(super) struct State {
+    pub(super) scheduler: Scheduler,
     /// The idle children, by slot.
-    children: Vec<Option<Child>>,
-    grants: HashMap<u64, oneshot::Sender<Lease>>,
+    pub(super) children: Vec<Option<Child>>,
+    /// What the slots have claimed on this host.
+    pub(super) passes: Vec<Option<Box<dyn Pass>>>,
+    grants: HashMap<u64, Waiter>,
     draining: bool,
+}
+
+/// Somebody in line.
+#[derive(Debug)]
+struct Waiter {
+    grant: oneshot::Sender<Lease>,
+    /// Why it still is there.
+    wait: Wait,
 }
 
 impl LocalPool {
@@ -73,17 +92,28 @@ impl LocalPool {
     ///
     /// The slots do not fit together.
     pub fn new(spec: PoolSpec) -> Result<Self, SpecError> {
+        Self::with(spec, Hooks::default())
+    }
+
+    /// A pool of these slots that asks `hooks` on the way. Starts nothing yet.
+    ///
+    /// # Errors
+    ///
+    /// The slots do not fit together.
+    pub fn with(spec: PoolSpec, hooks: Hooks) -> Result<Self, SpecError> {
         spec.check()?;
-        let time = spec.limits.time.clone();
+        let slots: Vec<SlotSpec> = spec.places().map(|(_, slot)| slot).collect();
         let state = State {
-            queue: Queue::new(&spec.slots, spec.limits, spec.rest),
-            children: spec.slots.iter().map(|_| None).collect(),
+            scheduler: Scheduler::new(&spec, Instant::now()),
+            children: slots.iter().map(|_| None).collect(),
+            passes: slots.iter().map(|_| None).collect(),
             grants: HashMap::new(),
             draining: false,
         };
-        let changed = Notify::new();
-        let PoolSpec { slots, grace, last_wait, .. } = spec;
-        Ok(Self(Arc::new(Shared { slots, grace, last_wait, time, state: Mutex::new(state), changed })))
+        let Hooks { room, gate } = hooks;
+        let PoolSpec { grace, last_wait, limits, .. } = spec;
+        let (state, changed) = (Mutex::new(state), Notify::new());
+        Ok(Self(Arc::new(Shared { slots, grace, last_wait, time: limits.time, gate, state, room, changed })))
     }
 
     /// Starts the child of every free slot now instead of with its first job, so that what is wrong with it shows.
@@ -93,10 +123,13 @@ impl LocalPool {
     /// The first child that could not be started; the others are left running.
     pub async fn start(&self, cx: &Context) -> Result<(), PoolError> {
         for index in 0..self.0.slots.len() {
-            let taken = self.0.state.lock().queue.take(index);
-            if taken {
-                let mut lease = Lease { shared: Arc::clone(&self.0), index, child: None, rests: false };
-                lease.ready(cx).await?;
+            let taken = {
+                let mut state = self.0.state.lock();
+                let taken = state.scheduler.take(index, Instant::now());
+                taken.then(|| state.children.get_mut(index).and_then(Option::take))
+            };
+            if let Some(child) = taken {
+                Lease::new(Arc::clone(&self.0), index, child).ready(cx).await?;
             }
         }
         Ok(())
@@ -104,60 +137,76 @@ impl LocalPool {
 
     /// The jobs that wait, first in line first, and why.
     pub fn waiting(&self) -> Vec<WaitingJob> {
-        let state = self.0.state.lock();
-        let now = Instant::now();
-        let explain = |holder: &Holder| WaitingJob {
-            job: holder.job,
-            kind: holder.kind.clone(),
-            sector: holder.sector,
-            reason: state.queue.why(&holder.kind, now).map_or_else(|| "others are first".to_owned(), |w| w.to_string()),
-        };
-        state.queue.waiting().map(explain).collect()
+        self.0.state.lock().scheduler.explain(Instant::now())
     }
 
-    fn refused(&self, job: &Job) -> Option<PoolErrorKind> {
+    /// What was done so far, as numbers.
+    pub fn stats(&self) -> PoolStats {
+        self.0.state.lock().scheduler.stats()
+    }
+
+    /// Lets a slot whose child failed work again at once: one that rests, or one that is not restarted by itself. The
+    /// name of a slot with several children stands for all of them. Whether there is such a slot.
+    pub fn resume(&self, slot: &str) -> bool {
+        let there = self.0.state.lock().scheduler.resume(slot);
+        self.0.dispatch();
+        there
+    }
+
+    /// A sector was released or aborted: it does not count for [`PoolSpec::backlog`] any more.
+    pub fn forget(&self, sector: SectorId) {
+        self.0.state.lock().scheduler.forget(sector);
+        self.0.dispatch();
+    }
+
+    /// What [`Room::admit`] refused may fit now.
+    pub fn room_changed(&self) {
+        self.0.dispatch();
+    }
+
+    fn refused(&self, job: &Job) -> Option<PoolError> {
         let state = self.0.state.lock();
         if state.draining {
-            Some(PoolErrorKind::Draining)
-        } else if state.queue.capacity(&job.kind).total == 0 {
-            Some(PoolErrorKind::NoProcessor)
-        } else {
-            None
+            return Some(error(PoolErrorKind::Draining, job));
         }
+        let misfits = state.scheduler.misfits(job)?;
+        let refused = error(PoolErrorKind::NoProcessor, job);
+        let lacks: Vec<String> = misfits.iter().map(ToString::to_string).collect();
+        Some(if lacks.is_empty() {
+            refused
+        } else {
+            refused.because(lacks.join("; ")).hint_with("raise the memory limit of a slot for it")
+        })
     }
 }
 
-fn error(kind: PoolErrorKind, job: &Job) -> PoolError {
+pub(super) fn error(kind: PoolErrorKind, job: &Job) -> PoolError {
     Error::new(kind, "run job").with("kind", &job.kind).with("job", job.id)
 }
 
-fn report(job: &Job, cx: &Context, what: JobEvent) {
+pub(super) fn report(job: &Job, cx: &Context, what: JobEvent) {
     cx.emit(Event::Job { job: job.id, kind: job.kind.clone(), sector: job.sector, what });
 }
 
 #[async_trait]
 impl ProcessorPool for LocalPool {
     async fn run(&self, job: Job, cx: &Context) -> Result<Bytes, PoolError> {
-        if let Some(kind) = self.refused(&job) {
-            return Err(error(kind, &job));
+        if let Some(refused) = self.refused(&job) {
+            return Err(refused);
         }
         if cx.cancel.is_cancelled() {
             return Err(error(PoolErrorKind::Cancelled, &job));
         }
-        let mut lease = self.0.acquire(&job, cx).await?;
-        report(&job, cx, JobEvent::Started { slot: lease.slot().name.clone() });
-        let result = lease.run_in_time(&job, cx).await;
-        drop(lease);
-        report(&job, cx, JobEvent::Ended { ok: result.is_ok() });
-        result
+        let lease = self.0.acquire(&job, cx).await?;
+        lease.carry_out(&job, cx).await
     }
 
     fn capacity(&self, kind: &TaskKind) -> Capacity {
-        self.0.state.lock().queue.capacity(kind)
+        self.0.state.lock().scheduler.capacity(kind)
     }
 
     fn slots(&self) -> Vec<SlotReport> {
-        self.0.state.lock().queue.reports()
+        self.0.state.lock().scheduler.reports(Instant::now())
     }
 
     async fn drain(&self) -> Result<(), PoolError> {
@@ -175,10 +224,10 @@ impl ProcessorPool for LocalPool {
             changed.as_mut().enable();
             let jobless = {
                 let state = self.0.state.lock();
-                if state.queue.idle() {
+                if state.scheduler.idle() {
                     break;
                 }
-                state.queue.jobless()
+                state.scheduler.jobless()
             };
             if !jobless {
                 changed.await;
@@ -202,8 +251,8 @@ impl Shared {
             if state.draining {
                 return Err(error(PoolErrorKind::Draining, job));
             }
-            let ticket = state.queue.push(job);
-            state.grants.insert(ticket.number(), grant);
+            let ticket = state.scheduler.push(job, Instant::now());
+            state.grants.insert(ticket.number(), Waiter { grant, wait: Wait::Nothing });
             Waiting { shared: Arc::clone(self), ticket }
         };
         self.dispatch();
@@ -217,17 +266,16 @@ impl Shared {
                 Err(oneshot::error::TryRecvError::Closed) => return Err(error(PoolErrorKind::Draining, job)),
                 Err(oneshot::error::TryRecvError::Empty) => {}
             }
-            let now = Instant::now();
-            let (why, wakes_at) = {
+            let (wait, wakes_at) = {
                 let state = self.state.lock();
-                (state.queue.why(&job.kind, now), state.queue.wakes_at(now))
+                let wait = state.grants.get(&waiting.ticket.number()).map(|waiter| waiter.wait.clone());
+                (wait.unwrap_or(Wait::Nothing), state.scheduler.wakes_at(Instant::now()))
             };
             // The seconds in a reason run: a reason is told again only when it is another one.
-            let kind_of_reason = why.as_ref().map(std::mem::discriminant);
+            let kind_of_reason = std::mem::discriminant(&wait);
             if told != Some(kind_of_reason) {
                 told = Some(kind_of_reason);
-                let reason = why.map_or_else(|| "others are first".to_owned(), |why| why.to_string());
-                report(job, cx, JobEvent::Queued { reason });
+                report(job, cx, JobEvent::Queued { reason: wait.to_string() });
             }
             let wake = async {
                 match wakes_at {
@@ -247,23 +295,48 @@ impl Shared {
     }
 
     /// Gives out what is free, and tells everybody that something changed.
-    fn dispatch(self: &Arc<Self>) {
+    pub(super) fn dispatch(self: &Arc<Self>) {
         let mut leases = Vec::new();
         {
             let mut state = self.state.lock();
-            for (ticket, index) in state.queue.grant(Instant::now()) {
-                let child = state.children.get_mut(index).and_then(Option::take);
-                let lease = Lease { shared: Arc::clone(self), index, child, rests: false };
-                leases.push((state.grants.remove(&ticket.number()), lease));
+            let now = Instant::now();
+            let granted = if state.draining { Vec::new() } else { state.scheduler.grant(now, &*self.room) };
+            for granted in granted {
+                let child = state.children.get_mut(granted.place).and_then(Option::take);
+                let lease = Lease::new(Arc::clone(self), granted.place, child);
+                leases.push((state.grants.remove(&granted.ticket.number()), lease));
+            }
+            for (ticket, wait) in state.scheduler.reasons(now) {
+                if let Some(waiter) = state.grants.get_mut(&ticket.number()) {
+                    waiter.wait = wait;
+                }
             }
         }
-        for (grant, lease) in leases {
+        for (waiter, lease) in leases {
             // A lease that nobody waits for any more is dropped, which gives the slot back.
-            if let Some(grant) = grant {
-                let _ = grant.send(lease);
+            if let Some(waiter) = waiter {
+                let _ = waiter.grant.send(lease);
             }
         }
         self.changed.notify_waiters();
+    }
+
+    /// The job in this slot really begins: those that are kept apart from it know their time now.
+    pub(super) fn began(self: &Arc<Self>, index: usize) {
+        self.state.lock().scheduler.began(index, Instant::now());
+        self.dispatch();
+    }
+
+    /// Nothing is left of the process in this slot.
+    pub(super) fn process_ended(self: &Arc<Self>, index: usize) {
+        let pass = {
+            let mut state = self.state.lock();
+            let draining = state.draining;
+            let free = state.scheduler.ended(index, draining, Instant::now());
+            if free { state.passes.get_mut(index).and_then(Option::take) } else { None }
+        };
+        drop(pass);
+        self.dispatch();
     }
 }
 
@@ -275,107 +348,14 @@ struct Waiting {
 
 impl Drop for Waiting {
     fn drop(&mut self) {
-        let mut state = self.shared.state.lock();
-        state.queue.remove(self.ticket);
-        state.grants.remove(&self.ticket.number());
-    }
-}
-
-/// A slot for the time of one job, given back when dropped.
-#[derive(Debug)]
-struct Lease {
-    shared: Arc<Shared>,
-    index: usize,
-    child: Option<Child>,
-    rests: bool,
-}
-
-impl Lease {
-    fn slot(&self) -> &SlotSpec {
-        self.shared.slots.get(self.index).expect("a lease is for a slot of its pool")
-    }
-
-    /// Makes sure that there is a child.
-    async fn ready(&mut self, cx: &Context) -> Result<(), PoolError> {
-        if self.child.as_ref().is_some_and(Child::has_ended) {
-            self.child = None;
-        }
-        if self.child.is_some() {
-            return Ok(());
-        }
-        let (index, shared) = (self.index, Arc::downgrade(&self.shared));
-        let begun = |pid| self.shared.state.lock().queue.started(index, pid);
-        // Known before it is forked: a lease that is dropped from here on waits for the end of the process.
-        begun(0);
-        let gone = move || {
-            if let Some(shared) = Weak::upgrade(&shared) {
-                shared.state.lock().queue.ended(index);
-                shared.dispatch();
-            }
-        };
-        match Child::start(self.slot(), self.shared.last_wait, cx, begun, gone).await {
-            Ok(child) => {
-                self.child = Some(child);
-                Ok(())
-            }
-            Err(error) => {
-                self.rests = error.kind() != PoolErrorKind::Cancelled;
-                Err(error)
-            }
-        }
-    }
-
-    /// Runs a job and stops it when its time is over.
-    async fn run_in_time(&mut self, job: &Job, cx: &Context) -> Result<Bytes, PoolError> {
-        let Some(limit) = self.shared.time.get(&job.kind).copied() else { return self.run(job, cx).await };
-        let inner = cx.child();
-        let run = self.run(job, &inner);
-        tokio::pin!(run);
-        tokio::select! {
-            done = &mut run => return done,
-            () = sleep(limit) => inner.cancel.cancel(),
-        }
-        // Not dropped: the processor has a grace period to stop, and work that it finished meanwhile is kept.
-        run.await.map_err(|cause| match cause.kind() {
-            PoolErrorKind::Cancelled if !cx.cancel.is_cancelled() => {
-                error(PoolErrorKind::TimedOut, job).with("time limit", format_args!("{limit:?}")).because(cause)
-            }
-            _ => cause,
-        })
-    }
-
-    async fn run(&mut self, job: &Job, cx: &Context) -> Result<Bytes, PoolError> {
-        self.ready(cx).await?;
-        // Out of the lease while it works: whatever happens to this future, a child in the middle of a job is killed.
-        let Some(mut child) = self.child.take() else { return Err(error(PoolErrorKind::Start, job)) };
-        match child.work(job, cx, self.shared.grace).await {
-            Ended::Answered(answer) => {
-                self.shared.state.lock().queue.succeeded(self.index);
-                self.child = Some(child);
-                answer
-            }
-            Ended::Broken(error) => {
-                self.rests = error.kind() != PoolErrorKind::Cancelled;
-                Err(error)
-            }
-        }
-    }
-}
-
-impl Drop for Lease {
-    fn drop(&mut self) {
-        {
+        let left = {
             let mut state = self.shared.state.lock();
-            if self.rests {
-                state.queue.failed(self.index, Instant::now());
-            }
-            // A child that is here has no job and stays in the slot. Without one, what was there has to end first.
-            let kept = self.child.is_some();
-            if let Some(place) = state.children.get_mut(self.index) {
-                *place = self.child.take();
-            }
-            state.queue.release(self.index, !kept);
+            state.scheduler.remove(self.ticket);
+            state.grants.remove(&self.ticket.number()).is_some()
+        };
+        // Others may have stood behind it.
+        if left {
+            self.shared.dispatch();
         }
-        self.shared.dispatch();
     }
 }

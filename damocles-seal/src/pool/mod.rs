@@ -4,13 +4,17 @@
 //! registry in this process, for tests and small programs.
 
 mod child;
+mod gate;
 mod inline;
+mod lease;
 mod local;
-mod queue;
+pub mod schedule;
 mod spec;
 mod stderr;
 pub mod wire;
 
+pub use gate::{Gate, Pass};
 pub use inline::InlinePool;
-pub use local::{LocalPool, WaitingJob};
-pub use spec::{CommandSpec, Limits, PlacementSpec, PoolSpec, Protocol, SlotSpec, SpecError};
+pub use local::{Hooks, LocalPool};
+pub use schedule::{PoolStats, Room, WaitingJob};
+pub use spec::{Backlog, Breaker, CommandSpec, Limits, PlacementSpec, PoolSpec, Protocol, SlotSpec, SpecError};

@@ -11,10 +11,16 @@ use std::{
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct PoolSpec {
-    /// The slots; each is one child.
+    /// The slots.
     pub slots: Vec<SlotSpec>,
-    /// How much may run at a time, whatever the slots.
+    /// How much of each kind may run at a time, whatever the slots.
     pub limits: Limits,
+    /// The most jobs at a time, of all kinds together.
+    pub at_once: Option<usize>,
+    /// The order of the stages that a sector goes through.
+    pub plan: Vec<TaskKind>,
+    /// By a stage of the plan, how many sectors may be between its start and the end of a later one.
+    pub backlog: BTreeMap<TaskKind, Backlog>,
     /// How long a child that was asked to stop has for it.
     pub grace: Duration,
     /// How long the end of a child that was killed is waited for. One that the kernel does not let die is left alone
@@ -22,7 +28,47 @@ pub struct PoolSpec {
     pub last_wait: Duration,
     /// How long a slot rests after its child has failed; doubled with every failure in a row, up to 64 times this.
     pub rest: Duration,
+    /// When a slot rests for longer than that.
+    pub breaker: Breaker,
 }
+
+/// How many sectors a later stage may have ahead of it.
+///
+/// A sector counts from its start of the earlier stage to its end of the later one, whether it works or waits. There
+/// may be as many as the later stage has slots in service, and `most` more.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Backlog {
+    /// The later stage.
+    pub next: TaskKind,
+    /// How many there may be beyond those that its slots take.
+    pub most: usize,
+}
+
+/// When a slot whose child fails again and again is left alone for long. After that it gets one job as a trial.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Breaker {
+    /// How many failures in a row it takes; at least 1.
+    pub failures: u32,
+    /// For how long.
+    pub rest: Duration,
+}
+
+impl Default for Breaker {
+    fn default() -> Self {
+        Self { failures: 5, rest: Duration::from_secs(600) }
+    }
+}
+
+/// The stages of a sector in their order, for a pool that is not told another one.
+const PLAN: [TaskKind; 7] = [
+    TaskKind::new("add_pieces"),
+    TaskKind::new("tree_d"),
+    TaskKind::new("pc1"),
+    TaskKind::new("pc2"),
+    TaskKind::new("c1"),
+    TaskKind::new("c2"),
+    TaskKind::new("transfer"),
+];
 
 impl PoolSpec {
     /// A pool of these slots without limits.
@@ -30,9 +76,13 @@ impl PoolSpec {
         Self {
             slots,
             limits: Limits::default(),
+            at_once: None,
+            plan: PLAN.to_vec(),
+            backlog: BTreeMap::new(),
             grace: Duration::from_secs(10),
             last_wait: Duration::from_secs(5),
             rest: Duration::from_secs(1),
+            breaker: Breaker::default(),
         }
     }
 
@@ -45,8 +95,11 @@ impl PoolSpec {
         let mut names = BTreeSet::new();
         for slot in &self.slots {
             let name = || slot.name.clone();
-            if !names.insert(&slot.name) {
-                return Err(SpecError::Twice { slot: name() });
+            if slot.concurrent == 0 {
+                return Err(SpecError::Zero { what: name() });
+            }
+            if let Some(twice) = slot.places().map(|place| place.name).find(|name| !names.insert(name.clone())) {
+                return Err(SpecError::Twice { slot: twice });
             }
             if slot.kinds.is_empty() {
                 return Err(SpecError::NoKind { slot: name() });
@@ -59,14 +112,36 @@ impl PoolSpec {
         if let Some((lock, _)) = zero_lock {
             return Err(SpecError::Zero { what: lock.clone() });
         }
-        match self.limits.concurrent.iter().find(|(_, n)| **n == 0) {
-            Some((kind, _)) => Err(SpecError::Zero { what: kind.to_string() }),
-            None => Ok(()),
+        if let Some((kind, _)) = self.limits.concurrent.iter().find(|(_, n)| **n == 0) {
+            return Err(SpecError::Zero { what: kind.to_string() });
         }
+        for (what, zero) in [("at_once", self.at_once == Some(0)), ("breaker.failures", self.breaker.failures == 0)] {
+            if zero {
+                return Err(SpecError::Zero { what: what.to_owned() });
+            }
+        }
+        self.backlog.iter().try_for_each(|(kind, backlog)| self.check_backlog(kind, backlog))
+    }
+
+    fn check_backlog(&self, kind: &TaskKind, backlog: &Backlog) -> Result<(), SpecError> {
+        let next = &backlog.next;
+        let place = |stage: &TaskKind| self.plan.iter().position(|planned| planned == stage);
+        if !matches!((place(kind), place(next)), (Some(from), Some(to)) if from < to) {
+            return Err(SpecError::Backwards { kind: kind.clone(), next: next.clone() });
+        }
+        if !self.slots.iter().any(|slot| slot.kinds.contains(next)) {
+            return Err(SpecError::NoNext { kind: kind.clone(), next: next.clone() });
+        }
+        Ok(())
+    }
+
+    /// What the slots come to: each place with the number of its slot.
+    pub(super) fn places(&self) -> impl Iterator<Item = (usize, SlotSpec)> + '_ {
+        self.slots.iter().enumerate().flat_map(|(number, slot)| slot.places().map(move |place| (number, place)))
     }
 }
 
-/// One child and what it is for.
+/// A child, or some of one make, and what it is for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct SlotSpec {
@@ -78,6 +153,11 @@ pub struct SlotSpec {
     pub command: CommandSpec,
     /// How long it may take to say that it is ready.
     pub stable_wait: Duration,
+    /// How many children it has, each with a job of its own. They share its GPUs. More than one are told apart by a
+    /// number after the name, e.g. `pc1-0.1`.
+    pub concurrent: usize,
+    /// Whether a child that failed is started again by itself. One that is not waits for [`super::LocalPool::resume`].
+    pub auto_restart: bool,
     /// Locks of [`Limits::ext_locks`] that each of its jobs holds.
     pub locks: Vec<String>,
     /// What it is bound to.
@@ -122,10 +202,20 @@ impl SlotSpec {
             kinds,
             command,
             stable_wait,
+            concurrent: 1,
+            auto_restart: true,
             locks: Vec::new(),
             placement: PlacementSpec::default(),
             protocol: Protocol::V2,
         }
+    }
+
+    /// One slot for each of its children.
+    fn places(&self) -> impl Iterator<Item = Self> + '_ {
+        (0..self.concurrent).map(|number| {
+            let name = if self.concurrent == 1 { self.name.clone() } else { format!("{}.{number}", self.name) };
+            Self { name, concurrent: 1, ..self.clone() }
+        })
     }
 }
 
@@ -195,6 +285,22 @@ pub enum SpecError {
         slot: String,
         /// The lock.
         lock: String,
+    },
+    /// A backlog between stages that do not follow each other.
+    #[error("the backlog of `{kind}` ends with `{next}`, which does not come after it in the plan")]
+    Backwards {
+        /// The earlier stage.
+        kind: TaskKind,
+        /// What is to be the later one.
+        next: TaskKind,
+    },
+    /// A backlog that never empties.
+    #[error("the backlog of `{kind}` ends with `{next}`, which has no slot here: it would never end")]
+    NoNext {
+        /// The earlier stage.
+        kind: TaskKind,
+        /// The later one.
+        next: TaskKind,
     },
     /// A limit that lets nothing run.
     #[error("the limit of `{what}` is zero: nothing would ever run")]

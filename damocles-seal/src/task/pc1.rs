@@ -1,8 +1,8 @@
 //! Pre-commit phase 1: the layers.
 
 use damocles_core::{
-    PieceInfo, SealProofType, SectorId,
-    pool::{Task, TaskKind},
+    ByteSize, PieceInfo, SealProofType, SectorId,
+    pool::{Needs, Task, TaskKind},
     verify::Randomness,
 };
 use serde::{Deserialize, Serialize};
@@ -35,6 +35,11 @@ pub struct Pc1 {
 impl Task for Pc1 {
     const KIND: TaskKind = TaskKind::new("pc1");
     type Output = Pc1Output;
+
+    fn needs(&self) -> Needs {
+        // The layer that is computed and the one before it are in memory, whole.
+        Needs::memory(ByteSize(2 * self.proof_type.sector_size().bytes()))
+    }
 }
 
 /// What PC1 hands to PC2.

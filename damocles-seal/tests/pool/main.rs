@@ -6,6 +6,7 @@
 mod cases;
 mod child;
 mod runner;
+mod scheduling;
 #[cfg(feature = "proofs")]
 mod sealing;
 
@@ -18,6 +19,7 @@ fn main() -> ExitCode {
         Some("parent") => cases::parent(&args[1]),
         _ => {
             let mut all = cases::all();
+            all.extend(scheduling::all());
             #[cfg(feature = "proofs")]
             all.extend(sealing::all());
             runner::run(&all, &args)

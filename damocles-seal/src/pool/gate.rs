@@ -1,0 +1,28 @@
+//! The step between getting a slot and using it.
+
+use super::spec::SlotSpec;
+use async_trait::async_trait;
+use damocles_core::{
+    Context,
+    pool::{Job, PoolError},
+};
+use std::fmt;
+
+/// Claims what a slot has for itself, e.g. its GPUs, against other programs on this host.
+#[async_trait]
+pub trait Gate: fmt::Debug + Send + Sync + 'static {
+    /// Waits until everything that `slot` has for itself is this program's. The job keeps its slot meanwhile, and its
+    /// time limit has not begun. The future is dropped when `cx.cancel` fires; whoever holds what is waited for can be
+    /// told as [`damocles_core::JobEvent::Queued`] through `cx`.
+    ///
+    /// # Errors
+    ///
+    /// It cannot be claimed: the job fails with this.
+    async fn enter(&self, slot: &SlotSpec, job: &Job, cx: &Context) -> Result<Box<dyn Pass>, PoolError>;
+}
+
+/// Claims that are held. They are given back when this is dropped: when the job is over and the slot's process, if that
+/// has to end, is gone. That may be on any thread, which must not be blocked for long.
+pub trait Pass: fmt::Debug + Send + 'static {}
+
+impl<T: fmt::Debug + Send + 'static> Pass for T {}

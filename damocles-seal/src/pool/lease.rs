@@ -1,0 +1,169 @@
+//! A slot for the time of one job.
+
+use super::{
+    child::{Child, Ended},
+    local::{Shared, error},
+    schedule::Verdict,
+    spec::SlotSpec,
+};
+use bytes::Bytes;
+use damocles_core::{
+    Context, JobEvent,
+    pool::{Job, PoolError, PoolErrorKind},
+};
+use std::sync::{Arc, Weak};
+use tokio::time::{Instant, sleep};
+
+/// A slot for the time of one job, given back when dropped.
+#[derive(Debug)]
+pub(super) struct Lease {
+    shared: Arc<Shared>,
+    index: usize,
+    child: Option<Child>,
+    verdict: Verdict,
+    /// How the slot's process failed, if it did.
+    failure: Option<String>,
+}
+
+impl Lease {
+    pub(super) fn new(shared: Arc<Shared>, index: usize, child: Option<Child>) -> Self {
+        Self { shared, index, child, verdict: Verdict::Dropped, failure: None }
+    }
+
+    fn slot(&self) -> &SlotSpec {
+        self.shared.slots.get(self.index).expect("a lease is for a slot of its pool")
+    }
+
+    /// Does the job, from the claims of the slot to the answer.
+    pub(super) async fn carry_out(mut self, job: &Job, cx: &Context) -> Result<Bytes, PoolError> {
+        let result = match self.claim(job, cx).await {
+            Ok(()) => {
+                super::local::report(job, cx, JobEvent::Started { slot: self.slot().name.clone() });
+                let result = self.run_in_time(job, cx).await;
+                super::local::report(job, cx, JobEvent::Ended { ok: result.is_ok() });
+                result
+            }
+            Err(error) => Err(error),
+        };
+        self.verdict = match &result {
+            Ok(_) => Verdict::Done,
+            Err(error) => Verdict::Failed(error.kind()),
+        };
+        result
+    }
+
+    /// Claims what the slot has for itself on this host.
+    async fn claim(&self, job: &Job, cx: &Context) -> Result<(), PoolError> {
+        let Some(gate) = self.shared.gate.clone() else { return Ok(()) };
+        self.shared.state.lock().scheduler.claiming(self.index, Instant::now());
+        let pass = tokio::select! {
+            pass = gate.enter(self.slot(), job, cx) => pass?,
+            () = cx.cancel.cancelled() => return Err(error(PoolErrorKind::Cancelled, job)),
+        };
+        let mut state = self.shared.state.lock();
+        state.scheduler.claimed(self.index, Instant::now());
+        if let Some(place) = state.passes.get_mut(self.index) {
+            *place = Some(pass);
+        }
+        Ok(())
+    }
+
+    /// Makes sure that there is a child.
+    pub(super) async fn ready(&mut self, cx: &Context) -> Result<(), PoolError> {
+        if self.child.as_ref().is_some_and(Child::has_ended) {
+            self.child = None;
+        }
+        if self.child.is_some() {
+            return Ok(());
+        }
+        let (index, shared) = (self.index, Arc::downgrade(&self.shared));
+        let begun = |pid| self.shared.state.lock().scheduler.forked(index, pid);
+        // Known before it is forked: a lease that is dropped from here on waits for the end of the process.
+        self.shared.state.lock().scheduler.forking(index);
+        let gone = move || {
+            if let Some(shared) = Weak::upgrade(&shared) {
+                shared.process_ended(index);
+            }
+        };
+        match Child::start(self.slot(), self.shared.last_wait, cx, begun, gone).await {
+            Ok(child) => {
+                self.child = Some(child);
+                Ok(())
+            }
+            Err(error) => {
+                self.blame(&error);
+                Err(error)
+            }
+        }
+    }
+
+    fn blame(&mut self, error: &PoolError) {
+        if error.kind() != PoolErrorKind::Cancelled {
+            self.failure = Some(error.chain());
+        }
+    }
+
+    /// Runs a job and stops it when its time is over.
+    async fn run_in_time(&mut self, job: &Job, cx: &Context) -> Result<Bytes, PoolError> {
+        let Some(limit) = self.shared.time.get(&job.kind).copied() else { return self.run(job, cx).await };
+        let inner = cx.child();
+        let result = {
+            let run = self.run(job, &inner);
+            tokio::pin!(run);
+            tokio::select! {
+                done = &mut run => return done,
+                () = sleep(limit) => inner.cancel.cancel(),
+            }
+            // Not dropped: the processor has a grace period to stop, and work that it finished meanwhile is kept.
+            run.await
+        };
+        result.map_err(|cause| match cause.kind() {
+            PoolErrorKind::Cancelled if !cx.cancel.is_cancelled() => {
+                let late = error(PoolErrorKind::TimedOut, job).with("time limit", format_args!("{limit:?}"));
+                let late = late.because(cause);
+                self.blame(&late);
+                late
+            }
+            _ => cause,
+        })
+    }
+
+    async fn run(&mut self, job: &Job, cx: &Context) -> Result<Bytes, PoolError> {
+        self.ready(cx).await?;
+        self.shared.began(self.index);
+        // Out of the lease while it works: whatever happens to this future, a child in the middle of a job is killed.
+        let Some(mut child) = self.child.take() else { return Err(error(PoolErrorKind::Start, job)) };
+        match child.work(job, cx, self.shared.grace).await {
+            Ended::Answered(answer) => {
+                self.shared.state.lock().scheduler.succeeded(self.index);
+                self.child = Some(child);
+                answer
+            }
+            Ended::Broken(error) => {
+                self.blame(&error);
+                Err(error)
+            }
+        }
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        let pass = {
+            let mut state = self.shared.state.lock();
+            let now = Instant::now();
+            if let Some(failure) = self.failure.take() {
+                state.scheduler.failed(self.index, failure, now);
+            }
+            // A child that is here has no job and stays in the slot. Without one, what was there has to end first.
+            let kept = self.child.is_some();
+            if let Some(place) = state.children.get_mut(self.index) {
+                *place = self.child.take();
+            }
+            let free = state.scheduler.release(self.index, self.verdict, !kept, now);
+            if free { state.passes.get_mut(self.index).and_then(Option::take) } else { None }
+        };
+        drop(pass);
+        self.shared.dispatch();
+    }
+}

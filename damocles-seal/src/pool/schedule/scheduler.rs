@@ -1,0 +1,386 @@
+//! The state of a pool and what changes it.
+
+use super::{
+    fit::{Misfit, fits},
+    health::{Health, Policy},
+    line::Line,
+    place::{Named, Phase, Place, Work},
+    sections::Sections,
+    stats::{KindStats, PoolStats},
+    wait::Wait,
+};
+use crate::pool::{Limits, PoolSpec, SlotSpec};
+use damocles_core::{
+    JobId, SectorId,
+    pool::{Capacity, Job, Needs, PoolErrorKind, SlotReport, TaskKind},
+};
+use std::{collections::BTreeMap, fmt, time::Duration};
+use tokio::time::Instant;
+
+/// Kinds that go first: a missed deadline costs more than a late sector.
+const URGENT: [&str; 3] = ["wdpost_read", "window_post", "winning_post"];
+/// The kind that goes next: it ends what PC2, which uses the same cards, only begins.
+const LAST_PROOF: &str = "c2";
+
+/// A place in the line. Smaller is earlier.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Ticket {
+    pub(super) rank: u8,
+    number: u64,
+}
+
+impl Ticket {
+    /// Its number, unique in the pool.
+    pub fn number(self) -> u64 {
+        self.number
+    }
+}
+
+/// Whether the program around a pool has room for another sector.
+pub trait Room: fmt::Debug + Send + Sync + 'static {
+    /// Asked right before a job starts that brings this sector into a section of [`PoolSpec::backlog`]; when it agrees,
+    /// the job has its slot. It must not block, nor call the pool: [`super::super::LocalPool::room_changed`] says that
+    /// it may be asked again.
+    ///
+    /// # Errors
+    ///
+    /// Why there is no room, in an operator's words.
+    fn admit(&self, kind: &TaskKind, sector: SectorId) -> Result<(), String>;
+}
+
+/// Room for everything.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Unlimited;
+
+impl Room for Unlimited {
+    fn admit(&self, _: &TaskKind, _: SectorId) -> Result<(), String> {
+        Ok(())
+    }
+}
+
+/// A job that was given a place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Grant {
+    /// The job's ticket.
+    pub ticket: Ticket,
+    /// The number of the place.
+    pub place: usize,
+}
+
+/// How a job left its place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Done.
+    Done,
+    /// With an error.
+    Failed(PoolErrorKind),
+    /// Nobody waits for it any more.
+    Dropped,
+}
+
+/// A job that waits for a slot, or for what its slot claims on this host.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct WaitingJob {
+    /// The job.
+    pub job: JobId,
+    /// Its kind.
+    pub kind: TaskKind,
+    /// The sector that it is for.
+    pub sector: Option<SectorId>,
+    /// For how long it has waited.
+    pub waited: Duration,
+    /// Why no slot takes it.
+    pub wait: Wait,
+    /// The same in an operator's words.
+    pub reason: String,
+}
+
+#[derive(Debug)]
+pub(super) struct Waiting {
+    pub(super) named: Named,
+    pub(super) needs: Needs,
+    pub(super) since: Instant,
+    /// How many later ones of its kind started while it could have.
+    pub(super) overtaken: usize,
+    pub(super) no_room: Option<String>,
+}
+
+/// Everybody who waits, every place, and what keeps one from the other.
+#[derive(Debug)]
+pub struct Scheduler {
+    pub(super) places: Vec<Place>,
+    pub(super) limits: Limits,
+    pub(super) at_once: Option<usize>,
+    pub(super) sections: Sections,
+    pub(super) waiting: BTreeMap<Ticket, Waiting>,
+    pub(super) last_start: BTreeMap<TaskKind, Instant>,
+    stats: PoolStats,
+    next: u64,
+}
+
+impl Scheduler {
+    /// The slots of a pool that passed [`PoolSpec::check`], with a place for each child.
+    pub fn new(spec: &PoolSpec, now: Instant) -> Self {
+        let place = |(slot, place): (usize, SlotSpec)| {
+            let policy = Policy { rest: spec.rest, breaker: spec.breaker, auto_restart: place.auto_restart };
+            let health = Health::new(policy);
+            Place { spec: place, slot, work: Work::Nothing, pid: None, health, starts: 0, since: now }
+        };
+        let kinds = spec.slots.iter().flat_map(|slot| slot.kinds.iter().cloned());
+        let stats = PoolStats { kinds: kinds.map(|kind| (kind, KindStats::default())).collect() };
+        Self {
+            places: spec.places().map(place).collect(),
+            limits: spec.limits.clone(),
+            at_once: spec.at_once,
+            sections: Sections::new(spec),
+            waiting: BTreeMap::new(),
+            last_start: BTreeMap::new(),
+            stats,
+            next: 0,
+        }
+    }
+
+    /// Puts a job at the end of its rank.
+    pub fn push(&mut self, job: &Job, now: Instant) -> Ticket {
+        self.next += 1;
+        let rank = match job.kind.as_str() {
+            kind if URGENT.contains(&kind) => 0,
+            LAST_PROOF => 1,
+            _ => 2,
+        };
+        let ticket = Ticket { rank, number: self.next };
+        self.sections.queued(&job.kind, job.sector);
+        let named = Named { job: job.id, kind: job.kind.clone(), sector: job.sector };
+        let waiting = Waiting { named, needs: job.needs.clone(), since: now, overtaken: 0, no_room: None };
+        self.waiting.insert(ticket, waiting);
+        ticket
+    }
+
+    /// Nobody waits for this one any more.
+    pub fn remove(&mut self, ticket: Ticket) {
+        self.waiting.remove(&ticket);
+    }
+
+    /// The sector has left for good, and makes room for others.
+    pub fn forget(&mut self, sector: SectorId) {
+        self.sections.forget(sector);
+    }
+
+    /// Hands out what is free, first in line first.
+    pub fn grant(&mut self, now: Instant, room: &dyn Room) -> Vec<Grant> {
+        let mut granted = Vec::new();
+        // A grant may take away what one ahead in line kept a GPU for, so that another can go: until nobody can.
+        loop {
+            let more = self.grant_once(now, room);
+            if more.is_empty() {
+                return granted;
+            }
+            granted.extend(more);
+        }
+    }
+
+    fn grant_once(&mut self, now: Instant, room: &dyn Room) -> Vec<Grant> {
+        let tickets: Vec<Ticket> = self.waiting.keys().copied().collect();
+        let mut line = Line::default();
+        let mut granted = Vec::new();
+        for ticket in tickets {
+            let Some(waiting) = self.waiting.get(&ticket) else { continue };
+            match self.choose(waiting, &line, now) {
+                Ok(place) => {
+                    if self.has_room(ticket, room) {
+                        self.hand_over(ticket, place, now);
+                        granted.push(Grant { ticket, place });
+                    }
+                }
+                Err(refusal) => line.behind(waiting, refusal, self.capacity(&waiting.named.kind).total, now),
+            }
+        }
+        granted
+    }
+
+    fn has_room(&mut self, ticket: Ticket, room: &dyn Room) -> bool {
+        let Some(waiting) = self.waiting.get_mut(&ticket) else { return false };
+        let Named { kind, sector, .. } = &waiting.named;
+        let asked = sector.filter(|_| self.sections.entered_by(kind, *sector).is_some());
+        waiting.no_room = asked.and_then(|sector| room.admit(kind, sector).err());
+        waiting.no_room.is_none()
+    }
+
+    fn hand_over(&mut self, ticket: Ticket, index: usize, now: Instant) {
+        let Some(waiting) = self.waiting.get(&ticket) else { return };
+        let kind = waiting.named.kind.clone();
+        let ahead = self.waiting.range(..ticket).filter(|(_, ahead)| ahead.named.kind == kind);
+        let overtaken: Vec<Ticket> =
+            ahead.filter(|(_, ahead)| self.barred(ahead, now).is_none()).map(|(ticket, _)| *ticket).collect();
+        for ticket in overtaken {
+            if let Some(ahead) = self.waiting.get_mut(&ticket) {
+                ahead.overtaken += 1;
+            }
+        }
+        let (Some(waiting), Some(place)) = (self.waiting.remove(&ticket), self.places.get_mut(index)) else { return };
+        let stats = self.stats.kinds.entry(kind).or_default();
+        stats.starts += 1;
+        stats.waited += now.saturating_duration_since(waiting.since);
+        self.sections.granted(&waiting.named.kind, waiting.named.sector);
+        place.work = Work::Held { by: Some(waiting.named), since: now, phase: Phase::Starting };
+        place.since = now;
+    }
+
+    /// Takes a free place for something that is no job.
+    pub fn take(&mut self, place: usize, now: Instant) -> bool {
+        match self.places.get_mut(place).filter(|place| place.free()) {
+            Some(place) => {
+                place.work = Work::Held { by: None, since: now, phase: Phase::Starting };
+                place.since = now;
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// The job in this place waits for what other programs hold.
+    pub fn claiming(&mut self, place: usize, now: Instant) {
+        self.enter(place, Phase::Claiming, now);
+    }
+
+    /// The job in this place has all it claimed.
+    pub fn claimed(&mut self, place: usize, now: Instant) {
+        self.enter(place, Phase::Starting, now);
+    }
+
+    /// The job in this place really begins.
+    pub fn began(&mut self, place: usize, now: Instant) {
+        self.enter(place, Phase::Working, now);
+        if let Some(named) = self.places.get(place).and_then(Place::holder) {
+            self.last_start.insert(named.kind.clone(), now);
+        }
+    }
+
+    fn enter(&mut self, place: usize, phase: Phase, now: Instant) {
+        if let Some(place) = self.places.get_mut(place) {
+            place.enter(phase, now);
+        }
+    }
+
+    /// A job has left its place; a process that it left there has to end first if `process_has_to_end`. Whether the
+    /// place is free now.
+    pub fn release(&mut self, index: usize, verdict: Verdict, process_has_to_end: bool, now: Instant) -> bool {
+        let Some(place) = self.places.get_mut(index) else { return true };
+        let Work::Held { by, since, .. } = std::mem::replace(&mut place.work, Work::Nothing) else { return true };
+        place.since = now;
+        if let Some(named) = &by {
+            let stats = self.stats.kinds.entry(named.kind.clone()).or_default();
+            stats.worked += now.saturating_duration_since(since);
+            match verdict {
+                Verdict::Done => stats.done += 1,
+                Verdict::Failed(kind) => stats.failed(kind),
+                Verdict::Dropped => stats.dropped += 1,
+            }
+            self.sections.ended(&named.kind, named.sector, verdict == Verdict::Done);
+        }
+        if process_has_to_end && place.pid.is_some() {
+            place.work = Work::Ending { of: by, since };
+        }
+        place.free()
+    }
+
+    /// The place's processor did its job well, as a process.
+    pub fn succeeded(&mut self, place: usize) {
+        if let Some(place) = self.places.get_mut(place) {
+            place.health.succeeded();
+        }
+    }
+
+    /// The place's processor failed as a process.
+    pub fn failed(&mut self, place: usize, error: String, now: Instant) {
+        if let Some(place) = self.places.get_mut(place) {
+            place.health.failed(now, error);
+        }
+    }
+
+    /// An operator lets the places of this slot, or one of them, work again at once. Whether there is such a slot.
+    pub fn resume(&mut self, name: &str) -> bool {
+        let slot = self.places.iter().find(|place| place.spec.name == name).map(|place| (place.slot, true));
+        let part = |place: &Place| place.spec.name.strip_prefix(name).is_some_and(|rest| rest.starts_with('.'));
+        let whole = self.places.iter().find(|place| part(place)).map(|place| (place.slot, false));
+        let Some((slot, one)) = slot.or(whole) else { return false };
+        for place in self.places.iter_mut().filter(|place| place.slot == slot && (!one || place.spec.name == name)) {
+            place.health.resume();
+        }
+        true
+    }
+
+    /// A process is about to be forked for this place.
+    pub fn forking(&mut self, place: usize) {
+        if let Some(place) = self.places.get_mut(place) {
+            place.pid = Some(0);
+        }
+    }
+
+    /// It was.
+    pub fn forked(&mut self, place: usize, pid: u32) {
+        if let Some(place) = self.places.get_mut(place) {
+            place.pid = Some(pid);
+            place.starts += 1;
+        }
+    }
+
+    /// Nothing is left of the place's process, which is a surprise if it was not `wanted` and had no job. Whether the
+    /// place is free now.
+    pub fn ended(&mut self, place: usize, wanted: bool, now: Instant) -> bool {
+        let Some(place) = self.places.get_mut(place) else { return true };
+        place.pid = None;
+        match place.work {
+            Work::Nothing if !wanted => {
+                place.health.died_idle();
+                place.since = now;
+            }
+            Work::Ending { .. } => {
+                place.work = Work::Nothing;
+                place.since = now;
+            }
+            _ => {}
+        }
+        place.free()
+    }
+
+    /// Whether no job runs.
+    pub fn jobless(&self) -> bool {
+        !self.places.iter().any(Place::held)
+    }
+
+    /// Whether no job runs and no process is being ended.
+    pub fn idle(&self) -> bool {
+        self.places.iter().all(Place::free)
+    }
+
+    /// The places that take this kind.
+    pub fn capacity(&self, kind: &TaskKind) -> Capacity {
+        let suitable = || self.places.iter().filter(|place| place.spec.kinds.contains(kind));
+        Capacity { total: suitable().count(), free: suitable().filter(|place| place.free()).count() }
+    }
+
+    /// What each slot for its kind lacks for this job; none if there is one that fits.
+    pub fn misfits(&self, job: &Job) -> Option<Vec<Misfit>> {
+        let of_kind = self.places.iter().filter(|place| place.spec.kinds.contains(&job.kind));
+        of_kind.map(|place| fits(&job.kind, &job.needs, &place.spec).err()).collect()
+    }
+
+    /// Every place and what it does.
+    pub fn reports(&self, now: Instant) -> Vec<SlotReport> {
+        self.places.iter().map(|place| place.report(now)).collect()
+    }
+
+    /// What was done so far.
+    pub fn stats(&self) -> PoolStats {
+        let mut stats = self.stats.clone();
+        for waiting in self.waiting.values() {
+            stats.kinds.entry(waiting.named.kind.clone()).or_default().waiting += 1;
+        }
+        for named in self.places.iter().filter_map(Place::holder) {
+            stats.kinds.entry(named.kind.clone()).or_default().running += 1;
+        }
+        stats
+    }
+}
