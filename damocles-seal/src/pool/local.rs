@@ -82,7 +82,10 @@ impl LocalPool {
             draining: false,
         };
         let changed = Notify::new();
-        let PoolSpec { slots, grace, last_wait, .. } = spec;
+        let PoolSpec { mut slots, grace, last_wait, .. } = spec;
+        for slot in &mut slots {
+            slot.talk.time.clone_from(&time);
+        }
         Ok(Self(Arc::new(Shared { slots, grace, last_wait, time, state: Mutex::new(state), changed })))
     }
 

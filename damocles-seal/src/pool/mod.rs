@@ -1,16 +1,25 @@
 //! Running tasks in child processes.
 //!
-//! [`LocalPool`] keeps one supervised child in each slot and speaks [`wire`] with it; [`InlinePool`] runs the same
-//! registry in this process, for tests and small programs.
+//! [`LocalPool`] keeps one supervised child in each slot and speaks [`wire`] with it, or the lines of damocles 0.13;
+//! [`InlinePool`] runs the same registry in this process, for tests and small programs.
 
 mod child;
+mod dialect;
+mod end;
+mod frames;
 mod inline;
 mod local;
+pub(crate) mod payload;
+mod pulse;
 mod queue;
 mod spec;
 mod stderr;
+mod talk;
+pub(crate) mod v1;
 pub mod wire;
 
 pub use inline::InlinePool;
 pub use local::{LocalPool, WaitingJob};
 pub use spec::{CommandSpec, Limits, PlacementSpec, PoolSpec, Protocol, SlotSpec, SpecError};
+pub use talk::TalkSpec;
+pub use v1::has_v1;
