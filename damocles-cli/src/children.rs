@@ -1,14 +1,14 @@
 //! From configured slots to a pool of children.
 
 use crate::{
-    config::{Processors, SlotSpec as Configured},
+    config::{ChildProtocol, Processors, SlotSpec as Configured},
     exit::{Exit, Failure},
     worker::args::ProcessorArgs,
 };
 use anyhow::{Context as _, anyhow};
 use damocles_core::pool::{ProcessorPool, TaskKind};
 use damocles_seal::{
-    pool::{CommandSpec, Limits, LocalPool, PoolSpec, SlotSpec},
+    pool::{self, CommandSpec, Limits, LocalPool, PoolSpec, Protocol, SlotSpec},
     processor::{self, ServeOptions, Served},
 };
 use std::{path::Path, sync::Arc};
@@ -47,6 +47,8 @@ fn refuse(slot: &Configured) -> Result<(), Failure> {
         ("cgroup.group_name", "remove it: `cgroup.cpuset` alone binds the child")
     } else if !slot.auto_restart {
         ("auto_restart", "remove it: a child that died is started again with the next task")
+    } else if slot.protocol == ChildProtocol::V1 && !pool::has_v1(&slot.kind.task_kind()) {
+        ("protocol = \"v1\"", "give this stage a program that speaks v2: the old protocol does it in other steps")
     } else {
         return Ok(());
     };
@@ -63,6 +65,12 @@ fn spec_of(slot: &Configured, own: &Path) -> Result<SlotSpec, Failure> {
     let mut spec = SlotSpec::new(slot.name.clone(), vec![slot.kind.task_kind()], command);
     spec.stable_wait = slot.stable_wait;
     spec.locks.clone_from(&slot.locks);
+    spec.protocol = match slot.protocol {
+        ChildProtocol::V1 => Protocol::V1,
+        ChildProtocol::V2 => Protocol::V2,
+    };
+    // Made anew for every child, for it alone.
+    spec.talk.payload_dir = Some(std::env::temp_dir());
     spec.placement.cpus.clone_from(&slot.cpuset);
     Ok(spec)
 }
@@ -73,10 +81,17 @@ fn spec_of(slot: &Configured, own: &Path) -> Result<SlotSpec, Failure> {
 ///
 /// The kind is unknown or the protocol breaks.
 pub fn serve(args: ProcessorArgs) -> Result<(), Failure> {
-    let mut options = ServeOptions::default();
-    options.kinds = Some(vec![TaskKind::read(args.kind)]);
-    options.turn_lock = args.turn_lock;
-    match processor::serve(processor::all(), &options).context("serve tasks")? {
+    let kind = TaskKind::read(args.kind);
+    let served = match args.protocol {
+        ChildProtocol::V1 => processor::serve_v1(&kind, args.turn_lock),
+        ChildProtocol::V2 => {
+            let mut options = ServeOptions::default();
+            options.kinds = Some(vec![kind]);
+            options.turn_lock = args.turn_lock;
+            processor::serve(processor::all(), &options)
+        }
+    };
+    match served.context("serve tasks")? {
         Served::Shutdown => Ok(()),
         // Work may still be running on a thread: only the end of the process stops it.
         Served::InputEnded | Served::Cancelled => end_now(),
@@ -107,6 +122,7 @@ mod tests {
             ("numa_preferred = 0", "numa_preferred"),
             ("concurrent = 2", "concurrent"),
             ("auto_restart = false", "auto_restart"),
+            ("protocol = \"v1\"", "protocol = \"v1\""),
             ("cgroup = { cpuset = \"0\", group_name = \"vc-worker\" }", "cgroup.group_name"),
         ] {
             let error = refused(slot);

@@ -260,6 +260,8 @@ pub enum PoolErrorKind {
     Crashed,
     /// The kernel killed the processor because its memory ran out.
     OutOfMemory,
+    /// The processor is there but does nothing any more: it was stopped, or waits for itself.
+    Hung,
     /// The processor answered with something that is not an answer.
     Rubbish,
     /// The processor answered with an error.
@@ -283,6 +285,7 @@ impl fmt::Display for PoolErrorKind {
             Self::Start => "the processor did not start",
             Self::Crashed => "the processor died without an answer",
             Self::OutOfMemory => "the processor was killed because its memory ran out",
+            Self::Hung => "the processor hangs",
             Self::Rubbish => "the processor's answer could not be understood",
             Self::Failed => "the processor reported a failure",
             Self::DiskFull => "the processor found no space left",
@@ -300,6 +303,7 @@ impl Kind for PoolErrorKind {
             Self::Start
             | Self::Crashed
             | Self::OutOfMemory
+            | Self::Hung
             | Self::Rubbish
             | Self::Failed
             | Self::DiskFull

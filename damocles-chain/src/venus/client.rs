@@ -16,7 +16,7 @@ use crate::{
 };
 use async_trait::async_trait;
 use damocles_core::{
-    ActorId, DeadlineIndex, Epoch, Event, EventSink, MessageEvent, SectorId, SectorSet, TokenAmount,
+    ActorId, Address, DeadlineIndex, Epoch, Event, EventSink, MessageEvent, SectorId, SectorSet, TokenAmount,
     chain::{
         BoxStream, Call, CallKind, ChainClient, ChainError, ChainErrorKind, DeadlineInfo, DeadlineState, HeadChange,
         MessageId, MessageState, MinerInfo, NetworkInfo, OnChain, RandomnessKind, SectorInfo, SubmitKey, TipsetRef,

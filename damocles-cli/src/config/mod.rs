@@ -14,7 +14,7 @@ pub mod worker;
 
 pub use endpoint::Endpoint;
 pub use manager::ManagerConfig;
-pub use processors::{ProcessorKind, Processors, SlotConfig, SlotSpec};
+pub use processors::{ChildProtocol, ProcessorKind, Processors, SlotConfig, SlotSpec};
 pub use secret::Secret;
 pub use strict::{ConfigError, Retired, Source};
 pub use time::HumanDuration;

@@ -1,6 +1,7 @@
 //! `[processors]`: the children that do the heavy work, their limits and locks. Both files have it.
 
 use super::{ConfigError, HumanDuration, Source};
+use clap::ValueEnum;
 use damocles_core::{CpuSet, SectorSize, pool::TaskKind};
 use serde::Deserialize;
 use std::{
@@ -108,6 +109,8 @@ pub struct SlotConfig {
     pub stable_wait: Option<HumanDuration>,
     /// What the child is bound to.
     pub cgroup: CgroupConfig,
+    /// How the child is spoken with: `v2`, or `v1` for a program that was made for damocles 0.13.
+    pub protocol: ChildProtocol,
     /// Environment, on top of what is inherited.
     pub envs: BTreeMap<String, String>,
     /// Whether the child inherits the daemon's environment.
@@ -130,6 +133,17 @@ pub struct CgroupConfig {
     pub cpuset: Option<CpuSet>,
     /// The control group above the child's own.
     pub group_name: Option<String>,
+}
+
+/// How a daemon and its child speak.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, ValueEnum)]
+#[serde(rename_all = "snake_case")]
+pub enum ChildProtocol {
+    /// Lines, as damocles 0.13 speaks
+    V1,
+    /// Frames
+    #[default]
+    V2,
 }
 
 /// A stage that has processors.
@@ -222,6 +236,8 @@ pub struct SlotSpec {
     pub args: Vec<String>,
     /// How long the child may take to say that it is ready.
     pub stable_wait: Duration,
+    /// How the child is spoken with.
+    pub protocol: ChildProtocol,
     /// The CPUs of the child.
     pub cpuset: Option<CpuSet>,
     /// The control group above the child's own, if one is asked for.
@@ -296,13 +312,19 @@ impl Processors {
 
 impl SlotConfig {
     fn resolve(&self, kind: ProcessorKind, index: usize) -> SlotSpec {
-        let own_args = || vec!["processor".to_owned(), kind.name().to_owned()];
+        let own_args = || {
+            // A program of somebody else's is called as damocles 0.13 calls it.
+            let tell = self.bin.is_none() && self.protocol == ChildProtocol::V1;
+            let protocol = if tell { &["--protocol", "v1"][..] } else { &[] };
+            ["processor", kind.name()].iter().chain(protocol).map(|arg| (*arg).to_owned()).collect()
+        };
         SlotSpec {
             name: format!("{}-{index}", kind.name()),
             kind,
             bin: self.bin.clone(),
             args: self.args.clone().unwrap_or_else(own_args),
             stable_wait: self.stable_wait.map_or(STABLE_WAIT, |w| w.0),
+            protocol: self.protocol,
             cpuset: self.cgroup.cpuset.clone(),
             group_name: self.cgroup.group_name.clone(),
             envs: self.envs.clone(),

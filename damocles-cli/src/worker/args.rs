@@ -1,6 +1,6 @@
 //! The arguments of `damocles-worker`, as data.
 
-use crate::{frame::Global, supervised::Supervision};
+use crate::{config::ChildProtocol, frame::Global, supervised::Supervision};
 use clap::{Args, Parser, Subcommand};
 use std::path::PathBuf;
 
@@ -91,6 +91,9 @@ pub struct ProcessorArgs {
     /// Prove only while holding this lock file
     #[arg(long, value_name = "FILE")]
     pub turn_lock: Option<PathBuf>,
+    /// How the daemon speaks
+    #[arg(long, value_enum, default_value_t, hide = true)]
+    pub protocol: ChildProtocol,
 }
 
 #[cfg(test)]
@@ -117,5 +120,8 @@ mod tests {
         assert_eq!(locations.locations.len(), 3);
         assert!(WorkerArgs::try_parse_from(["w", "store", "file-init"]).is_err());
         assert!(WorkerArgs::try_parse_from(["w", "processor", "pc1", "--turn-lock", "/l"]).is_ok());
+        let old = WorkerArgs::try_parse_from(["w", "processor", "c2", "--protocol", "v1"]).unwrap();
+        let WorkerCommand::Processor(old) = old.command else { panic!("{old:?}") };
+        assert_eq!(old.protocol, ChildProtocol::V1);
     }
 }

@@ -1,33 +1,61 @@
 //! One child: started, given jobs, stopped.
 
 use super::{
-    spec::SlotSpec,
+    dialect::{self, Cancel, Dialect, Output, Problem, Said, in_grace},
+    end::{End, kill},
+    payload::PayloadDir,
+    pulse::Pulse,
+    spec::{Protocol, SlotSpec},
     stderr::Stderr,
-    wire::{self, FailureKind, FrameReader, FromChild, ToChild, WireError},
+    v1,
 };
-use crate::sys::{self, Exited, Placement, Process};
-use bytes::Bytes;
+use crate::sys::{self, Placement, Process};
+use bytes::{Buf, Bytes, BytesMut};
 use damocles_core::{
-    BoxError, Context, Error, Event, JobEvent,
+    BoxError, CancellationToken, Context, Error, Event, JobEvent,
     pool::{Job, PoolError, PoolErrorKind},
 };
-use nix::sys::signal::Signal;
-use std::{fmt, io, time::Duration};
+use nix::{errno::Errno, sys::signal::Signal};
+use std::{collections::VecDeque, io, path::PathBuf, sync::Arc, time::Duration};
 use tokio::{
-    io::AsyncWriteExt,
+    io::{AsyncReadExt, AsyncWriteExt},
     process::{ChildStdin, ChildStdout},
-    time::{sleep, timeout},
+    time::{Instant, sleep, sleep_until, timeout},
 };
+
+/// How much is read at a time.
+const READ: usize = 64 << 10;
 
 /// A child that said that it is ready. Its group is killed when this is dropped.
 #[derive(Debug)]
 pub(super) struct Child {
     slot: String,
+    program: PathBuf,
     last_wait: Duration,
     process: Process,
-    requests: ChildStdin,
-    answers: FrameReader<ChildStdout>,
+    dialect: Box<dyn Dialect>,
+    pulse: Pulse,
+    /// None when it does not listen any more.
+    requests: Option<ChildStdin>,
+    /// What it is still to be told.
+    unsent: VecDeque<Bytes>,
+    answers: ChildStdout,
+    /// What was read and not understood yet.
+    unread: BytesMut,
+    /// Whether it closed its answers.
+    silent: bool,
     stderr: Stderr,
+}
+
+/// What became of listening to a child.
+#[derive(Debug)]
+enum Heard {
+    Answer(Said),
+    Rubbish(BoxError),
+    /// It closed its answers.
+    Silence,
+    Exit,
+    Hung(String),
 }
 
 /// How a job ended.
@@ -59,7 +87,25 @@ impl Child {
         };
         let cancelled = || Error::new(PoolErrorKind::Cancelled, "start processor").with("slot", &slot.name);
         let placement = Placement { cpus: slot.placement.cpus.clone() };
-        let spawn = sys::spawn(slot.command.to_command(), &slot.name, placement, gone);
+        let parent = slot.talk.payload_dir.as_deref().filter(|_| slot.protocol == Protocol::V2);
+        let payloads = parent.and_then(|parent| match PayloadDir::in_dir(parent) {
+            Ok(dir) => Some(Arc::new(dir)),
+            Err(error) => {
+                tracing::warn!(slot = slot.name, %error, "all payloads of the slot go through the pipe");
+                None
+            }
+        });
+        let dialect = dialect::of(slot, payloads.clone()).map_err(|e| failed(PoolErrorKind::Start, e))?;
+        let gone = move || {
+            // Nobody writes to it any more.
+            drop(payloads);
+            gone();
+        };
+        let mut command = slot.command.to_command();
+        if slot.protocol == Protocol::V1 {
+            v1::let_be_placed(&mut command, &slot.command.envs);
+        }
+        let spawn = sys::spawn(command, &slot.name, placement, gone);
         let spawned = tokio::select! {
             biased;
             spawned = spawn => spawned,
@@ -68,14 +114,26 @@ impl Child {
         };
         let mut process = spawned.map_err(|e| failed(PoolErrorKind::Start, e.into()))?;
         begun(process.pid());
-        let mut child = match Self::connect(slot, &mut process) {
-            Ok((requests, answers, stderr)) => {
-                Self { slot: slot.name.clone(), last_wait, process, requests, answers, stderr }
-            }
+        let (requests, answers, stderr) = match connect(slot, &mut process) {
+            Ok(streams) => streams,
             Err(error) => {
                 let end = kill(&mut process, last_wait).await;
                 return Err(failed(PoolErrorKind::Start, error.into()).with("exit", end));
             }
+        };
+        let mut child = Self {
+            slot: slot.name.clone(),
+            program: slot.command.program.clone(),
+            last_wait,
+            process,
+            dialect,
+            pulse: Pulse::new(&slot.talk, Instant::now()),
+            requests: Some(requests),
+            unsent: VecDeque::new(),
+            answers,
+            unread: BytesMut::new(),
+            silent: false,
+            stderr,
         };
         let said = tokio::select! {
             said = timeout(slot.stable_wait, child.handshake(slot)) => said,
@@ -94,28 +152,29 @@ impl Child {
         Err(child.with_last_lines(error).await)
     }
 
-    fn connect(slot: &SlotSpec, process: &mut Process) -> io::Result<(ChildStdin, FrameReader<ChildStdout>, Stderr)> {
-        let pipes = process.pipes.take().ok_or_else(|| io::Error::other("the child has no pipes"))?;
-        let requests = ChildStdin::from_std(pipes.0)?;
-        let answers = FrameReader::new(ChildStdout::from_std(pipes.1)?);
-        let stderr = Stderr::follow(tokio::process::ChildStderr::from_std(pipes.2)?, slot.name.clone());
-        Ok((requests, answers, stderr))
-    }
-
     async fn handshake(&mut self, slot: &SlotSpec) -> Result<(), BoxError> {
-        match self.answers.next().await? {
-            Some(FromChild::Ready { magic, version, kinds, .. }) if magic == wire::MAGIC => {
-                if version != wire::VERSION {
-                    return Err(format!("it speaks version {version}, not {}", wire::VERSION).into());
-                }
-                match slot.kinds.iter().find(|kind| !kinds.contains(kind)) {
-                    Some(kind) => Err(format!("it does not know the kind `{kind}` of its slot").into()),
-                    None => Ok(()),
+        let words = loop {
+            if let Some(words) = self.dialect.ready(&mut self.unread, slot)? {
+                break words;
+            }
+            if self.silent {
+                return Err("it exited before it said that it is ready".into());
+            }
+            self.unread.reserve(READ);
+            tokio::select! {
+                biased;
+                read = self.answers.read_buf(&mut self.unread) => self.silent = read? == 0,
+                // What it left behind may hold its answers open.
+                _ = self.process.exited() => {
+                    self.read_rest();
+                    self.silent = true;
                 }
             }
-            Some(_) => Err("it spoke before it said that it is ready".into()),
-            None => Err("it exited before it said that it is ready".into()),
+        };
+        if let Some(requests) = &mut self.requests {
+            requests.write_all(&words).await?;
         }
+        Ok(())
     }
 
     /// Whether the process is known to have ended.
@@ -125,106 +184,195 @@ impl Child {
 
     /// Gives the child a job and waits for its end, or stops the child when the job is cancelled.
     pub(super) async fn work(&mut self, job: &Job, cx: &Context, grace: Duration) -> Ended {
-        let task = serde_json::from_slice(&job.payload)
-            .map_err(|source| WireError::Json { len: job.payload.len(), start: String::new(), source })
-            .and_then(|payload| wire::encode(&ToChild::Task { id: job.id, kind: job.kind.clone(), payload }));
-        let task = match task {
+        // What it said unasked would be taken for an answer to this job.
+        self.read_rest();
+        if let Some(Heard::Rubbish(problem)) = self.understand(job, cx) {
+            return self.broken(PoolErrorKind::Rubbish, job, problem).await;
+        }
+        let stop = CancellationToken::new();
+        let task = match in_grace(cx, grace, stop.clone(), self.dialect.task(job, &stop)).await {
             Ok(task) => task,
-            Err(error) => return Ended::Answered(Err(self.error(PoolErrorKind::Encoding, job).because(error))),
+            Err(problem) => return Ended::Answered(Err(self.error(problem.kind, job).because(problem.cause))),
         };
-        let sent = tokio::select! {
-            sent = self.requests.write_all(&task) => sent,
-            () = cx.cancel.cancelled() => return self.cancelled(job, None).await,
+        self.pulse.begin(Instant::now());
+        self.ping();
+        self.unsent.push_back(task);
+        let heard = tokio::select! {
+            biased;
+            heard = self.hear(job, cx) => heard,
+            () = cx.cancel.cancelled() => return self.cancelled(job, cx, grace).await,
         };
-        // A child that died says so by the end of its answers: what it said before that comes first.
-        drop(sent);
-        loop {
-            let answer = tokio::select! {
-                biased;
-                answer = self.answers.next() => answer,
-                () = cx.cancel.cancelled() => return self.cancelled(job, Some(grace)).await,
-                _ = self.process.exited() => return self.after_exit(job, cx).await,
-            };
-            match answer {
-                Ok(Some(frame)) => match self.answer(job, frame, cx) {
-                    Some(Ok(answer)) => return Ended::Answered(answer),
-                    Some(Err(problem)) => return self.broken(PoolErrorKind::Rubbish, job, problem).await,
-                    None => {}
-                },
-                Ok(None) => return self.broken(PoolErrorKind::Crashed, job, "its answers ended").await,
-                Err(error) => return self.broken(PoolErrorKind::Rubbish, job, error).await,
-            }
-        }
-    }
-
-    /// What a frame means for the job: its end, a child that is mad, or nothing yet.
-    fn answer(
-        &self,
-        job: &Job,
-        frame: FromChild,
-        cx: &Context,
-    ) -> Option<Result<Result<Bytes, PoolError>, &'static str>> {
-        match frame {
-            FromChild::Ready { .. } => Some(Err("it said twice that it is ready")),
-            FromChild::Progress { id, .. } | FromChild::Done { id, .. } | FromChild::Failed { id, .. }
-                if id != job.id =>
-            {
-                Some(Err("it spoke of a job that it does not have"))
-            }
-            FromChild::Progress { done, total, .. } => {
-                let what = JobEvent::Progress { done, total };
-                cx.emit(Event::Job { job: job.id, kind: job.kind.clone(), sector: job.sector, what });
-                None
-            }
-            FromChild::Done { output, .. } => {
-                let output = serde_json::to_vec(&output).map(Bytes::from);
-                Some(Ok(output.map_err(|e| self.error(PoolErrorKind::Rubbish, job).because(e))))
-            }
-            FromChild::Failed { kind, error, .. } => {
-                let kind = match kind {
-                    FailureKind::Failed => PoolErrorKind::Failed,
-                    FailureKind::DiskFull => PoolErrorKind::DiskFull,
-                    FailureKind::UnknownKind => PoolErrorKind::NoProcessor,
-                };
-                Some(Ok(Err(self.error(kind, job).because(error.join(": ")))))
-            }
-        }
-    }
-
-    /// The process is gone, but what it said last may still be in the pipe.
-    async fn after_exit(&mut self, job: &Job, cx: &Context) -> Ended {
-        while let Ok(Ok(Some(frame))) = timeout(Duration::from_secs(1), self.answers.next()).await {
-            if let Some(Ok(answer)) = self.answer(job, frame, cx) {
-                // The next job finds the child ended and starts another.
-                return Ended::Answered(answer);
-            }
-        }
-        self.broken(PoolErrorKind::Crashed, job, "it exited without an answer").await
-    }
-
-    /// Stops the child in order: asks, waits, kills the whole group, reaps.
-    ///
-    /// Without a grace period the request is cut off in the middle and there is no way to ask.
-    async fn cancelled(&mut self, job: &Job, grace: Option<Duration>) -> Ended {
-        if let Some(grace) = grace {
-            let ask = async {
-                if let Ok(cancel) = wire::encode(&ToChild::Cancel { id: job.id }) {
-                    let _ = self.requests.write_all(&cancel).await;
+        match heard {
+            Heard::Answer(Said::Done(output)) => match self.take(output, cx, grace).await {
+                Ok(output) => Ended::Answered(Ok(output)),
+                Err(problem) if problem.kind == PoolErrorKind::Rubbish => {
+                    self.broken(PoolErrorKind::Rubbish, job, problem.cause).await
                 }
-                self.process.signal(Signal::SIGTERM);
-                // Its answers are read on, so that it cannot hang on a full pipe.
-                while let Ok(Some(_)) = self.answers.next::<FromChild>().await {}
-            };
-            let _ = timeout(grace, ask).await;
+                Err(problem) => Ended::Answered(Err(self.error(problem.kind, job).because(problem.cause))),
+            },
+            Heard::Answer(Said::Failed { kind, text }) => Ended::Answered(Err(self.error(kind, job).because(text))),
+            Heard::Answer(_) => {
+                self.broken(PoolErrorKind::Rubbish, job, "it says that it was stopped, which nobody asked for").await
+            }
+            Heard::Rubbish(problem) => self.broken(PoolErrorKind::Rubbish, job, problem).await,
+            Heard::Silence => self.broken(PoolErrorKind::Crashed, job, "its answers ended").await,
+            Heard::Exit => self.broken(PoolErrorKind::Crashed, job, "it exited without an answer").await,
+            Heard::Hung(how) => self.broken(PoolErrorKind::Hung, job, how).await,
         }
-        let end = self.kill().await;
+    }
+
+    async fn take(&mut self, output: Output, cx: &Context, grace: Duration) -> Result<Bytes, Problem> {
+        let stop = CancellationToken::new();
+        in_grace(cx, grace, stop.clone(), self.dialect.output(output, &stop)).await
+    }
+
+    /// Tells the child what it is to be told and listens until something comes of it.
+    async fn hear(&mut self, job: &Job, cx: &Context) -> Heard {
+        loop {
+            if let Some(heard) = self.understand(job, cx) {
+                return heard;
+            }
+            if self.silent {
+                return if self.unread.is_empty() {
+                    Heard::Silence
+                } else {
+                    Heard::Rubbish("its answers ended inside one of them".into())
+                };
+            }
+            self.unread.reserve(READ);
+            let next = self.unsent.front().cloned();
+            let send = async {
+                match (&mut self.requests, &next) {
+                    (Some(requests), Some(bytes)) => requests.write(bytes).await,
+                    _ => Err(io::ErrorKind::BrokenPipe.into()),
+                }
+            };
+            tokio::select! {
+                biased;
+                read = self.answers.read_buf(&mut self.unread) => match read {
+                    Ok(len) => self.silent = len == 0,
+                    Err(error) => return Heard::Rubbish(error.into()),
+                },
+                _ = self.process.exited() => {
+                    // What it said last may still be in the pipe.
+                    self.read_rest();
+                    let cut = |this: &Self| (!this.unread.is_empty()).then(|| "it exited inside an answer".into());
+                    return self.understand(job, cx).or_else(|| cut(self).map(Heard::Rubbish)).unwrap_or(Heard::Exit);
+                }
+                sent = send, if next.is_some() => self.sent(sent),
+                () = sleep_until(self.pulse.wakes_at()) => match self.pulse.look(Instant::now(), self.process.pid()) {
+                    Ok(true) => self.ping(),
+                    Ok(false) => {}
+                    Err(how) => return Heard::Hung(how),
+                },
+            }
+        }
+    }
+
+    fn ping(&mut self) {
+        // What is being sent shows in its own time that the child reads.
+        if self.unsent.is_empty()
+            && self.dialect.ping(0).is_some()
+            && let Some(ping) = self.pulse.ping(Instant::now()).and_then(|n| self.dialect.ping(n))
+        {
+            self.unsent.push_back(ping);
+        }
+    }
+
+    fn sent(&mut self, sent: io::Result<usize>) {
+        match sent {
+            Ok(len) => {
+                if let Some(bytes) = self.unsent.front_mut() {
+                    bytes.advance(len.min(bytes.len()));
+                    if bytes.is_empty() {
+                        self.unsent.pop_front();
+                    }
+                }
+                self.pulse.sent(Instant::now(), true, !self.unsent.is_empty());
+            }
+            // A child that died says so by the end of its answers: what it said before that comes first.
+            Err(_) => {
+                self.requests = None;
+                self.unsent.clear();
+                self.pulse.sent(Instant::now(), false, true);
+            }
+        }
+    }
+
+    /// What was read and means something for the job.
+    fn understand(&mut self, job: &Job, cx: &Context) -> Option<Heard> {
+        loop {
+            match self.dialect.said(&mut self.unread) {
+                Ok(None) => return None,
+                Ok(Some(Said::Progress { done, total })) => {
+                    let what = JobEvent::Progress { done, total };
+                    cx.emit(Event::Job { job: job.id, kind: job.kind.clone(), sector: job.sector, what });
+                }
+                Ok(Some(Said::Pong(n))) if self.pulse.pong(n) => {}
+                Ok(Some(Said::Pong(_))) => return Some(Heard::Rubbish("it answers a ping that nobody sent".into())),
+                Ok(Some(said)) => return Some(Heard::Answer(said)),
+                Err(problem) => return Some(Heard::Rubbish(problem)),
+            }
+        }
+    }
+
+    /// Reads what is in the pipe now. Whoever else holds it open is not waited for.
+    fn read_rest(&mut self) {
+        let mut chunk = vec![0; READ];
+        // No pipe holds more than a megabyte unless an administrator wants it to.
+        for _ in 0..32 {
+            match nix::unistd::read(&self.answers, &mut chunk) {
+                Ok(len @ 1..) => self.unread.extend_from_slice(chunk.get(..len).unwrap_or_default()),
+                Err(Errno::EINTR) => {}
+                Ok(0) | Err(_) => return,
+            }
+        }
+    }
+
+    /// Stops the job in order: asks, waits, kills the whole group, reaps. A job that ends meanwhile has ended.
+    async fn cancelled(&mut self, job: &Job, cx: &Context, grace: Duration) -> Ended {
+        // Inside a request there is no way to ask.
+        let (mut heard, signalled) =
+            if self.unsent.is_empty() { self.ask_to_stop(job, cx, grace).await } else { (None, true) };
+        let answered = matches!(heard, Some(Heard::Answer(_)));
+        let end = if answered && !signalled { None } else { Some(self.kill().await) };
+        if !answered {
+            self.read_rest();
+            heard = self.understand(job, cx);
+        }
+        if let Some(Heard::Answer(Said::Done(output))) = heard
+            && let Ok(output) = self.take(output, cx, grace).await
+        {
+            return Ended::Answered(Ok(output));
+        }
         let error = self.error(PoolErrorKind::Cancelled, job);
-        Ended::Broken(if matches!(end, End::Stuck { .. }) { error.with("exit", end) } else { error })
+        match end {
+            None => Ended::Answered(Err(error)),
+            Some(end @ End::Stuck { .. }) => Ended::Broken(error.with("exit", end)),
+            Some(End::Gone(_)) => Ended::Broken(error),
+        }
+    }
+
+    /// Asks the child to stop, with a signal if it does not know how to be asked otherwise, and says whether there was one.
+    async fn ask_to_stop(&mut self, job: &Job, cx: &Context, grace: Duration) -> (Option<Heard>, bool) {
+        let (words, patience) = match self.dialect.cancel() {
+            Cancel::Words(words) => (Some(words), grace / 2),
+            Cancel::WordsAndSignal(words) => (Some(words), Duration::ZERO),
+            Cancel::Signal => (None, Duration::ZERO),
+        };
+        self.unsent.extend(words);
+        // A pipe with room takes the words at the first try.
+        if let Ok(heard) = timeout(patience, self.hear(job, cx)).await {
+            return (Some(heard), false);
+        }
+        self.process.signal(Signal::SIGTERM);
+        // Its answers are read on, so that it cannot hang on a full pipe.
+        (timeout(grace.saturating_sub(patience), self.hear(job, cx)).await.ok(), true)
     }
 
     async fn broken(&mut self, kind: PoolErrorKind, job: &Job, cause: impl Into<BoxError>) -> Ended {
         let end = self.kill().await;
-        let error = self.error(kind, job).with("exit", end).because(cause);
+        let error = self.error(kind, job).with("program", self.program.display()).with("exit", end).because(cause);
         Ended::Broken(self.with_last_lines(error).await)
     }
 
@@ -239,9 +387,11 @@ impl Child {
 
     /// Asks an idle child to exit, and kills it when it does not.
     pub(super) async fn shut_down(mut self, grace: Duration) {
+        let words = self.dialect.shutdown();
         let ask = async {
-            if let Ok(frame) = wire::encode(&ToChild::Shutdown) {
-                let _ = self.requests.write_all(&frame).await;
+            match (words, &mut self.requests) {
+                (Some(words), Some(requests)) => drop(requests.write_all(&words).await),
+                _ => self.requests = None,
             }
             self.process.exited().await;
         };
@@ -255,32 +405,12 @@ impl Child {
     }
 }
 
-/// Kills the whole group and waits until nothing of it is left, unless the kernel does not let it die.
-async fn kill(process: &mut Process, last_wait: Duration) -> End {
-    process.signal(Signal::SIGKILL);
-    match timeout(last_wait, process.exited()).await {
-        Ok(exited) => End::Gone(exited),
-        Err(_) => End::Stuck { pid: process.pid(), last_wait },
-    }
-}
-
-/// What came of a kill.
-#[derive(Debug)]
-enum End {
-    Gone(Exited),
-    Stuck { pid: u32, last_wait: Duration },
-}
-
-impl fmt::Display for End {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Gone(Some(status)) => status.fmt(f),
-            Self::Gone(None) => f.write_str("unknown"),
-            Self::Stuck { pid, last_wait } => {
-                write!(f, "process {pid} is still there {last_wait:?} after it was killed")
-            }
-        }
-    }
+fn connect(slot: &SlotSpec, process: &mut Process) -> io::Result<(ChildStdin, ChildStdout, Stderr)> {
+    let pipes = process.pipes.take().ok_or_else(|| io::Error::other("the child has no pipes"))?;
+    let requests = ChildStdin::from_std(pipes.0)?;
+    let answers = ChildStdout::from_std(pipes.1)?;
+    let stderr = Stderr::follow(tokio::process::ChildStderr::from_std(pipes.2)?, slot.name.clone());
+    Ok((requests, answers, stderr))
 }
 
 #[cfg(test)]

@@ -102,7 +102,10 @@ impl LocalPool {
     /// The slots do not fit together.
     pub fn with(spec: PoolSpec, hooks: Hooks) -> Result<Self, SpecError> {
         spec.check()?;
-        let slots: Vec<SlotSpec> = spec.places().map(|(_, slot)| slot).collect();
+        let mut slots: Vec<SlotSpec> = spec.places().map(|(_, slot)| slot).collect();
+        for slot in &mut slots {
+            slot.talk.time.clone_from(&spec.limits.time);
+        }
         let state = State {
             scheduler: Scheduler::new(&spec, Instant::now()),
             children: slots.iter().map(|_| None).collect(),

@@ -1,16 +1,23 @@
 //! Running tasks in child processes.
 //!
-//! [`LocalPool`] keeps one supervised child in each slot and speaks [`wire`] with it; [`InlinePool`] runs the same
-//! registry in this process, for tests and small programs.
+//! [`LocalPool`] keeps one supervised child in each slot and speaks [`wire`] with it, or the lines of damocles 0.13;
+//! [`InlinePool`] runs the same registry in this process, for tests and small programs.
 
 mod child;
 mod gate;
+mod dialect;
+mod end;
+mod frames;
 mod inline;
 mod lease;
 mod local;
 pub mod schedule;
+pub(crate) mod payload;
+mod pulse;
 mod spec;
 mod stderr;
+mod talk;
+pub(crate) mod v1;
 pub mod wire;
 
 pub use gate::{Gate, Pass};
@@ -18,3 +25,5 @@ pub use inline::InlinePool;
 pub use local::{Hooks, LocalPool};
 pub use schedule::{PoolStats, Room, WaitingJob};
 pub use spec::{Backlog, Breaker, CommandSpec, Limits, PlacementSpec, PoolSpec, Protocol, SlotSpec, SpecError};
+pub use talk::TalkSpec;
+pub use v1::has_v1;

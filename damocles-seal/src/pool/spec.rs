@@ -1,5 +1,6 @@
 //! What a pool is made of, as data.
 
+use super::TalkSpec;
 use damocles_core::{ByteSize, CpuSet, GpuId, NodeSet, pool::TaskKind};
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -164,6 +165,8 @@ pub struct SlotSpec {
     pub placement: PlacementSpec,
     /// How it is spoken with.
     pub protocol: Protocol,
+    /// What is expected of the talk with it.
+    pub talk: TalkSpec,
 }
 
 /// What a child is bound to. What is not named is not bound.
@@ -207,6 +210,7 @@ impl SlotSpec {
             locks: Vec::new(),
             placement: PlacementSpec::default(),
             protocol: Protocol::V2,
+            talk: TalkSpec::default(),
         }
     }
 

@@ -2,17 +2,28 @@
 //!
 //! A frame is its length as four bytes, most significant first, and that many bytes of JSON. A child speaks on its
 //! standard output and listens on its standard input. It says [`FromChild::Ready`] first, before it loads anything
-//! large; the pool sends no task before that. A child that meets the end of its input exits.
+//! large; the pool sends nothing before that. A child that meets the end of its input exits.
+//!
+//! What goes beyond ready, task, progress, done, failed, cancel and shutdown is a [`Feature`]: a child names those that
+//! it has, and a pool says [`ToChild::Hello`] to a child that has the first of them. What is not named is not used, so
+//! that an old child and a new pool understand each other.
+
+pub use super::payload::FileRef;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use damocles_core::{JobId, pool::TaskKind};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::Value;
-use std::io::{self, Read};
-use tokio::io::{AsyncRead, AsyncReadExt};
+use std::{
+    io::{self, Read},
+    path::PathBuf,
+};
 
-/// The version of the protocol.
+/// The newest version of the protocol that is spoken here.
 pub const VERSION: u32 = 2;
+
+/// The oldest version of the protocol that is spoken here.
+pub const OLDEST: u32 = 2;
 
 /// What every [`FromChild::Ready`] carries, so that a program that says something else is told apart.
 pub const MAGIC: &str = "damocles-processor";
@@ -23,26 +34,94 @@ pub const MAX_FRAME: usize = 512 << 20;
 
 const HEADER: usize = 4;
 
+/// Something that one side can do and the other may not know of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Feature {
+    /// A child waits for [`ToChild::Hello`] no longer than for anything else, and understands it.
+    Hello,
+    /// A child answers [`ToChild::Ping`] also while it works.
+    Ping,
+    /// A child answers [`ToChild::Cancel`] at once: with [`FromChild::Cancelled`] or [`FromChild::Done`] where the work
+    /// ends by itself, else by its exit. No signal is sent before it had its time.
+    Cancel,
+    /// Large payloads and outputs go by file.
+    Files,
+    /// A task says how much time it has.
+    Deadline,
+    /// One of a later version.
+    #[serde(other)]
+    Unknown,
+}
+
+impl Feature {
+    /// All that this version has.
+    pub const ALL: [Self; 5] = [Self::Hello, Self::Ping, Self::Cancel, Self::Files, Self::Deadline];
+}
+
+/// What a pool says of itself to a child that has [`Feature::Hello`], before anything else.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Hello {
+    /// The version that is spoken from now on: the newest that both sides know.
+    pub version: u32,
+    /// The features that both sides have.
+    pub features: Vec<Feature>,
+    /// The longest frame that the pool takes, in bytes.
+    pub max_frame: u64,
+    /// Where large payloads go, if they go by file.
+    pub files: Option<Files>,
+}
+
+/// Where payloads and outputs go that are too large for a frame.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Files {
+    /// The directory, which is this child's alone.
+    pub dir: PathBuf,
+    /// Longer ones than this go by file, in bytes.
+    pub above: u64,
+}
+
 /// What a pool says.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "frame", rename_all = "snake_case")]
 pub enum ToChild {
+    /// Who speaks.
+    Hello(Hello),
+    /// Say that you are there: [`FromChild::Pong`].
+    Ping {
+        /// What the answer names.
+        n: u64,
+    },
     /// Do this.
     Task {
         /// The job; named in every answer.
         id: JobId,
         /// Its kind.
         kind: TaskKind,
-        /// The task.
+        /// The task; null when it is in a file.
+        #[serde(default)]
         payload: Value,
+        /// The file that holds the task as JSON.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        payload_file: Option<FileRef>,
+        /// How many milliseconds the work may take, counted from now. The pool stops a child that takes longer.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        deadline_ms: Option<u64>,
     },
-    /// Stop doing this. A child that cannot exits.
+    /// Stop doing this. A child that cannot exits. One that does not know the job, because it has ended, does nothing.
     Cancel {
         /// The job.
         id: JobId,
     },
     /// Exit when the running job has ended.
     Shutdown,
+}
+
+impl ToChild {
+    /// A task whose payload is in the frame, without a deadline.
+    pub fn task(id: JobId, kind: TaskKind, payload: Value) -> Self {
+        Self::Task { id, kind, payload, payload_file: None, deadline_ms: None }
+    }
 }
 
 /// What a child says.
@@ -53,12 +132,23 @@ pub enum FromChild {
     Ready {
         /// [`MAGIC`].
         magic: String,
-        /// [`VERSION`].
+        /// The newest version that it speaks; [`VERSION`].
         version: u32,
+        /// The oldest version that it speaks; the newest is the only one without.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        oldest: Option<u32>,
         /// The kinds of task that it knows.
         kinds: Vec<TaskKind>,
         /// Its process id as it sees it.
         pid: u32,
+        /// What it can do beyond that.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        features: Vec<Feature>,
+    },
+    /// It is there.
+    Pong {
+        /// Of the ping.
+        n: u64,
     },
     /// The job moved on.
     Progress {
@@ -73,8 +163,17 @@ pub enum FromChild {
     Done {
         /// The job.
         id: JobId,
-        /// Its output.
+        /// Its output; null when it is in a file.
+        #[serde(default)]
         output: Value,
+        /// The file that holds the output as JSON.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        output_file: Option<FileRef>,
+    },
+    /// The job was stopped as it was asked to be. Nothing of it is left, and the child takes the next one.
+    Cancelled {
+        /// The job.
+        id: JobId,
     },
     /// The job failed.
     Failed {
@@ -97,6 +196,8 @@ pub enum FailureKind {
     DiskFull,
     /// The child does not know the kind of task.
     UnknownKind,
+    /// The file that a payload came in, or was to go out in, is not what it should be. Said only to who said hello.
+    Payload,
 }
 
 /// A frame that is none.
@@ -174,39 +275,15 @@ pub fn read<T: DeserializeOwned>(stream: &mut impl Read) -> Result<Option<T>, Wi
     if got < len { Err(WireError::Truncated) } else { decode(&json).map(Some) }
 }
 
-/// Reads frames from an asynchronous stream.
-#[derive(Debug)]
-pub(super) struct FrameReader<R> {
-    stream: R,
-    buffer: BytesMut,
-}
-
-impl<R: AsyncRead + Unpin> FrameReader<R> {
-    pub(super) fn new(stream: R) -> Self {
-        Self { stream, buffer: BytesMut::new() }
+/// Takes the next frame out of what was read; none if it is not whole yet. Nothing is allocated for what is announced.
+pub(super) fn take<T: DeserializeOwned>(buffer: &mut BytesMut) -> Result<Option<T>, WireError> {
+    let Some(header) = buffer.first_chunk() else { return Ok(None) };
+    let len = announced(*header)?;
+    if buffer.len() < HEADER + len {
+        return Ok(None);
     }
-
-    /// The next frame; none at the end of the stream. Nothing is lost when the future is dropped.
-    pub(super) async fn next<T: DeserializeOwned>(&mut self) -> Result<Option<T>, WireError> {
-        loop {
-            if let Some(json) = self.take()? {
-                return decode(&json).map(Some);
-            }
-            if self.stream.read_buf(&mut self.buffer).await? == 0 {
-                return if self.buffer.is_empty() { Ok(None) } else { Err(WireError::Truncated) };
-            }
-        }
-    }
-
-    fn take(&mut self) -> Result<Option<BytesMut>, WireError> {
-        let Some(header) = self.buffer.first_chunk() else { return Ok(None) };
-        let len = announced(*header)?;
-        if self.buffer.len() < HEADER + len {
-            return Ok(None);
-        }
-        self.buffer.advance(HEADER);
-        Ok(Some(self.buffer.split_to(len)))
-    }
+    buffer.advance(HEADER);
+    decode(&buffer.split_to(len)).map(Some)
 }
 
 #[cfg(test)]
@@ -215,41 +292,42 @@ mod tests {
     use proptest::prelude::*;
 
     fn done(text: &str) -> FromChild {
-        FromChild::Done { id: JobId(7), output: Value::String(text.to_owned()) }
+        FromChild::Done { id: JobId(7), output: Value::String(text.to_owned()), output_file: None }
     }
 
-    #[tokio::test]
-    async fn frames_survive_any_split() {
-        let frames = [done("a"), done(&"b".repeat(10_000)), FromChild::Progress { id: JobId(1), done: 1, total: None }];
-        let bytes: Vec<u8> = frames.iter().flat_map(|f| encode(f).unwrap()).collect();
-        let mut sync = bytes.as_slice();
-        let mut reader = FrameReader::new(tokio_test_stream(&bytes));
-        for frame in &frames {
-            assert_eq!(read::<FromChild>(&mut sync).unwrap().as_ref(), Some(frame));
-            assert_eq!(reader.next::<FromChild>().await.unwrap().as_ref(), Some(frame));
-        }
-        assert!(read::<FromChild>(&mut sync).unwrap().is_none());
-        assert!(reader.next::<FromChild>().await.unwrap().is_none());
-    }
-
-    /// Gives three bytes at a time.
-    fn tokio_test_stream(bytes: &[u8]) -> impl AsyncRead + Unpin + use<> {
-        let (mut send, receive) = tokio::io::duplex(3);
-        let bytes = bytes.to_vec();
-        tokio::spawn(async move { tokio::io::AsyncWriteExt::write_all(&mut send, &bytes).await });
-        receive
-    }
-
-    #[tokio::test]
-    async fn rubbish_is_named_and_a_cut_is_seen() {
-        let error = FrameReader::new(b"hello, world".as_slice()).next::<FromChild>().await.unwrap_err();
+    #[test]
+    fn rubbish_is_named_and_a_cut_is_seen() {
+        let error = take::<FromChild>(&mut BytesMut::from(&b"hello, world"[..])).unwrap_err();
         assert!(matches!(error, WireError::TooLong { .. }), "{error}");
         let whole = encode(&done("x")).unwrap();
         for cut in 1..whole.len() {
-            let error = FrameReader::new(&whole[..cut]).next::<FromChild>().await.unwrap_err();
-            assert!(matches!(error, WireError::Truncated), "{cut}: {error}");
+            assert!(matches!(take::<FromChild>(&mut BytesMut::from(&whole[..cut])), Ok(None)), "{cut}");
             assert!(matches!(read::<FromChild>(&mut &whole[..cut]), Err(WireError::Truncated)), "{cut}");
         }
+    }
+
+    #[test]
+    fn a_gigabyte_is_refused_when_it_is_announced() {
+        let mut announced = BytesMut::from(&(1u32 << 30).to_be_bytes()[..]);
+        assert!(matches!(take::<FromChild>(&mut announced), Err(WireError::TooLong { len }) if len == 1 << 30));
+        // The longest one that is allowed costs no memory before it is there.
+        let longest = u32::try_from(MAX_FRAME).unwrap().to_be_bytes();
+        let mut buffer = BytesMut::from(&longest[..]);
+        assert!(matches!(take::<FromChild>(&mut buffer), Ok(None)));
+        assert!(buffer.capacity() < 1 << 20);
+    }
+
+    #[test]
+    fn what_an_old_child_says_is_understood_and_new_words_are_not_said_to_it() {
+        let old = r#"{"frame":"ready","magic":"damocles-processor","version":2,"kinds":["echo"],"pid":1}"#;
+        let ready: FromChild = serde_json::from_str(old).unwrap();
+        let FromChild::Ready { oldest: None, features, .. } = &ready else { panic!("{ready:?}") };
+        assert_eq!(*features, []);
+        assert_eq!(serde_json::to_string(&ready).unwrap(), old);
+        let task = serde_json::to_string(&ToChild::task(JobId(7), TaskKind::new("echo"), 1.into())).unwrap();
+        assert!(!task.contains("file") && !task.contains("deadline"), "{task}");
+        let newer: Feature = serde_json::from_str("\"telepathy\"").unwrap();
+        assert_eq!(newer, Feature::Unknown);
     }
 
     /// 4698 sectors of 32 GiB, or 4600 of 64 GiB: a vanilla proof has ten paths of ten levels, each with seven siblings of
@@ -258,7 +336,7 @@ mod tests {
     fn the_largest_window_post_fits_with_room_to_spare() {
         let vanilla = hex::encode(vec![0xa5; 10 * (11 * (7 * 32 + 16) + 100)]);
         let task = serde_json::json!({ "vanilla": vec![Value::String(vanilla); 2 * 2349] });
-        let bytes = encode(&ToChild::Task { id: JobId(1), kind: TaskKind::new("window_post"), payload: task }).unwrap();
+        let bytes = encode(&ToChild::task(JobId(1), TaskKind::new("window_post"), task)).unwrap();
         assert!(bytes.len() > 240_000_000 && bytes.len() < MAX_FRAME / 10 * 6, "{}", bytes.len());
         let Ok(Some(ToChild::Task { payload, .. })) = read(&mut bytes.as_ref()) else { panic!("a task") };
         assert_eq!(payload["vanilla"].as_array().unwrap().len(), 2 * 2349);
@@ -270,12 +348,34 @@ mod tests {
 
     proptest! {
         #[test]
+        fn frames_survive_any_split(cuts in proptest::collection::vec(1..200usize, 1..200), long in 0..5000usize) {
+            let frames = [done("a"), done(&"b".repeat(long)), FromChild::Pong { n: 3 }];
+            let bytes: Vec<u8> = frames.iter().flat_map(|f| encode(f).unwrap()).collect();
+            let (mut rest, mut buffer, mut got) = (bytes.as_slice(), BytesMut::new(), Vec::new());
+            for cut in cuts.into_iter().cycle() {
+                let (now, later) = rest.split_at(cut.min(rest.len()));
+                buffer.extend_from_slice(now);
+                while let Some(frame) = take::<FromChild>(&mut buffer).unwrap() {
+                    got.push(frame);
+                }
+                rest = later;
+                if rest.is_empty() {
+                    break;
+                }
+            }
+            prop_assert_eq!(got, frames);
+            prop_assert!(buffer.is_empty());
+        }
+
+        #[test]
         fn no_bytes_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
             let mut stream = bytes.as_slice();
             while let Ok(Some(_)) = read::<FromChild>(&mut stream) {}
             let mut framed = u32::try_from(bytes.len()).unwrap().to_be_bytes().to_vec();
             framed.extend(&bytes);
             prop_assert!(read::<FromChild>(&mut framed.as_slice()).is_err());
+            prop_assert!(take::<FromChild>(&mut BytesMut::from(framed.as_slice())).is_err());
+            while let Ok(Some(_)) = take::<FromChild>(&mut BytesMut::from(bytes.as_slice())) {}
         }
     }
 }

@@ -10,6 +10,11 @@ use std::{collections::BTreeMap, fmt, sync::Arc};
 pub trait ProgressSink: Send + Sync {
     /// `done` of `total` units.
     fn progress(&self, done: u64, total: Option<u64>);
+
+    /// Whether the work was asked to stop. Only those look who say so with [`Processor::stops_when_asked`].
+    fn is_stopped(&self) -> bool {
+        false
+    }
 }
 
 /// Does the work of one kind of task. Blocking: it runs in a process or thread of its own.
@@ -25,6 +30,12 @@ pub trait Processor<T: Task>: fmt::Debug + Send + Sync + 'static {
     ///
     /// The work failed; the kind says whether another try makes sense.
     fn process(&self, task: T, progress: &dyn ProgressSink) -> Result<T::Output, ProcessorError>;
+
+    /// Whether the work looks at [`ProgressSink::is_stopped`] every second or so, and fails when it was stopped. The
+    /// process then stays for the next task; that of any other work ends with it.
+    fn stops_when_asked(&self) -> bool {
+        false
+    }
 }
 
 /// Why the work failed.
@@ -65,7 +76,13 @@ pub(super) fn is_disk_full(error: &(dyn std::error::Error + 'static)) -> bool {
     false
 }
 
-type Erased = Arc<dyn Fn(&[u8], &dyn ProgressSink) -> Result<Vec<u8>, ProcessorError> + Send + Sync>;
+type Work = dyn Fn(&[u8], &dyn ProgressSink) -> Result<Vec<u8>, ProcessorError> + Send + Sync;
+
+#[derive(Clone)]
+struct Erased {
+    work: Arc<Work>,
+    stops_when_asked: bool,
+}
 
 /// Processors by kind of task.
 #[derive(Clone, Default)]
@@ -80,13 +97,14 @@ impl Registry {
     /// Adds or replaces the processor of a kind.
     #[must_use]
     pub fn with<T: Task>(mut self, processor: impl Processor<T>) -> Self {
-        let erased = move |payload: &[u8], progress: &dyn ProgressSink| {
+        let stops_when_asked = processor.stops_when_asked();
+        let work = move |payload: &[u8], progress: &dyn ProgressSink| {
             let task = serde_json::from_slice(payload)
                 .map_err(|e| ProcessorError::new(format!("decode {} task", T::KIND), e))?;
             let output = processor.process(task, progress)?;
             serde_json::to_vec(&output).map_err(|e| ProcessorError::new(format!("encode {} output", T::KIND), e))
         };
-        self.0.insert(T::KIND, Arc::new(erased));
+        self.0.insert(T::KIND, Erased { work: Arc::new(work), stops_when_asked });
         self
     }
 
@@ -102,7 +120,12 @@ impl Registry {
         payload: &[u8],
         progress: &dyn ProgressSink,
     ) -> Option<Result<Vec<u8>, ProcessorError>> {
-        self.0.get(kind).map(|work| work(payload, progress))
+        self.0.get(kind).map(|erased| (erased.work)(payload, progress))
+    }
+
+    /// Whether work of this kind stops when it is asked to.
+    pub(crate) fn stops_when_asked(&self, kind: &TaskKind) -> bool {
+        self.0.get(kind).is_some_and(|erased| erased.stops_when_asked)
     }
 }
 

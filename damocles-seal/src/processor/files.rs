@@ -1,6 +1,5 @@
 //! Files that survive a crash.
 
-#[cfg(feature = "proofs")]
 use super::ProcessorError;
 use fs_err as fs;
 use std::{
@@ -10,7 +9,6 @@ use std::{
 };
 
 /// The name that a file has until it is whole: beside its target, so that the rename is one step.
-#[cfg(feature = "proofs")]
 pub(crate) fn temporary(path: &Path) -> std::path::PathBuf {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     path.with_file_name(format!(".{name}.damocles-tmp"))
@@ -105,7 +103,7 @@ pub(crate) fn remove_left(target: &Path) -> io::Result<()> {
 
 /// Makes the directory of a file, but none above it, and none of a persist store's own: without its disk, a store is an
 /// empty directory that must not be filled.
-fn make_parent(path: &Path) -> io::Result<()> {
+pub(crate) fn make_parent(path: &Path) -> io::Result<()> {
     let dir = parent(path);
     if dir.file_name().is_some_and(|name| name == "sealed" || name == "cache") {
         return fs::metadata(dir).map(drop);
@@ -136,14 +134,12 @@ pub(crate) fn sync_dir(dir: &Path) -> io::Result<()> {
 }
 
 /// Syncs a file and its name.
-#[cfg(feature = "proofs")]
 pub(crate) fn sync_file(path: &Path) -> io::Result<()> {
     fs::File::open(path)?.sync_all()?;
     sync_dir(parent(path))
 }
 
 /// Syncs the files in a directory and their names, and gives these, sorted.
-#[cfg(feature = "proofs")]
 pub(crate) fn sync_files_in(dir: &Path) -> io::Result<Vec<String>> {
     let mut names = Vec::new();
     for entry in fs::read_dir(dir)? {
@@ -159,7 +155,6 @@ pub(crate) fn sync_files_in(dir: &Path) -> io::Result<Vec<String>> {
 }
 
 /// Makes a directory if need be, and removes what is in it but for the names that `keep` likes.
-#[cfg(feature = "proofs")]
 pub(crate) fn clear_dir(dir: &Path, keep: impl Fn(&str) -> bool) -> io::Result<()> {
     fs::create_dir_all(dir)?;
     for entry in fs::read_dir(dir)? {
@@ -181,7 +176,6 @@ pub(crate) fn remove_if_there(path: &Path) -> io::Result<()> {
 }
 
 /// Checks that a file is there and has this length.
-#[cfg(feature = "proofs")]
 pub(crate) fn expect_len(what: &str, path: &Path, len: u64) -> Result<(), ProcessorError> {
     let found = fs::metadata(path).map_err(|e| ProcessorError::new(format!("look at the {what}"), e))?;
     if found.is_file() && found.len() == len {

@@ -2,17 +2,16 @@
 
 use super::{ProcessorError, contract::is_disk_full};
 use damocles_core::{
-    ActorId, AggregationType, BoxError, CommP, PaddedPieceSize, PieceInfo, PoRepKind, PoStProofType, SealProofType,
+    AggregationType, BoxError, CommP, PaddedPieceSize, PieceInfo, PoRepKind, PoStProofType, SealProofType,
     SectorNumber, SectorSize, pool::PoolErrorKind,
 };
 use filecoin_proofs_api::{
-    PieceInfo as LibraryPiece, ProverId, RegisteredAggregationProof, RegisteredPoStProof, RegisteredSealProof,
+    PieceInfo as LibraryPiece, RegisteredAggregationProof, RegisteredPoStProof, RegisteredSealProof,
     RegisteredUpdateProof, SectorId, UnpaddedBytesAmount,
 };
 use std::error::Error as StdError;
 
-/// The name of the tree over a sector's data in a cache directory.
-pub(crate) const TREE_D: &str = "sc-02-data-tree-d.dat";
+pub(crate) use super::names::{TREE_D, prover_id};
 
 /// The library's word for a seal proof.
 pub(crate) fn seal_proof(proof_type: SealProofType) -> RegisteredSealProof {
@@ -70,21 +69,6 @@ pub(crate) fn post_proof(proof_type: PoStProofType) -> RegisteredPoStProof {
         PoStProofType::Window(SectorSize::GiB32) => StackedDrgWindow32GiBV1_2,
         PoStProofType::Window(SectorSize::GiB64) => StackedDrgWindow64GiBV1_2,
     }
-}
-
-/// The prover of a miner's proofs: the payload of its ID address (unsigned LEB128), padded with zeros.
-pub(crate) fn prover_id(miner: ActorId) -> ProverId {
-    let mut id = [0; 32];
-    let mut rest = miner.0;
-    for byte in &mut id {
-        let [low, ..] = rest.to_le_bytes();
-        rest >>= 7;
-        *byte = if rest == 0 { low & 0x7f } else { low | 0x80 };
-        if rest == 0 {
-            break;
-        }
-    }
-    id
 }
 
 /// The library's word for a sector.
@@ -149,16 +133,6 @@ mod tests {
                 assert_eq!(u64::from(post_proof(proof).sector_size()), size.bytes());
             }
         }
-    }
-
-    #[test]
-    fn provers_are_named_by_varints() {
-        let mut expected = [0; 32];
-        expected[..2].copy_from_slice(&[0xe8, 0x07]);
-        assert_eq!(prover_id(ActorId(1000)), expected);
-        expected[..2].copy_from_slice(&[0x7f, 0x00]);
-        assert_eq!(prover_id(ActorId(127)), expected);
-        assert_eq!(prover_id(ActorId(u64::MAX))[..11], [255, 255, 255, 255, 255, 255, 255, 255, 255, 1, 0]);
     }
 
     #[test]

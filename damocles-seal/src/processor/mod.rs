@@ -12,13 +12,17 @@ mod c1;
 mod c2;
 mod contract;
 pub(crate) mod files;
+pub(crate) mod fillers;
+mod jobs;
 #[cfg(feature = "proofs")]
 pub(crate) mod library;
+pub(crate) mod names;
 mod panic;
 #[cfg(feature = "proofs")]
 mod pc1;
 #[cfg(feature = "proofs")]
 mod pc2;
+pub(crate) mod prepare;
 #[cfg(feature = "proofs")]
 mod prove_window_post;
 #[cfg(feature = "proofs")]
@@ -26,10 +30,14 @@ mod read_challenges;
 #[cfg(feature = "proofs")]
 mod registry;
 mod serve;
+#[cfg(feature = "proofs")]
+mod serve_v1;
 mod transfer;
 #[cfg(feature = "proofs")]
 mod tree_d;
 mod turn;
+#[cfg(feature = "proofs")]
+mod v1_work;
 
 pub(crate) use panic::panic_text;
 
@@ -51,6 +59,8 @@ pub use read_challenges::ReadChallengesProcessor;
 #[cfg(feature = "proofs")]
 pub use registry::{all, sealing_registry};
 pub use serve::{ServeError, ServeOptions, Served, serve};
+#[cfg(feature = "proofs")]
+pub use serve_v1::serve_v1;
 pub use transfer::TransferProcessor;
 #[cfg(feature = "proofs")]
 pub use tree_d::TreeDProcessor;

@@ -1,8 +1,15 @@
 //! The life of a child.
 
-use super::{ProcessorError, ProgressSink, ProofTurn, Registry, panic_text};
+use super::{
+    ProcessorError, ProgressSink, ProofTurn, Registry,
+    jobs::{Jobs, Stop},
+    panic_text,
+};
 use crate::{
-    pool::wire::{self, FailureKind, FromChild, ToChild, WireError},
+    pool::{
+        payload::{self, PayloadError},
+        wire::{self, FailureKind, Feature, FileRef, Files, FromChild, ToChild, WireError},
+    },
     sys,
 };
 use damocles_core::{
@@ -17,8 +24,13 @@ use std::{
     io::{self, Write},
     panic::{AssertUnwindSafe, catch_unwind},
     path::PathBuf,
-    sync::{Arc, mpsc},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+        mpsc,
+    },
     thread,
+    time::Duration,
 };
 
 /// How a child serves.
@@ -38,7 +50,7 @@ pub enum Served {
     Shutdown,
     /// Its input ended: whoever started it is gone or has let go.
     InputEnded,
-    /// Its job was cancelled. The work may still be running: only the end of the process stops it.
+    /// Its job was cancelled, or the time of it is over. The work may still be running: only the end of the process stops it.
     Cancelled,
 }
 
@@ -75,52 +87,121 @@ pub fn serve(registry: Registry, options: &ServeOptions) -> Result<Served, Serve
     serve_on(registry, options, requests, answers)
 }
 
-fn serve_on(
-    registry: Registry,
-    options: &ServeOptions,
-    mut requests: File,
-    answers: File,
-) -> Result<Served, ServeError> {
-    let kinds: Vec<TaskKind> = options.kinds.clone().unwrap_or_else(|| registry.kinds().cloned().collect());
-    if let Some(kind) = kinds.iter().find(|kind| !registry.kinds().any(|known| known == *kind)) {
-        return Err(ServeError::UnknownKind { kind: kind.clone() });
-    }
+fn serve_on(registry: Registry, options: &ServeOptions, requests: File, answers: File) -> Result<Served, ServeError> {
+    let kinds = kinds_of(&registry, options)?;
     let answers = Answers(Arc::new(Mutex::new(answers)));
     answers.say(&FromChild::Ready {
         magic: wire::MAGIC.to_owned(),
         version: wire::VERSION,
+        oldest: Some(wire::OLDEST),
         kinds: kinds.clone(),
         pid: std::process::id(),
+        features: Feature::ALL.to_vec(),
     })?;
+    let (tell, events) = mpsc::channel::<Event>();
     let (tasks, work) = mpsc::channel::<Request>();
-    let worker = Worker { registry, kinds, turn: options.turn_lock.clone().map(ProofTurn::new), answers };
+    let jobs = Jobs::default();
+    let listener = Listener { requests, answers: answers.clone(), tell: tell.clone() };
+    thread::Builder::new().name("listen".to_owned()).spawn(move || listener.listen()).map_err(ServeError::Thread)?;
+    let turn = options.turn_lock.clone().map(ProofTurn::new);
+    let worker = Worker { registry, kinds, turn, answers, jobs: jobs.clone() };
     // Proof code recurses and keeps large arrays on the stack.
     let builder = thread::Builder::new().name("work".to_owned()).stack_size(16 << 20);
-    let thread = builder.spawn(move || work.into_iter().try_for_each(|request| worker.handle(&request)));
+    let thread = builder.spawn(move || work.into_iter().try_for_each(|request| worker.handle(request)));
     let thread = thread.map_err(ServeError::Thread)?;
-    loop {
-        match wire::read(&mut requests)? {
-            Some(ToChild::Task { id, kind, payload }) => {
-                if tasks.send(Request { id, kind, payload }).is_err() {
+    let mut files = None;
+    for event in events {
+        match event {
+            Event::Heard(ToChild::Hello(hello)) => files = hello.files,
+            // Answered where it was heard.
+            Event::Heard(ToChild::Ping { .. }) => {}
+            Event::Heard(ToChild::Task { id, kind, payload, payload_file, deadline_ms }) => {
+                jobs.add(id);
+                if let Some(time) = deadline_ms {
+                    watch(&jobs, id, Duration::from_millis(time), tell.clone()).map_err(ServeError::Thread)?;
+                }
+                if tasks.send(Request { id, kind, payload, payload_file, files: files.clone() }).is_err() {
                     // The worker ended because nobody hears its answers.
                     return Ok(Served::InputEnded);
                 }
             }
-            Some(ToChild::Cancel { .. }) => return Ok(Served::Cancelled),
-            Some(ToChild::Shutdown) => {
+            Event::Heard(ToChild::Cancel { id }) | Event::TimeOver(id) => {
+                if jobs.stop(id) == Stop::EndsTheProcess {
+                    return Ok(Served::Cancelled);
+                }
+            }
+            Event::Heard(ToChild::Shutdown) => {
                 drop(tasks);
                 let _ = thread.join();
                 return Ok(Served::Shutdown);
             }
-            None => return Ok(Served::InputEnded),
+            Event::Ended => return Ok(Served::InputEnded),
+            Event::Broken(error) => return Err(error.into()),
         }
     }
+    Ok(Served::InputEnded)
+}
+
+/// The kinds to serve.
+pub(super) fn kinds_of(registry: &Registry, options: &ServeOptions) -> Result<Vec<TaskKind>, ServeError> {
+    let kinds: Vec<TaskKind> = options.kinds.clone().unwrap_or_else(|| registry.kinds().cloned().collect());
+    match kinds.iter().find(|kind| !registry.kinds().any(|known| known == *kind)) {
+        Some(kind) => Err(ServeError::UnknownKind { kind: kind.clone() }),
+        None => Ok(kinds),
+    }
+}
+
+/// Tells when the time of a job is over: a pool that is itself stopped does not.
+fn watch(jobs: &Jobs, id: JobId, time: Duration, tell: mpsc::Sender<Event>) -> io::Result<()> {
+    let ended = jobs.watch(id);
+    let wait = move || {
+        if ended.recv_timeout(time) == Err(mpsc::RecvTimeoutError::Timeout) {
+            let _ = tell.send(Event::TimeOver(id));
+        }
+    };
+    thread::Builder::new().name("deadline".to_owned()).spawn(wait).map(drop)
+}
+
+enum Event {
+    Heard(ToChild),
+    Ended,
+    Broken(WireError),
+    TimeOver(JobId),
 }
 
 struct Request {
     id: JobId,
     kind: TaskKind,
     payload: Value,
+    payload_file: Option<FileRef>,
+    files: Option<Files>,
+}
+
+/// Hears the pool, also while the work runs.
+struct Listener {
+    requests: File,
+    answers: Answers,
+    tell: mpsc::Sender<Event>,
+}
+
+impl Listener {
+    fn listen(mut self) {
+        loop {
+            let event = match wire::read(&mut self.requests) {
+                Ok(Some(ToChild::Ping { n })) => match self.answers.say(&FromChild::Pong { n }) {
+                    Ok(()) => continue,
+                    Err(error) => Event::Broken(error),
+                },
+                Ok(Some(frame)) => Event::Heard(frame),
+                Ok(None) => Event::Ended,
+                Err(error) => Event::Broken(error),
+            };
+            let last = !matches!(event, Event::Heard(_));
+            if self.tell.send(event).is_err() || last {
+                return;
+            }
+        }
+    }
 }
 
 #[derive(Clone)]
@@ -139,51 +220,92 @@ struct Worker {
     kinds: Vec<TaskKind>,
     turn: Option<ProofTurn>,
     answers: Answers,
+    jobs: Jobs,
 }
 
 impl Worker {
-    fn handle(&self, request: &Request) -> Result<(), WireError> {
+    fn handle(&self, mut request: Request) -> Result<(), WireError> {
         let id = request.id;
-        let failed = |kind, error| FromChild::Failed { id, kind, error };
-        let answer = match self.work(request) {
-            Some(Ok(output)) => FromChild::Done { id, output },
-            Some(Err(error)) => {
-                let kind = match error.kind {
-                    PoolErrorKind::DiskFull => FailureKind::DiskFull,
-                    _ => FailureKind::Failed,
-                };
-                failed(kind, chain(&error))
-            }
-            None => failed(FailureKind::UnknownKind, vec![format!("the kind `{}` is not served here", request.kind)]),
+        let Some(stopped) = self.jobs.begin(id, self.registry.stops_when_asked(&request.kind)) else {
+            return self.answers.say(&FromChild::Cancelled { id });
         };
+        let answer = match self.work(&mut request, Arc::clone(&stopped)) {
+            Err(_) if stopped.load(Ordering::Relaxed) => FromChild::Cancelled { id },
+            Err(Failure { kind, error }) => FromChild::Failed { id, kind, error },
+            Ok(output) => done(id, output, request.files.as_ref()),
+        };
+        // From here on a request to stop it comes too late.
+        self.jobs.end(id);
         match self.answers.say(&answer) {
             Err(WireError::TooLong { len }) => {
-                self.answers.say(&failed(FailureKind::Failed, vec![format!("an output of {len} bytes is too long")]))
+                let error = vec![format!("an output of {len} bytes is too long")];
+                self.answers.say(&FromChild::Failed { id, kind: FailureKind::Failed, error })
             }
             said => said,
         }
     }
 
-    fn work(&self, request: &Request) -> Option<Result<Value, ProcessorError>> {
-        if !self.kinds.contains(&request.kind) {
-            return None;
-        }
-        let _turn = match self.turn.as_ref().map(|turn| turn.take(&request.kind)).transpose() {
-            Ok(turn) => turn,
-            Err(error) => return Some(Err(ProcessorError::new("wait for the turn to prove", error))),
+    fn work(&self, request: &mut Request, stopped: Arc<AtomicBool>) -> Result<Vec<u8>, Failure> {
+        let unknown = || Failure {
+            kind: FailureKind::UnknownKind,
+            error: vec![format!("the kind `{}` is not served here", request.kind)],
         };
-        let progress = Reporter { id: request.id, answers: self.answers.clone() };
-        let payload = request.payload.to_string();
-        let work = AssertUnwindSafe(|| self.registry.run(&request.kind, payload.as_bytes(), &progress));
-        let worked =
-            catch_unwind(work).unwrap_or_else(|panic| Some(Err(ProcessorError::because(panic_text(&*panic)))))?;
-        Some(worked.and_then(|output| {
-            serde_json::from_slice(&output).map_err(|e| ProcessorError::new("encode the output", e))
-        }))
+        if !self.kinds.contains(&request.kind) {
+            return Err(unknown());
+        }
+        let turn = self.turn.as_ref().map(|turn| turn.take(&request.kind)).transpose();
+        let _turn = turn.map_err(|e| ProcessorError::new("wait for the turn to prove", e))?;
+        let payload = match (&request.payload_file, &request.files) {
+            (Some(file), Some(files)) => payload::take(&files.dir, file).map_err(|e| Failure::payload(&e))?,
+            (Some(file), None) => return Err(Failure::payload(&PayloadError::Name(file.name.clone()))),
+            (None, _) => request.payload.take().to_string().into_bytes(),
+        };
+        let progress = Reporter { id: request.id, answers: self.answers.clone(), stopped };
+        let work = AssertUnwindSafe(|| self.registry.run(&request.kind, &payload, &progress));
+        let worked = catch_unwind(work).unwrap_or_else(|panic| Some(Err(ProcessorError::because(panic_text(&*panic)))));
+        worked.ok_or_else(unknown)?.map_err(Failure::from)
     }
 }
 
-fn chain(error: &dyn StdError) -> Vec<String> {
+/// Why a job failed, as it is said.
+struct Failure {
+    kind: FailureKind,
+    error: Vec<String>,
+}
+
+impl Failure {
+    fn payload(error: &PayloadError) -> Self {
+        Self { kind: FailureKind::Payload, error: chain(error) }
+    }
+}
+
+impl From<ProcessorError> for Failure {
+    fn from(error: ProcessorError) -> Self {
+        let kind = if error.kind == PoolErrorKind::DiskFull { FailureKind::DiskFull } else { FailureKind::Failed };
+        Self { kind, error: chain(&error) }
+    }
+}
+
+/// The end of a job that succeeded.
+fn done(id: JobId, output: Vec<u8>, files: Option<&Files>) -> FromChild {
+    let large = |files: &&Files| u64::try_from(output.len()).is_ok_and(|len| len > files.above);
+    let file = files.filter(large).and_then(|files| {
+        let written = payload::write(&files.dir, format_args!("output-{id}"), &output);
+        written.inspect_err(|error| tracing::warn!(%error, "an output goes through the pipe")).ok()
+    });
+    if file.is_some() {
+        return FromChild::Done { id, output: Value::Null, output_file: file };
+    }
+    match serde_json::from_slice(&output) {
+        Ok(output) => FromChild::Done { id, output, output_file: None },
+        Err(error) => {
+            let Failure { kind, error } = ProcessorError::new("encode the output", error).into();
+            FromChild::Failed { id, kind, error }
+        }
+    }
+}
+
+pub(super) fn chain(error: &dyn StdError) -> Vec<String> {
     let mut chain = vec![error.to_string()];
     let mut next = error.source();
     while let Some(cause) = next {
@@ -196,11 +318,16 @@ fn chain(error: &dyn StdError) -> Vec<String> {
 struct Reporter {
     id: JobId,
     answers: Answers,
+    stopped: Arc<AtomicBool>,
 }
 
 impl ProgressSink for Reporter {
     fn progress(&self, done: u64, total: Option<u64>) {
         // A pool that is gone shows at the end of the input; work is not stopped for a lost number.
         let _ = self.answers.say(&FromChild::Progress { id: self.id, done, total });
+    }
+
+    fn is_stopped(&self) -> bool {
+        self.stopped.load(Ordering::Relaxed)
     }
 }

@@ -31,11 +31,16 @@ impl Processor<Transfer> for TransferProcessor {
             let copied = copy(&file, |block| {
                 done += block;
                 progress.progress(done, Some(total));
+                if progress.is_stopped() { Err(io::Error::other("stopped before it was done")) } else { Ok(()) }
             });
             let (len, sha256) = copied.map_err(|e| ProcessorError::new(what(), e))?;
             files.push(CopiedFile { path: file.to, len, sha256 });
         }
         Ok(Transferred { files })
+    }
+
+    fn stops_when_asked(&self) -> bool {
+        true
     }
 }
 
@@ -57,7 +62,7 @@ fn check(file: &CopyFile) -> Result<u64, ProcessorError> {
     Ok(source.len())
 }
 
-fn copy(file: &CopyFile, mut copied: impl FnMut(u64)) -> io::Result<(u64, String)> {
+fn copy(file: &CopyFile, mut copied: impl FnMut(u64) -> io::Result<()>) -> io::Result<(u64, String)> {
     let mut source = fs::File::open(&file.from)?;
     remove_left(&file.to)?;
     replace(&file.to, |target| {
@@ -75,7 +80,7 @@ fn copy(file: &CopyFile, mut copied: impl FnMut(u64)) -> io::Result<(u64, String
             target.write_all(read)?;
             hasher.update(read);
             len += n as u64;
-            copied(n as u64);
+            copied(n as u64)?;
         }
     })
 }

@@ -21,7 +21,7 @@ pub fn comm_d_of(pieces: &[PieceInfo], size: SectorSize) -> Result<CommD, CommDE
     tree.align(size.bytes());
     match tree.0.as_slice() {
         [root] if root.size == size.bytes() => Ok(CommD(root.hash)),
-        [] => Ok(CommD(zero(size.bytes()))),
+        [] => Ok(CommD(zero_commitment(size.bytes()))),
         _ => Err(CommDError { sector: size }),
     }
 }
@@ -53,7 +53,7 @@ impl Tree {
         while let Some(last) = self.0.last().copied()
             && last.size < size
         {
-            self.push(Node { size: last.size, hash: zero(last.size) });
+            self.push(Node { size: last.size, hash: zero_commitment(last.size) });
         }
     }
 
@@ -76,7 +76,8 @@ fn pair(left: &[u8; 32], right: &[u8; 32]) -> [u8; 32] {
     hash
 }
 
-fn zero(size: u64) -> [u8; 32] {
+/// The commitment to a piece of zeros of this padded size.
+pub(crate) fn zero_commitment(size: u64) -> [u8; 32] {
     let mut hash = [0; 32];
     let mut covered = 32;
     while covered < size {
@@ -111,9 +112,9 @@ mod tests {
     #[test]
     fn zeros_fill_what_pieces_leave() {
         let half = [7; 32];
-        let expected = CommD(pair(&half, &zero(1024)));
+        let expected = CommD(pair(&half, &zero_commitment(1024)));
         assert_eq!(comm_d_of(&[piece(7, 1024)], SectorSize::KiB2).unwrap(), expected);
-        let first = pair(&pair(&pair(&[1; 32], &zero(128)), &zero(256)), &zero(512));
+        let first = pair(&pair(&pair(&[1; 32], &zero_commitment(128)), &zero_commitment(256)), &zero_commitment(512));
         let expected = CommD(pair(&first, &[2; 32]));
         assert_eq!(comm_d_of(&[piece(1, 128), piece(2, 1024)], SectorSize::KiB2).unwrap(), expected);
     }
@@ -139,7 +140,8 @@ mod tests {
         ];
         for (sizes, fillers) in cases {
             let ours: Vec<_> = sizes.iter().zip(1..).map(|(size, fill)| piece(fill, *size)).collect();
-            let zeros = fillers.iter().map(|size| PieceInfo { comm_p: CommP(zero(*size)), ..piece(0, *size) });
+            let zeros =
+                fillers.iter().map(|size| PieceInfo { comm_p: CommP(zero_commitment(*size)), ..piece(0, *size) });
             let theirs: Vec<_> = ours
                 .iter()
                 .copied()

@@ -1,6 +1,6 @@
 //! What stages ask of a manager.
 
-mod comm_d;
+pub(crate) mod comm_d;
 mod contract;
 mod manager;
 mod types;

@@ -125,7 +125,14 @@ fn say(frame: &FromChild) {
 
 fn ready(version: u32) -> FromChild {
     let kinds = vec![TaskKind::new("echo")];
-    FromChild::Ready { magic: wire::MAGIC.to_owned(), version, kinds, pid: std::process::id() }
+    FromChild::Ready {
+        magic: wire::MAGIC.to_owned(),
+        version,
+        oldest: None,
+        kinds,
+        pid: std::process::id(),
+        features: Vec::new(),
+    }
 }
 
 /// The life of a child that was started with these arguments.
@@ -143,7 +150,7 @@ pub(crate) fn main(args: &[String]) -> ExitCode {
         Some("hello") => print!("hello, world: this is not a frame"),
         Some("silent") => {}
         Some("old") => say(&ready(1)),
-        Some("useless") => say(&FromChild::Done { id: JobId(1), output: Value::Null }),
+        Some("useless") => say(&FromChild::Done { id: JobId(1), output: Value::Null, output_file: None }),
         Some("quits") => {
             eprintln!("the library is missing");
             return ExitCode::from(9);
@@ -153,9 +160,11 @@ pub(crate) fn main(args: &[String]) -> ExitCode {
             let task = wire::read::<ToChild>(&mut stdin().lock()).unwrap().unwrap();
             let ToChild::Task { id, .. } = task else { panic!("{task:?}") };
             match args.get(1).map(String::as_str) {
-                Some("other job") => say(&FromChild::Done { id: JobId(id.0 + 1), output: Value::Null }),
+                Some("other job") => {
+                    say(&FromChild::Done { id: JobId(id.0 + 1), output: Value::Null, output_file: None })
+                }
                 Some("cut") => {
-                    let frame = wire::encode(&FromChild::Done { id, output: Value::Null }).unwrap();
+                    let frame = wire::encode(&FromChild::Done { id, output: Value::Null, output_file: None }).unwrap();
                     stdout().write_all(&frame[..frame.len() - 3]).unwrap();
                     return ExitCode::SUCCESS;
                 }

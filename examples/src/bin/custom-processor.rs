@@ -3,7 +3,7 @@
 //! The task is a plain struct; what does it is a `Processor`; `serve` speaks the child protocol on standard input and
 //! output. Here one program is both sides: started with `child` it is the prover, else the pool that starts it. One for
 //! sealing is the same with tasks that exist already: `Registry::new().with::<C2>(MyProver)`. A child in another language
-//! speaks the frames of `damocles_seal::pool::wire`.
+//! speaks the frames of `docs/processor-protocol.md`.
 //!
 //! The proof here is one of work: a nonce that takes long to find and no time to check.
 //!
