@@ -5,18 +5,21 @@ use super::{
     stderr::Stderr,
     wire::{self, FailureKind, FrameReader, FromChild, ToChild, WireError},
 };
-use crate::sys::{self, Exited, Placement, Process};
+use crate::{
+    placement::{Isolation, Placed, PlacementError},
+    sys::{self, Exited, Process},
+};
 use bytes::Bytes;
 use damocles_core::{
     BoxError, Context, Error, Event, JobEvent,
     pool::{Job, PoolError, PoolErrorKind},
 };
 use nix::sys::signal::Signal;
-use std::{fmt, io, time::Duration};
+use std::{fmt, io, sync::Arc, time::Duration};
 use tokio::{
     io::AsyncWriteExt,
     process::{ChildStdin, ChildStdout},
-    time::{sleep, timeout},
+    time::{Interval, MissedTickBehavior, interval, sleep, timeout},
 };
 
 /// A child that said that it is ready. Its group is killed when this is dropped.
@@ -25,6 +28,9 @@ pub(super) struct Child {
     slot: String,
     last_wait: Duration,
     process: Process,
+    placed: Placed,
+    /// When its placement is read back next while it works.
+    verify: Interval,
     requests: ChildStdin,
     answers: FrameReader<ChildStdout>,
     stderr: Stderr,
@@ -46,6 +52,7 @@ impl Child {
     /// `last_wait` for that.
     pub(super) async fn start(
         slot: &SlotSpec,
+        isolation: &Arc<Isolation>,
         last_wait: Duration,
         cx: &Context,
         begun: impl FnOnce(u32) + Send,
@@ -58,8 +65,15 @@ impl Child {
                 .because(cause)
         };
         let cancelled = || Error::new(PoolErrorKind::Cancelled, "start processor").with("slot", &slot.name);
-        let placement = Placement { cpus: slot.placement.cpus.clone() };
-        let spawn = sys::spawn(slot.command.to_command(), &slot.name, placement, gone);
+        let unplaced = |cause: PlacementError| {
+            let (recovery, hint) = (cause.recovery(), cause.hint().map(str::to_owned));
+            let error = failed(PoolErrorKind::Start, cause.into()).recover_by(recovery);
+            if let Some(hint) = hint { error.hint_with(hint) } else { error }
+        };
+        let placed = isolation.place(slot).map_err(unplaced)?;
+        let mut command = slot.command.to_command();
+        placed.prepare(&mut command);
+        let spawn = sys::spawn(command, &slot.name, placed.placement(), gone);
         let spawned = tokio::select! {
             biased;
             spawned = spawn => spawned,
@@ -68,9 +82,15 @@ impl Child {
         };
         let mut process = spawned.map_err(|e| failed(PoolErrorKind::Start, e.into()))?;
         begun(process.pid());
+        if let Err(error) = placed.verify(process.pid()) {
+            let end = kill(&mut process, last_wait).await;
+            return Err(unplaced(error).with("exit", end));
+        }
+        let mut verify = interval(isolation.verify_every());
+        verify.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut child = match Self::connect(slot, &mut process) {
             Ok((requests, answers, stderr)) => {
-                Self { slot: slot.name.clone(), last_wait, process, requests, answers, stderr }
+                Self { slot: slot.name.clone(), last_wait, process, placed, verify, requests, answers, stderr }
             }
             Err(error) => {
                 let end = kill(&mut process, last_wait).await;
@@ -90,7 +110,11 @@ impl Child {
             Err(_) => format!("it was not ready within {:?}", slot.stable_wait).into(),
         };
         let end = child.kill().await;
-        let error = failed(PoolErrorKind::Start, problem).with("exit", end);
+        let error = match child.placed.leaf().out_of_memory() {
+            Some(memory) => memory.describe(failed(PoolErrorKind::OutOfMemory, problem)),
+            None => failed(PoolErrorKind::Start, problem),
+        };
+        let error = error.with("exit", end);
         Err(child.with_last_lines(error).await)
     }
 
@@ -132,6 +156,10 @@ impl Child {
             Ok(task) => task,
             Err(error) => return Ended::Answered(Err(self.error(PoolErrorKind::Encoding, job).because(error))),
         };
+        if let Err(error) = self.placed.verify(self.process.pid()) {
+            return self.displaced(job, error).await;
+        }
+        self.verify.reset();
         let sent = tokio::select! {
             sent = self.requests.write_all(&task) => sent,
             () = cx.cancel.cancelled() => return self.cancelled(job, None).await,
@@ -144,6 +172,10 @@ impl Child {
                 answer = self.answers.next() => answer,
                 () = cx.cancel.cancelled() => return self.cancelled(job, Some(grace)).await,
                 _ = self.process.exited() => return self.after_exit(job, cx).await,
+                _ = self.verify.tick() => match self.placed.verify(self.process.pid()) {
+                    Ok(()) => continue,
+                    Err(error) => return self.displaced(job, error).await,
+                },
             };
             match answer {
                 Ok(Some(frame)) => match self.answer(job, frame, cx) {
@@ -222,9 +254,19 @@ impl Child {
         Ended::Broken(if matches!(end, End::Stuck { .. }) { error.with("exit", end) } else { error })
     }
 
+    /// Somebody has moved the child elsewhere: what it computes from now on is at the cost of others.
+    async fn displaced(&mut self, job: &Job, error: PlacementError) -> Ended {
+        self.broken(PoolErrorKind::Start, job, error).await
+    }
+
     async fn broken(&mut self, kind: PoolErrorKind, job: &Job, cause: impl Into<BoxError>) -> Ended {
         let end = self.kill().await;
-        let error = self.error(kind, job).with("exit", end).because(cause);
+        let memory = self.placed.leaf().out_of_memory();
+        let error = match memory {
+            Some(memory) => memory.describe(self.error(PoolErrorKind::OutOfMemory, job)),
+            None => self.error(kind, job),
+        };
+        let error = error.with("exit", end).because(cause);
         Ended::Broken(self.with_last_lines(error).await)
     }
 
@@ -286,7 +328,7 @@ impl fmt::Display for End {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::pool::CommandSpec;
+    use crate::{placement::IsolationSpec, pool::CommandSpec};
     use damocles_core::{JobId, pool::TaskKind};
 
     /// A child that gets ready and never answers.
@@ -306,8 +348,9 @@ mod tests {
             let _ = gone.send(());
         };
         let cx = Context::detached();
+        let isolation = Arc::new(Isolation::new(IsolationSpec::default()));
         let last_wait = Duration::from_millis(20);
-        let mut child = Child::start(&silent(), last_wait, &cx, |_| (), hold).await.unwrap();
+        let mut child = Child::start(&silent(), &isolation, last_wait, &cx, |_| (), hold).await.unwrap();
         let job = Job { id: JobId(1), kind: TaskKind::new("echo"), sector: None, payload: Bytes::from_static(b"1") };
         cx.cancel.cancel();
         let Ended::Broken(error) = child.work(&job, &cx, last_wait).await else { panic!("it never answers") };

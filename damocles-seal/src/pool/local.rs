@@ -5,6 +5,7 @@ use super::{
     queue::{Holder, Queue, Ticket},
     spec::{PoolSpec, SlotSpec, SpecError},
 };
+use crate::placement::Isolation;
 use async_trait::async_trait;
 use bytes::Bytes;
 use damocles_core::{
@@ -50,6 +51,7 @@ struct Shared {
     slots: Vec<SlotSpec>,
     grace: Duration,
     last_wait: Duration,
+    isolation: Arc<Isolation>,
     /// How long jobs may have their slot.
     time: BTreeMap<TaskKind, Duration>,
     state: Mutex<State>,
@@ -82,8 +84,9 @@ impl LocalPool {
             draining: false,
         };
         let changed = Notify::new();
-        let PoolSpec { slots, grace, last_wait, .. } = spec;
-        Ok(Self(Arc::new(Shared { slots, grace, last_wait, time, state: Mutex::new(state), changed })))
+        let PoolSpec { slots, grace, last_wait, isolation, .. } = spec;
+        let isolation = Arc::new(Isolation::new(isolation));
+        Ok(Self(Arc::new(Shared { slots, grace, last_wait, isolation, time, state: Mutex::new(state), changed })))
     }
 
     /// Starts the child of every free slot now instead of with its first job, so that what is wrong with it shows.
@@ -313,7 +316,7 @@ impl Lease {
                 shared.dispatch();
             }
         };
-        match Child::start(self.slot(), self.shared.last_wait, cx, begun, gone).await {
+        match Child::start(self.slot(), &self.shared.isolation, self.shared.last_wait, cx, begun, gone).await {
             Ok(child) => {
                 self.child = Some(child);
                 Ok(())

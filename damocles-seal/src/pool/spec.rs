@@ -1,5 +1,6 @@
 //! What a pool is made of, as data.
 
+use crate::placement::IsolationSpec;
 use damocles_core::{ByteSize, CpuSet, GpuId, NodeSet, pool::TaskKind};
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -22,6 +23,8 @@ pub struct PoolSpec {
     pub last_wait: Duration,
     /// How long a slot rests after its child has failed; doubled with every failure in a row, up to 64 times this.
     pub rest: Duration,
+    /// What the children are bound with.
+    pub isolation: IsolationSpec,
 }
 
 impl PoolSpec {
@@ -33,6 +36,7 @@ impl PoolSpec {
             grace: Duration::from_secs(10),
             last_wait: Duration::from_secs(5),
             rest: Duration::from_secs(1),
+            isolation: IsolationSpec::default(),
         }
     }
 
