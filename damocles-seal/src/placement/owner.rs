@@ -81,8 +81,8 @@ mod tests {
         assert_ne!(me.start, 0);
         assert_eq!(Owner::parse(&me.to_string()), Some(me.clone()));
         assert!(!me.is_gone(proc));
-        assert!(Owner { start: me.start + 1, ..me.clone() }.is_gone(proc), "the number was given to another");
-        assert!(!Owner { start: 1, namespace: 1, ..me.clone() }.is_gone(proc), "of another namespace nothing is known");
+        assert!(Owner { start: me.start + 1, ..me }.is_gone(proc), "the number was given to another");
+        assert!(!Owner { start: 1, namespace: 1, ..me }.is_gone(proc), "of another namespace nothing is known");
         assert_ne!(me, Owner::new(proc));
         for other in ["slot-1", "owner-1-2-3", "owner-1-2-3-4-5", "owner-a-2-3-4"] {
             assert_eq!(Owner::parse(other), None);

@@ -71,7 +71,7 @@ fn busy(count: &Value) -> Value {
                 let mut n = 0u64;
                 loop {
                     n = black_box(n.wrapping_mul(3) + 1);
-                    if n % (1 << 20) == 0 {
+                    if n.is_multiple_of(1 << 20) {
                         thread::yield_now();
                     }
                 }

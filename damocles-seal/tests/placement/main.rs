@@ -1,7 +1,6 @@
 //! Children where they should be, and nowhere else: against the kernel of this machine. The program is its own child.
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a failed step is a failed test")]
 #![expect(clippy::print_stdout, reason = "the runner prints")]
-#![expect(clippy::disallowed_methods, reason = "a child may end as it likes")]
 
 mod bound;
 mod child;
