@@ -154,6 +154,7 @@ impl Advice {
             .or_else(|| Self::of_kind::<VerifyErrorKind>(error))
             .or_else(|| Self::of_kind::<damocles_seal::service::ServiceErrorKind>(error))
             .or_else(|| Self::of_kind::<damocles_seal::store::StoreErrorKind>(error))
+            .or_else(|| Self::of_kind::<damocles_seal::placement::PlacementErrorKind>(error))
             .or_else(|| Self::of_kind::<damocles_chain::signer::SignerErrorKind>(error))
             .or_else(|| Self::of_kind::<damocles_chain::wallet::WalletErrorKind>(error))
             .or_else(|| Self::of_kind::<damocles_chain::devnet::DevnetErrorKind>(error))

@@ -9,6 +9,7 @@ pub mod params;
 pub mod parent_cache;
 #[cfg(feature = "proofs")]
 mod piece;
+pub mod placement;
 mod plan;
 pub mod pool;
 pub mod processor;

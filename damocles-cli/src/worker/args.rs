@@ -30,6 +30,9 @@ pub enum WorkerCommand {
     Pause(ThreadArgs),
     /// Go on in a paused sealing thread
     Resume(ThreadArgs),
+    /// Let a user without privileges bind its worker's children
+    #[command(subcommand)]
+    Cgroup(CgroupCommand),
     /// Do the tasks of one kind for the daemon that started this process
     #[command(hide = true)]
     Processor(ProcessorArgs),
@@ -83,6 +86,30 @@ pub struct Locations {
     pub locations: Vec<PathBuf>,
 }
 
+/// Commands on control groups.
+#[derive(Clone, Debug, Subcommand)]
+pub enum CgroupCommand {
+    /// Make control groups that a user may use, in every hierarchy; run it as root after each boot
+    Setup(CgroupSetup),
+}
+
+/// Whose control groups, and where.
+#[derive(Clone, Debug, Args)]
+pub struct CgroupSetup {
+    /// The user that the worker runs as, by name or number
+    #[arg(short, long, value_name = "USER")]
+    pub user: String,
+    /// The process that will start the worker; with control groups of version 2 it has to be moved
+    #[arg(short, long, value_name = "PID")]
+    pub pid: Option<u32>,
+    /// The name of the groups, as in the worker's configuration
+    #[arg(long, default_value = "damocles", value_name = "NAME")]
+    pub name: String,
+    /// Where control groups are mounted
+    #[arg(long, default_value = "/sys/fs/cgroup", value_name = "DIR")]
+    pub root: PathBuf,
+}
+
 /// What a child does. Both programs have this command.
 #[derive(Clone, Debug, Args)]
 pub struct ProcessorArgs {
@@ -107,7 +134,7 @@ mod tests {
         command.clone().debug_assert();
         command.build();
         insta::assert_snapshot!("worker_help", command.render_long_help());
-        for name in ["daemon", "store", "list", "pause", "resume"] {
+        for name in ["daemon", "store", "list", "pause", "resume", "cgroup"] {
             let help = command.find_subcommand_mut(name).unwrap().render_long_help();
             insta::assert_snapshot!(format!("worker_{name}_help"), help);
         }

@@ -1,6 +1,7 @@
 //! `damocles-worker`: seals sectors for a manager.
 
 pub mod args;
+mod cgroup;
 pub mod control;
 mod daemon;
 mod list;
@@ -29,6 +30,7 @@ fn dispatch(args: WorkerArgs, printer: Printer) -> Result<Exit, Failure> {
         WorkerCommand::Pause(thread) => frame::runtime()?.block_on(list::pause(&thread, printer))?,
         WorkerCommand::Resume(thread) => frame::runtime()?.block_on(list::resume(&thread, printer))?,
         WorkerCommand::Store(command) => store::init(command, printer)?,
+        WorkerCommand::Cgroup(command) => cgroup::run(command, printer)?,
         WorkerCommand::Daemon(args) => daemon(args, printer)?,
         WorkerCommand::Processor(args) => children::serve(args)?,
     }

@@ -9,7 +9,10 @@ use super::{
     stderr::Stderr,
     v1,
 };
-use crate::sys::{self, Placement, Process};
+use crate::{
+    placement::{Isolation, Placed, PlacementError},
+    sys::{self, Process},
+};
 use bytes::{Buf, Bytes, BytesMut};
 use damocles_core::{
     BoxError, CancellationToken, Context, Error, Event, JobEvent,
@@ -20,7 +23,7 @@ use std::{collections::VecDeque, io, path::PathBuf, sync::Arc, time::Duration};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     process::{ChildStdin, ChildStdout},
-    time::{Instant, sleep, sleep_until, timeout},
+    time::{Instant, Interval, MissedTickBehavior, interval, sleep, sleep_until, timeout},
 };
 
 /// How much is read at a time.
@@ -33,6 +36,9 @@ pub(super) struct Child {
     program: PathBuf,
     last_wait: Duration,
     process: Process,
+    placed: Placed,
+    /// When its placement is read back next while it works.
+    verify: Interval,
     dialect: Box<dyn Dialect>,
     pulse: Pulse,
     /// None when it does not listen any more.
@@ -56,6 +62,8 @@ enum Heard {
     Silence,
     Exit,
     Hung(String),
+    /// It is not any more where it was put.
+    Displaced(PlacementError),
 }
 
 /// How a job ended.
@@ -74,6 +82,7 @@ impl Child {
     /// `last_wait` for that.
     pub(super) async fn start(
         slot: &SlotSpec,
+        isolation: &Arc<Isolation>,
         last_wait: Duration,
         cx: &Context,
         begun: impl FnOnce(u32) + Send,
@@ -86,7 +95,12 @@ impl Child {
                 .because(cause)
         };
         let cancelled = || Error::new(PoolErrorKind::Cancelled, "start processor").with("slot", &slot.name);
-        let placement = Placement { cpus: slot.placement.cpus.clone() };
+        let unplaced = |cause: PlacementError| {
+            let (recovery, hint) = (cause.recovery(), cause.hint().map(str::to_owned));
+            let error = failed(PoolErrorKind::Start, cause.into()).recover_by(recovery);
+            if let Some(hint) = hint { error.hint_with(hint) } else { error }
+        };
+        let placed = isolation.place(slot).map_err(unplaced)?;
         let parent = slot.talk.payload_dir.as_deref().filter(|_| slot.protocol == Protocol::V2);
         let payloads = parent.and_then(|parent| match PayloadDir::in_dir(parent) {
             Ok(dir) => Some(Arc::new(dir)),
@@ -105,7 +119,8 @@ impl Child {
         if slot.protocol == Protocol::V1 {
             v1::let_be_placed(&mut command, &slot.command.envs);
         }
-        let spawn = sys::spawn(command, &slot.name, placement, gone);
+        placed.prepare(&mut command);
+        let spawn = sys::spawn(command, &slot.name, placed.placement(), gone);
         let spawned = tokio::select! {
             biased;
             spawned = spawn => spawned,
@@ -114,6 +129,12 @@ impl Child {
         };
         let mut process = spawned.map_err(|e| failed(PoolErrorKind::Start, e.into()))?;
         begun(process.pid());
+        if let Err(error) = placed.verify(process.pid()) {
+            let end = kill(&mut process, last_wait).await;
+            return Err(unplaced(error).with("exit", end));
+        }
+        let mut verify = interval(isolation.verify_every());
+        verify.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let (requests, answers, stderr) = match connect(slot, &mut process) {
             Ok(streams) => streams,
             Err(error) => {
@@ -126,6 +147,8 @@ impl Child {
             program: slot.command.program.clone(),
             last_wait,
             process,
+            placed,
+            verify,
             dialect,
             pulse: Pulse::new(&slot.talk, Instant::now()),
             requests: Some(requests),
@@ -148,8 +171,11 @@ impl Child {
             Err(_) => format!("it was not ready within {:?}", slot.stable_wait).into(),
         };
         let end = child.kill().await;
-        let error = failed(PoolErrorKind::Start, problem).with("exit", end);
-        Err(child.with_last_lines(error).await)
+        let error = match child.placed.leaf().out_of_memory() {
+            Some(memory) => memory.describe(failed(PoolErrorKind::OutOfMemory, problem)),
+            None => failed(PoolErrorKind::Start, problem),
+        };
+        Err(child.with_last_lines(error.with("exit", end)).await)
     }
 
     async fn handshake(&mut self, slot: &SlotSpec) -> Result<(), BoxError> {
@@ -194,6 +220,10 @@ impl Child {
             Ok(task) => task,
             Err(problem) => return Ended::Answered(Err(self.error(problem.kind, job).because(problem.cause))),
         };
+        if let Err(error) = self.placed.verify(self.process.pid()) {
+            return self.broken(PoolErrorKind::Start, job, error).await;
+        }
+        self.verify.reset();
         self.pulse.begin(Instant::now());
         self.ping();
         self.unsent.push_back(task);
@@ -218,6 +248,8 @@ impl Child {
             Heard::Silence => self.broken(PoolErrorKind::Crashed, job, "its answers ended").await,
             Heard::Exit => self.broken(PoolErrorKind::Crashed, job, "it exited without an answer").await,
             Heard::Hung(how) => self.broken(PoolErrorKind::Hung, job, how).await,
+            // What it computes from now on is at the cost of others.
+            Heard::Displaced(error) => self.broken(PoolErrorKind::Start, job, error).await,
         }
     }
 
@@ -258,6 +290,11 @@ impl Child {
                     self.read_rest();
                     let cut = |this: &Self| (!this.unread.is_empty()).then(|| "it exited inside an answer".into());
                     return self.understand(job, cx).or_else(|| cut(self).map(Heard::Rubbish)).unwrap_or(Heard::Exit);
+                }
+                _ = self.verify.tick() => {
+                    if let Err(error) = self.placed.verify(self.process.pid()) {
+                        return Heard::Displaced(error);
+                    }
                 }
                 sent = send, if next.is_some() => self.sent(sent),
                 () = sleep_until(self.pulse.wakes_at()) => match self.pulse.look(Instant::now(), self.process.pid()) {
@@ -372,7 +409,11 @@ impl Child {
 
     async fn broken(&mut self, kind: PoolErrorKind, job: &Job, cause: impl Into<BoxError>) -> Ended {
         let end = self.kill().await;
-        let error = self.error(kind, job).with("program", self.program.display()).with("exit", end).because(cause);
+        let error = match self.placed.leaf().out_of_memory() {
+            Some(memory) => memory.describe(self.error(PoolErrorKind::OutOfMemory, job)),
+            None => self.error(kind, job),
+        };
+        let error = error.with("program", self.program.display()).with("exit", end).because(cause);
         Ended::Broken(self.with_last_lines(error).await)
     }
 
@@ -439,8 +480,9 @@ mod tests {
             let _ = gone.send(());
         };
         let cx = Context::detached();
+        let isolation = Arc::new(Isolation::new(IsolationSpec::default()));
         let last_wait = Duration::from_millis(20);
-        let mut child = Child::start(&silent(), last_wait, &cx, |_| (), hold).await.unwrap();
+        let mut child = Child::start(&silent(), &isolation, last_wait, &cx, |_| (), hold).await.unwrap();
         let payload = Bytes::from_static(b"1");
         let job = Job { id: JobId(1), kind: TaskKind::new("echo"), sector: None, payload, needs: Needs::default() };
         cx.cancel.cancel();

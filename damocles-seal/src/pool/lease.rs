@@ -85,7 +85,7 @@ impl Lease {
                 shared.process_ended(index);
             }
         };
-        match Child::start(self.slot(), self.shared.last_wait, cx, begun, gone).await {
+        match Child::start(self.slot(), &self.shared.isolation, self.shared.last_wait, cx, begun, gone).await {
             Ok(child) => {
                 self.child = Some(child);
                 Ok(())

@@ -7,6 +7,7 @@ use super::{
     schedule::{PoolStats, Room, Scheduler, Ticket, Unlimited, Wait, WaitingJob},
     spec::{PoolSpec, SlotSpec, SpecError},
 };
+use crate::placement::Isolation;
 use async_trait::async_trait;
 use bytes::Bytes;
 use damocles_core::{
@@ -57,6 +58,7 @@ pub(super) struct Shared {
     pub(super) slots: Vec<SlotSpec>,
     pub(super) grace: Duration,
     pub(super) last_wait: Duration,
+    pub(super) isolation: Arc<Isolation>,
     /// How long jobs may have their slot.
     pub(super) time: BTreeMap<TaskKind, Duration>,
     pub(super) gate: Option<Arc<dyn Gate>>,
@@ -114,9 +116,10 @@ impl LocalPool {
             draining: false,
         };
         let Hooks { room, gate } = hooks;
-        let PoolSpec { grace, last_wait, limits, .. } = spec;
+        let PoolSpec { grace, last_wait, limits, isolation, .. } = spec;
+        let isolation = Arc::new(Isolation::new(isolation));
         let (state, changed) = (Mutex::new(state), Notify::new());
-        Ok(Self(Arc::new(Shared { slots, grace, last_wait, time: limits.time, gate, state, room, changed })))
+        Ok(Self(Arc::new(Shared { slots, grace, last_wait, isolation, time: limits.time, gate, state, room, changed })))
     }
 
     /// Starts the child of every free slot now instead of with its first job, so that what is wrong with it shows.

@@ -4,16 +4,16 @@
 //! [`InlinePool`] runs the same registry in this process, for tests and small programs.
 
 mod child;
-mod gate;
 mod dialect;
 mod end;
 mod frames;
+mod gate;
 mod inline;
 mod lease;
 mod local;
-pub mod schedule;
 pub(crate) mod payload;
 mod pulse;
+pub mod schedule;
 mod spec;
 mod stderr;
 mod talk;

@@ -1,6 +1,7 @@
 //! What a pool is made of, as data.
 
 use super::TalkSpec;
+use crate::placement::IsolationSpec;
 use damocles_core::{ByteSize, CpuSet, GpuId, NodeSet, pool::TaskKind};
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -31,6 +32,8 @@ pub struct PoolSpec {
     pub rest: Duration,
     /// When a slot rests for longer than that.
     pub breaker: Breaker,
+    /// What the children are bound with.
+    pub isolation: IsolationSpec,
 }
 
 /// How many sectors a later stage may have ahead of it.
@@ -84,6 +87,7 @@ impl PoolSpec {
             last_wait: Duration::from_secs(5),
             rest: Duration::from_secs(1),
             breaker: Breaker::default(),
+            isolation: IsolationSpec::default(),
         }
     }
 

@@ -1,10 +1,12 @@
 //! The kernel: the only place with `unsafe`.
 //!
-//! A child is placed between fork and exec by the process that forks it, and what came of it is read back from `/proc`.
+//! A child is placed between fork and exec, under a guard that ends with it all that it starts; [`crate::placement`] reads
+//! back from `/proc` what came of it.
 //! An isolation mechanism is one file here; pool and processors know none of them.
 
 #![expect(unsafe_code, reason = "processes are placed, signalled and waited for by system calls")]
 
+mod ending;
 mod group;
 mod guard;
 #[cfg(feature = "proofs")]
@@ -13,6 +15,7 @@ mod placement;
 mod process;
 mod stdio;
 
+pub(crate) use ending::{EndPaths, Freezer};
 pub(crate) use group::Group;
 #[cfg(feature = "proofs")]
 pub(crate) use map::Mapped;

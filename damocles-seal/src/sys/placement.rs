@@ -1,72 +1,210 @@
-//! Where a process runs.
+//! Where a process runs: the steps between fork and exec.
 
-use damocles_core::CpuSet;
-use std::{fs, io, os::unix::process::CommandExt, process::Command};
+use super::ending::{End, EndPaths, opened};
+use damocles_core::{CpuSet, NodeSet};
+use std::{
+    ffi::CString,
+    fs::{File, OpenOptions},
+    io,
+    os::{
+        fd::{AsRawFd, RawFd},
+        unix::ffi::OsStrExt,
+    },
+    path::PathBuf,
+};
 
 /// What a child is bound to. Bound by its parent, between fork and exec: any program can be placed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Placement {
     /// The CPUs that it may run on; all of the parent's without.
     pub(crate) cpus: Option<CpuSet>,
+    /// The nodes that its memory policy binds it to, where no group does.
+    pub(crate) policy: Option<NodeSet>,
+    /// The `cgroup.procs` files of the groups that it joins.
+    pub(crate) join: Vec<PathBuf>,
+    /// The group that holds all that it starts.
+    pub(crate) end: Option<EndPaths>,
+    /// Directories that are removed, in this order, if we die before the child has ended.
+    pub(crate) remove: Vec<PathBuf>,
+    /// Whether it keeps only the capabilities that files and GPU drivers need.
+    pub(crate) drop_capabilities: bool,
 }
 
-impl Placement {
-    /// Makes `command` start as the leader of a new group, tied to the life of the thread that spawns it, and placed.
-    pub(super) fn prepare(&self, command: &mut Command) {
-        command.process_group(0);
-        let parent = nix::unistd::getpid().as_raw();
-        let mask = self.cpus.as_ref().map(mask);
-        let place = move || {
-            // SAFETY: prctl with PR_SET_PDEATHSIG takes an integer.
-            check(unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) })?;
-            // SAFETY: getppid cannot fail and takes nothing.
-            if unsafe { libc::getppid() } != parent {
-                // The parent died before the line above: nobody would ever stop us.
-                return Err(io::Error::from_raw_os_error(libc::ESRCH));
-            }
-            if let Some(mask) = &mask {
-                let bytes = size_of_val(mask.as_slice());
-                // SAFETY: the mask is `bytes` long and lives until after the call; 0 means this process.
-                check(unsafe { libc::sched_setaffinity(0, bytes, mask.as_ptr().cast()) })?;
-            }
-            Ok(())
-        };
-        // SAFETY: `place` makes system calls only: it allocates nothing and takes no lock.
-        unsafe { command.pre_exec(place) };
-    }
+/// A placement whose files are open and whose masks are made: nothing is left to allocate after the fork.
+#[derive(Debug)]
+pub(super) struct Ready {
+    cpus: Option<Vec<u64>>,
+    policy: Option<Vec<u64>>,
+    join: Vec<File>,
+    drop_capabilities: bool,
+    pub(super) end: Option<End>,
+    pub(super) remove: Vec<CString>,
+}
 
-    /// Reads back what the kernel made of it.
+/// A step between fork and exec, as a number that fits into a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Step(pub(super) u32);
+
+impl Step {
+    pub(super) const TIE: Self = Self(1);
+    const CPUS: Self = Self(2);
+    const CPUS_DIFFER: Self = Self(3);
+    const POLICY: Self = Self(4);
+    const CAPABILITIES: Self = Self(5);
+    pub(super) const FORK: Self = Self(6);
+    const JOIN: u32 = 16;
+}
+
+/// A step that failed and the number of its error.
+pub(super) type Failed = (Step, i32);
+
+impl Placement {
+    /// Opens what has to be open before the fork.
     ///
     /// # Errors
     ///
-    /// The process is not where it should be.
-    pub(super) fn verify(&self, pid: u32) -> io::Result<()> {
-        let Some(wanted) = &self.cpus else { return Ok(()) };
-        let path = format!("/proc/{pid}/status");
-        let status = fs::read_to_string(&path)?;
-        let list = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:"));
-        let got: Option<CpuSet> = list.and_then(|list| list.trim().parse().ok());
-        match got {
-            Some(got) if got == *wanted => Ok(()),
-            Some(got) => Err(io::Error::other(format!("CPUs {wanted} were asked for, {got} were given"))),
-            None => Err(io::Error::other(format!("{path} names no CPUs"))),
+    /// A file of a group cannot be opened; the error names it.
+    pub(super) fn ready(&self) -> io::Result<Ready> {
+        let join = self.join.iter().map(|path| opened(OpenOptions::new().write(true), path));
+        let remove = self.remove.iter().map(|dir| CString::new(dir.as_os_str().as_bytes()));
+        Ok(Ready {
+            cpus: self.cpus.as_ref().map(|cpus| mask(cpus.iter())),
+            policy: self.policy.as_ref().map(|nodes| mask(nodes.iter())),
+            join: join.collect::<Result<_, _>>()?,
+            drop_capabilities: self.drop_capabilities,
+            end: self.end.as_ref().map(EndPaths::open).transpose()?,
+            remove: remove.collect::<Result<_, _>>()?,
+        })
+    }
+
+    /// What failed, in words.
+    pub(super) fn explain(&self, step: Step) -> String {
+        let or_none = |set: Option<String>| set.unwrap_or_else(|| "-".to_owned());
+        match step {
+            Step::TIE => "tie the child to the life of its parent".to_owned(),
+            Step::CPUS => format!("bind to CPUs {}", or_none(self.cpus.as_ref().map(ToString::to_string))),
+            Step::CPUS_DIFFER => format!(
+                "CPUs {} were asked for, and the kernel gave fewer",
+                or_none(self.cpus.as_ref().map(ToString::to_string))
+            ),
+            Step::POLICY => {
+                format!("bind memory to nodes {}", or_none(self.policy.as_ref().map(ToString::to_string)))
+            }
+            Step::CAPABILITIES => "give up capabilities".to_owned(),
+            Step::FORK => "fork".to_owned(),
+            Step(n) => {
+                let at = n.checked_sub(Step::JOIN).and_then(|at| usize::try_from(at).ok());
+                match at.and_then(|at| self.join.get(at)) {
+                    Some(path) => format!("join {}", path.display()),
+                    None => format!("step {n}"),
+                }
+            }
         }
     }
 }
 
-fn mask(cpus: &CpuSet) -> Vec<u64> {
-    let words = cpus.iter().max().map_or(0, |last| usize::from(last) / 64 + 1);
-    let mut mask = vec![0; words];
-    for cpu in cpus.iter() {
-        if let Some(word) = mask.get_mut(usize::from(cpu) / 64) {
-            *word |= 1 << (cpu % 64);
+impl Ready {
+    /// Places the calling process. Async-signal-safe.
+    pub(super) fn place(&self) -> Result<(), Failed> {
+        for (file, step) in self.join.iter().zip(Step::JOIN..) {
+            // SAFETY: one byte of a constant, and a descriptor that is open.
+            let written = unsafe { libc::write(file.as_raw_fd(), c"0".as_ptr().cast(), 1) };
+            check(i32::from(written == 1) - 1, Step(step))?;
+        }
+        if let Some(mask) = &self.cpus {
+            bind_cpus(mask)?;
+        }
+        if let Some(nodes) = &self.policy {
+            let bits = nodes.len() * 64 + 1;
+            // SAFETY: the mask holds the bits that are announced; the last one that is counted is not read.
+            let set = unsafe { libc::syscall(libc::SYS_set_mempolicy, libc::MPOL_BIND, nodes.as_ptr(), bits) };
+            check(set, Step::POLICY)?;
+        }
+        if self.drop_capabilities {
+            drop_capabilities()?;
+        }
+        Ok(())
+    }
+
+    /// The descriptors that are used after the fork.
+    pub(super) fn fds(&self) -> impl Iterator<Item = RawFd> {
+        self.end.iter().flat_map(End::fds)
+    }
+}
+
+fn bind_cpus(mask: &[u64]) -> Result<(), Failed> {
+    let bytes = size_of_val(mask);
+    // SAFETY: the mask is `bytes` long and lives until after the call; 0 means this process.
+    check(unsafe { libc::sched_setaffinity(0, bytes, mask.as_ptr().cast()) }, Step::CPUS)?;
+    // The kernel silently leaves out CPUs that are not there or not in the group.
+    let mut got = [0u64; 1024 / 8];
+    // SAFETY: the buffer is as long as it is said to be; the raw call gives the number of bytes that it wrote.
+    let len = unsafe { libc::syscall(libc::SYS_sched_getaffinity, 0, size_of_val(&got), got.as_mut_ptr()) };
+    check(len, Step::CPUS_DIFFER)?;
+    let words = mask.iter().copied().chain(std::iter::repeat(0));
+    if got.iter().copied().zip(words).all(|(got, wanted)| got == wanted) {
+        Ok(())
+    } else {
+        Err((Step::CPUS_DIFFER, libc::EINVAL))
+    }
+}
+
+/// The capabilities that a child may need: files of other users on a store, locked memory, and what the set-up program
+/// of a GPU driver does when a card is used for the first time.
+pub(crate) const KEPT_CAPABILITIES: [u32; 8] = [
+    0,  // CAP_CHOWN
+    1,  // CAP_DAC_OVERRIDE
+    2,  // CAP_DAC_READ_SEARCH
+    3,  // CAP_FOWNER
+    4,  // CAP_FSETID
+    14, // CAP_IPC_LOCK
+    16, // CAP_SYS_MODULE
+    27, // CAP_MKNOD
+];
+
+fn drop_capabilities() -> Result<(), Failed> {
+    const CAP_SETPCAP: libc::c_ulong = 8;
+    // SAFETY: prctl on integers.
+    unsafe {
+        // EINVAL: a kernel before 4.3 has no ambient set.
+        let cleared = libc::prctl(libc::PR_CAP_AMBIENT, libc::PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0);
+        if cleared < 0 && errno() != libc::EINVAL {
+            return Err((Step::CAPABILITIES, errno()));
+        }
+        // Last, because the others cannot be dropped without it.
+        let order = (0..64).filter(|cap| *cap != CAP_SETPCAP).chain([CAP_SETPCAP]);
+        for cap in order.filter(|cap| !KEPT_CAPABILITIES.iter().any(|kept| libc::c_ulong::from(*kept) == *cap)) {
+            // EPERM: without CAP_SETPCAP we are an ordinary user, whose programs get no capabilities by themselves.
+            // EINVAL: beyond the last capability that the kernel knows.
+            if libc::prctl(libc::PR_CAPBSET_DROP, cap, 0, 0, 0) < 0 && !matches!(errno(), libc::EPERM | libc::EINVAL) {
+                return Err((Step::CAPABILITIES, errno()));
+            }
+        }
+    }
+    Ok(())
+}
+
+fn mask(members: impl Iterator<Item = u16>) -> Vec<u64> {
+    let mut mask = Vec::new();
+    for member in members {
+        let (word, bit) = (usize::from(member) / 64, member % 64);
+        if mask.len() <= word {
+            mask.resize(word + 1, 0);
+        }
+        if let Some(word) = mask.get_mut(word) {
+            *word |= 1 << bit;
         }
     }
     mask
 }
 
-fn check(result: libc::c_int) -> io::Result<()> {
-    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+pub(super) fn errno() -> i32 {
+    // SAFETY: the address of this thread's error number is always valid.
+    unsafe { *libc::__errno_location() }
+}
+
+pub(super) fn check(result: impl Into<i64> + Copy, step: Step) -> Result<(), Failed> {
+    if result.into() < 0 { Err((step, errno())) } else { Ok(()) }
 }
 
 #[cfg(test)]
@@ -75,6 +213,14 @@ mod tests {
 
     #[test]
     fn a_mask_has_a_bit_for_each_cpu() {
-        assert_eq!(mask(&"0,3,65".parse().unwrap()), [0b1001, 0b10]);
+        let cpus: CpuSet = "0,3,65".parse().unwrap();
+        assert_eq!(mask(cpus.iter()), [0b1001, 0b10]);
+    }
+
+    #[test]
+    fn a_failed_step_names_its_file() {
+        let placement =
+            Placement { join: vec!["/a/cgroup.procs".into(), "/b/cgroup.procs".into()], ..Placement::default() };
+        assert_eq!(placement.explain(Step(Step::JOIN + 1)), "join /b/cgroup.procs");
     }
 }
