@@ -2,6 +2,7 @@
 
 pub mod allocator;
 pub mod journal;
+pub mod machine;
 #[cfg(feature = "proofs")]
 pub mod params;
 #[cfg(feature = "proofs")]
