@@ -4,6 +4,7 @@
 //! here touches the machine that it runs on; all of them take a record, so that a plan for a machine can be made on another one.
 
 mod facts;
+pub mod legal;
 mod query;
 
 pub use facts::{
