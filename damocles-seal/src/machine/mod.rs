@@ -6,9 +6,11 @@
 mod facts;
 pub mod legal;
 mod query;
+mod read;
 
 pub use facts::{
     CgroupFacts, Core, CpuFacts, Disk, Gpu, HugePages, L3Group, MACHINE_VERSION, Machine, MemoryFacts, Mount, Node,
     Problem, RecordError, V1Controller, V2Facts,
 };
 pub use query::{CoreGroup, cpu_set};
+pub use read::Roots;
