@@ -4,7 +4,9 @@
 //! here touches the machine that it runs on; all of them take a record, so that a plan for a machine can be made on another one.
 
 mod facts;
+pub mod figures;
 pub mod legal;
+pub mod plan;
 mod query;
 mod read;
 
