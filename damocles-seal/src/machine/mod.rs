@@ -6,6 +6,7 @@
 mod facts;
 pub mod figures;
 pub mod legal;
+pub mod pipeline;
 pub mod plan;
 mod query;
 mod read;

@@ -36,7 +36,7 @@ pub(super) fn fits(machine: &Machine, slot: &SlotClaim) -> Option<Violation> {
         kind: ViolationKind::SplitSdrGroup,
         of: vec![slot.name.clone()],
         message: format!(
-            "{} tasks at a time need as many groups of {} cores within one L3 cache, and its CPUs hold {units}",
+            "with {} at a time it needs as many groups of {} cores within one L3 cache, and its CPUs hold {units}",
             slot.concurrent,
             u32::from(producers) + 1
         ),

@@ -79,7 +79,7 @@ pub(super) fn memory(machine: &Machine, figures: &Figures, options: &PlanOptions
     Ok(Memory { bound, of_nodes, one_by_one, notes })
 }
 
-pub(super) fn disk(room: &Room, figures: &Figures) -> Bound {
+pub(super) fn disk(room: &Room<'_>, figures: &Figures) -> Bound {
     let allows = room.sectors();
     let why = match allows {
         Some(sectors) => format!("{} a sector on its way: {} on {}", figures.scratch, sectors, room.described()),
@@ -148,8 +148,10 @@ pub(super) fn gpu(cards: &Cards<'_>, figures: &Figures, pc1: Duration) -> Bound 
         n => {
             let (for_c2, for_pc2) = shares(n, figures);
             let allows = follows(for_c2, c2).min(follows(for_pc2, pc2));
-            let why =
-                format!("{for_c2} GPUs for C2 and {for_pc2} for PC2 follow {allows} PC1 of {} min", pc1.as_secs() / 60);
+            let why = format!(
+                "{for_c2} of {n} GPUs for C2 and {for_pc2} for PC2 follow {allows} PC1 of {} min",
+                pc1.as_secs() / 60
+            );
             (Some(allows), why)
         }
     };
@@ -157,7 +159,7 @@ pub(super) fn gpu(cards: &Cards<'_>, figures: &Figures, pc1: Duration) -> Bound 
 }
 
 /// How many sectors are on their way when all PC1 are busy, and why.
-pub(super) fn sectors(figures: &Figures, pc1: u32, time: Duration, memory: &Memory, room: &Room) -> (u32, String) {
+pub(super) fn sectors(figures: &Figures, pc1: u32, time: Duration, memory: &Memory, room: &Room<'_>) -> (u32, String) {
     if memory.one_by_one {
         return (1, "one, because memory does not let two stages run at a time".to_owned());
     }

@@ -207,8 +207,11 @@ fn proofs(
     for (left, (step, gpu)) in (1..=used.len()).rev().zip(steps.zip(used)) {
         // Those near to the card first.
         cores.sort_by_key(|core| core.node != gpu.node);
-        let share =
-            (cores.len() * weight(step) / weights.max(1)).clamp(1, (cores.len() + 1).saturating_sub(left).max(1));
+        let most = (cores.len() + 1).saturating_sub(left).max(1);
+        let share = (cores.len() * weight(step) / weights.max(1)).clamp(1, most);
+        // A few cores less are better than cores on two nodes.
+        let near = cores.iter().filter(|core| core.node == gpu.node).count();
+        let share = if near * 2 >= share { share.min(near).max(1) } else { share };
         weights = weights.saturating_sub(weight(step));
         let mine: Vec<RestCore> = cores.drain(..share.min(cores.len())).cloned().collect();
         let number = numbers.entry(step).or_default();
