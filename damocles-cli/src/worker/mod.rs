@@ -3,7 +3,10 @@
 pub mod args;
 pub mod control;
 mod daemon;
+pub mod hwinfo;
 mod list;
+pub mod plan;
+pub mod sealcalc;
 mod store;
 
 use crate::{
@@ -30,6 +33,9 @@ fn dispatch(args: WorkerArgs, printer: Printer) -> Result<Exit, Failure> {
         WorkerCommand::Resume(thread) => frame::runtime()?.block_on(list::resume(&thread, printer))?,
         WorkerCommand::Store(command) => store::init(command, printer)?,
         WorkerCommand::Daemon(args) => daemon(args, printer)?,
+        WorkerCommand::Hwinfo(args) => hwinfo::hwinfo(&args, printer)?,
+        WorkerCommand::Plan(args) => plan::print(&args, printer)?,
+        WorkerCommand::Sealcalc(args) => sealcalc::print(&args, printer)?,
         WorkerCommand::Processor(args) => children::serve(args)?,
     }
     Ok(Exit::Ok)

@@ -2,7 +2,7 @@
 
 use damocles_core::{ByteSize, GpuId};
 use damocles_seal::machine::{Gpu, Machine, Roots};
-use std::{fs, path::Path};
+use std::{fmt::Write as _, fs, path::Path};
 
 /// A machine to be faked.
 #[derive(Clone, Debug)]
@@ -98,7 +98,7 @@ impl Fake {
         put("sys/block/sda/sda1/dev".into(), "8:1".into());
         for (i, gib) in self.nvme_gib.iter().enumerate() {
             self.disk(&put, &format!("nvme{i}n1"), &format!("259:{i}"), *gib);
-            mounts += &format!("{} 1 259:{i} / /mnt/nvme{i} rw - xfs /dev/nvme{i}n1 rw\n", i + 2);
+            writeln!(mounts, "{} 1 259:{i} / /mnt/nvme{i} rw - xfs /dev/nvme{i}n1 rw", i + 2).unwrap();
         }
         mounts += "90 1 0:50 / /mnt/remote rw - nfs4 nas:/export rw\n";
         put("proc/self/mountinfo".into(), mounts);

@@ -101,6 +101,9 @@ pub(super) fn run(pipeline: &Pipeline) -> Result<Ran, PipelineError> {
     if Step::ALL.into_iter().all(|step| millis(pipeline.time(step)) == 0) {
         return Err(PipelineError::NoTime);
     }
+    if u64::from(pipeline.threads.get()) > MOST {
+        return Err(PipelineError::TooMuch { most: MOST, days: pipeline.days });
+    }
     let mut run = Run::of(pipeline);
     if let Some(first) = run.stations.first_mut() {
         first.queue = (0..pipeline.threads.get()).collect();
@@ -315,6 +318,8 @@ mod tests {
         assert_eq!(run(&pipeline), Err(PipelineError::NoTime));
         pipeline.times.insert(Step::C1, Duration::from_millis(1));
         pipeline.days = NonZeroU32::new(1000).unwrap();
+        assert!(matches!(run(&pipeline), Err(PipelineError::TooMuch { .. })));
+        (pipeline.days, pipeline.threads) = (one, NonZeroU32::MAX);
         assert!(matches!(run(&pipeline), Err(PipelineError::TooMuch { .. })));
     }
 

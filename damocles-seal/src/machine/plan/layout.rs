@@ -26,9 +26,11 @@ pub(super) struct Layout {
 const LEAST_APART: usize = 4;
 
 pub(super) fn layout(machine: &Machine, figures: &Figures, divided: &Divided, cards: &Cards<'_>) -> Layout {
-    let mut layout = Layout::default();
-    layout.free_gpus = cards.left.iter().map(|gpu| gpu.uuid.clone()).collect();
-    layout.notes.extend(cards.why_left.clone());
+    let mut layout = Layout {
+        free_gpus: cards.left.iter().map(|gpu| gpu.uuid.clone()).collect(),
+        notes: cards.why_left.iter().cloned().collect(),
+        ..Layout::default()
+    };
     let alone = divided.rest.is_empty();
     for (i, share) in divided.pc1.iter().enumerate() {
         layout.slots.push(pc1(machine, figures, divided, share, (i, alone)));
