@@ -10,6 +10,7 @@ pub mod pipeline;
 pub mod plan;
 mod query;
 mod read;
+mod size;
 
 pub use facts::{
     CgroupFacts, Core, CpuFacts, Disk, Gpu, HugePages, L3Group, MACHINE_VERSION, Machine, MemoryFacts, Mount, Node,

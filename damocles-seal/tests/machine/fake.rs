@@ -6,21 +6,21 @@ use std::{fmt::Write as _, fs, path::Path};
 
 /// A machine to be faked.
 #[derive(Clone, Debug)]
-pub struct Fake {
-    pub nodes: u16,
-    pub cores: u16,
-    pub l3: u16,
-    pub smt: bool,
-    pub numa: bool,
-    pub offline: Vec<u16>,
-    pub memory_gib: u64,
-    pub gpus: u32,
-    pub nvme_gib: Vec<u64>,
+pub(crate) struct Fake {
+    pub(crate) nodes: u16,
+    pub(crate) cores: u16,
+    pub(crate) l3: u16,
+    pub(crate) smt: bool,
+    pub(crate) numa: bool,
+    pub(crate) offline: Vec<u16>,
+    pub(crate) memory_gib: u64,
+    pub(crate) gpus: u32,
+    pub(crate) nvme_gib: Vec<u64>,
 }
 
 impl Fake {
     /// So many nodes, each one package, with so many cores, so many of them to a cache.
-    pub fn new(nodes: u16, cores: u16, l3: u16) -> Self {
+    pub(crate) fn new(nodes: u16, cores: u16, l3: u16) -> Self {
         Self {
             nodes,
             cores,
@@ -48,7 +48,7 @@ impl Fake {
     }
 
     /// Writes the files.
-    pub fn write(&self, dir: &Path) {
+    pub(crate) fn write(&self, dir: &Path) {
         let put = |path: String, text: String| {
             let path = dir.join(path);
             fs::create_dir_all(path.parent().unwrap()).unwrap();
@@ -113,7 +113,7 @@ impl Fake {
     }
 
     /// Reads the files, and adds what no file tells: cards, and space on disks.
-    pub fn read(&self) -> Machine {
+    pub(crate) fn read(&self) -> Machine {
         let dir = tempfile::tempdir().unwrap();
         self.write(dir.path());
         let mut machine = Machine::read(&Roots::below(dir.path()));
@@ -137,6 +137,6 @@ impl Fake {
     }
 }
 
-pub fn list(cpus: Vec<u16>) -> String {
+pub(crate) fn list(cpus: Vec<u16>) -> String {
     cpus.iter().map(u16::to_string).collect::<Vec<_>>().join(",")
 }

@@ -10,7 +10,7 @@ use damocles_seal::machine::{
 };
 use std::fmt::Write as _;
 
-pub const OPTIONS: PlanOptions = PlanOptions { multicore_sdr: true, gpus: true, post_gpus: 0, reserve: None };
+pub(crate) const OPTIONS: PlanOptions = PlanOptions { multicore_sdr: true, gpus: true, post_gpus: 0, reserve: None };
 
 /// Two PC1 groups, PC2 and C2 on one card, as a file for a machine of 16 cores with two nodes says it.
 fn sample() -> Claims {

@@ -1,7 +1,7 @@
 //! Rules about memory: what is claimed adds up to no more than there is.
 
 use super::{SlotClaim, Violation, ViolationKind};
-use crate::machine::Machine;
+use crate::machine::{Machine, size::gib};
 use damocles_core::ByteSize;
 use std::collections::BTreeMap;
 
@@ -68,18 +68,4 @@ fn at_once(slots: &[&SlotClaim]) -> u64 {
 /// Those that count.
 fn names(slots: &[&SlotClaim]) -> Vec<String> {
     slots.iter().filter(|slot| slot.memory_at_once().0 > 0).map(|slot| slot.name.clone()).collect()
-}
-
-/// Rounded, because whole bytes tell a person nothing.
-pub(super) fn gib(bytes: u64) -> String {
-    const GIB: u64 = 1 << 30;
-    if bytes < GIB {
-        return ByteSize(bytes).to_string();
-    }
-    let tenths = u128::from(bytes) * 10 / u128::from(GIB);
-    if tenths.is_multiple_of(10) {
-        format!("{}GiB", tenths / 10)
-    } else {
-        format!("{}.{}GiB", tenths / 10, tenths % 10)
-    }
 }

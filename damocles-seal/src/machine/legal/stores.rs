@@ -1,7 +1,7 @@
 //! Rules about stores.
 
-use super::{StoreClaim, Violation, ViolationKind, memory::gib};
-use crate::machine::{Machine, Mount};
+use super::{StoreClaim, Violation, ViolationKind};
+use crate::machine::{Machine, Mount, size::gib};
 use std::collections::BTreeMap;
 
 /// What is wrong with the places of these stores.

@@ -8,6 +8,7 @@ use super::{
 use crate::machine::{
     Gpu, Machine,
     figures::{Figures, Step},
+    size::gib,
 };
 use damocles_core::ByteSize;
 use std::{collections::BTreeMap, time::Duration};
@@ -59,20 +60,23 @@ pub(super) fn memory(machine: &Machine, figures: &Figures, options: &PlanOptions
     let beside = times(left.saturating_sub(reserve.0), pc1.0);
     let one_by_one = beside == 0;
     let allows = beside.max(1);
+    let (all, shared, each) = (gib(there.0), gib(cache.0), gib(pc1.0));
     let why = if one_by_one {
         notes.push(
             "memory holds one PC1 and nothing beside it: one sealing thread, so that no two stages run at a time"
                 .to_owned(),
         );
-        format!("({there} - {cache} parent cache) / {pc1} = 1, with nothing left for other stages")
+        format!("({all} - {shared} parent cache) / {each} = 1, with nothing left for other stages")
     } else {
-        format!("({there} - {cache} parent cache - {reserve} for the other stages) / {pc1} a PC1 = {allows}")
+        let reserve = gib(reserve.0);
+        format!("({all} - {shared} parent cache - {reserve} for the other stages) / {each} a PC1 = {allows}")
     };
     let c2 = figures.cost(Step::C2).memory;
     let kept = cache.0.saturating_add(pc1.0.saturating_mul(u64::from(allows)));
     if there.0 < kept.saturating_add(c2.0) {
         notes.push(format!(
-            "operators reserve {c2} for C2: watch memory while all PC1 and a C2 run, or plan with a greater reserve"
+            "operators reserve {} for C2: watch memory while all PC1 and a C2 run, or plan with a greater reserve",
+            gib(c2.0)
         ));
     }
     let bound = Bound { rule: Rule::Memory, allows: Some(allows), why, decides: false };
@@ -82,7 +86,7 @@ pub(super) fn memory(machine: &Machine, figures: &Figures, options: &PlanOptions
 pub(super) fn disk(room: &Room<'_>, figures: &Figures) -> Bound {
     let allows = room.sectors();
     let why = match allows {
-        Some(sectors) => format!("{} a sector on its way: {} on {}", figures.scratch, sectors, room.described()),
+        Some(sectors) => format!("{} a sector on its way: {sectors} on {}", gib(figures.scratch.0), room.described()),
         None => "no space is known of any local disk".to_owned(),
     };
     Bound { rule: Rule::Disk, allows, why, decides: false }

@@ -12,6 +12,7 @@ use super::{
     Machine,
     figures::Figures,
     legal::{Claims, SlotClaim, StoreClaim},
+    size::gib,
 };
 use damocles_core::{ByteSize, GpuId};
 use serde::{Deserialize, Serialize};
@@ -122,7 +123,7 @@ impl Plan {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Shortage {
     /// Too little memory.
-    #[error("not one sector fits: PC1 needs {needed} of memory, parent cache included, and the machine has {there}")]
+    #[error("not one sector fits: PC1 needs {} of memory, parent cache included, and the machine has {}", gib(needed.0), gib(there.0))]
     Memory {
         /// Parent cache and one PC1.
         needed: ByteSize,
@@ -130,7 +131,7 @@ pub enum Shortage {
         there: ByteSize,
     },
     /// No memory node that holds one PC1.
-    #[error("not one sector fits: PC1 needs {needed} of one memory node, and the greatest has {there}")]
+    #[error("not one sector fits: PC1 needs {} of one memory node, and the greatest has {}", gib(needed.0), gib(there.0))]
     Node {
         /// One PC1.
         needed: ByteSize,
@@ -159,7 +160,7 @@ impl Shortage {
     pub fn hint(&self) -> String {
         match self {
             Self::Memory { needed, there } => {
-                let short = ByteSize(needed.0.saturating_sub(there.0));
+                let short = gib(needed.0.saturating_sub(there.0));
                 format!("add {short} of memory, raise the limit of the control group, or plan for smaller sectors")
             }
             Self::Node { .. } => "add memory to a node, or let the firmware interleave the nodes".to_owned(),

@@ -1,7 +1,7 @@
 //! Where sectors are worked on, and where they go. A record tells mounts, not intentions: every place is a proposal.
 
 use super::Shortage;
-use crate::machine::{Machine, Mount, figures::Figures};
+use crate::machine::{Machine, Mount, figures::Figures, size::gib};
 use damocles_core::ByteSize;
 use serde::{Deserialize, Serialize};
 use std::{
@@ -82,7 +82,7 @@ pub(super) fn room<'m>(machine: &'m Machine, figures: &Figures) -> Result<Room<'
     if shared {
         notes.push(format!(
             "finished sectors go to a disk that sectors are worked on: each takes {} of it for good",
-            figures.kept
+            gib(figures.kept.0)
         ));
     }
     Ok(Room { scratch, persist, notes })
@@ -165,7 +165,7 @@ impl Room<'_> {
     /// The file systems, for the arithmetic.
     pub(super) fn described(&self) -> String {
         let of = |(mount, _): &(&Mount, Option<u32>)| {
-            let free = mount.available.map(|available| format!(" ({available} free)")).unwrap_or_default();
+            let free = mount.available.map(|available| format!(" ({} free)", gib(available.0))).unwrap_or_default();
             format!("{}{free}", mount.point.display())
         };
         self.scratch.iter().map(of).collect::<Vec<_>>().join(", ")
