@@ -3,6 +3,7 @@
 pub mod allocator;
 pub mod claims;
 pub mod journal;
+pub mod machine;
 #[cfg(feature = "proofs")]
 pub mod params;
 #[cfg(feature = "proofs")]
@@ -29,3 +30,9 @@ pub mod worker;
 pub use piece::piece_of_file;
 pub use plan::{Plan, PlanError};
 pub use staged::StagedPipeline;
+
+/// Whether this build can do PC1 with several cores of one cache: feature `multicore-sdr`.
+pub const BUILT_WITH_MULTICORE_SDR: bool = cfg!(feature = "multicore-sdr");
+
+/// Whether this build can use GPUs: feature `cuda` or `opencl`.
+pub const BUILT_WITH_GPUS: bool = cfg!(any(feature = "cuda", feature = "opencl"));

@@ -1,5 +1,6 @@
 //! The arguments of `damocles-worker`, as data.
 
+use super::{hwinfo::HwinfoArgs, plan::PlanArgs, sealcalc::SealcalcArgs};
 use crate::{config::ChildProtocol, frame::Global, supervised::Supervision};
 use clap::{Args, Parser, Subcommand};
 use std::path::PathBuf;
@@ -33,6 +34,12 @@ pub enum WorkerCommand {
     /// Let a user without privileges bind its worker's children
     #[command(subcommand)]
     Cgroup(CgroupCommand),
+    /// Show what this machine is made of
+    Hwinfo(HwinfoArgs),
+    /// Print a worker file for this machine, with the reasons
+    Plan(PlanArgs),
+    /// Simulate a pipeline: sectors a day, what is used, and what holds it up
+    Sealcalc(Box<SealcalcArgs>),
     /// Do the tasks of one kind for the daemon that started this process
     #[command(hide = true)]
     Processor(ProcessorArgs),
@@ -134,7 +141,7 @@ mod tests {
         command.clone().debug_assert();
         command.build();
         insta::assert_snapshot!("worker_help", command.render_long_help());
-        for name in ["daemon", "store", "list", "pause", "resume", "cgroup"] {
+        for name in ["daemon", "store", "list", "pause", "resume", "cgroup", "hwinfo", "plan", "sealcalc"] {
             let help = command.find_subcommand_mut(name).unwrap().render_long_help();
             insta::assert_snapshot!(format!("worker_{name}_help"), help);
         }

@@ -4,7 +4,10 @@ pub mod args;
 mod cgroup;
 pub mod control;
 mod daemon;
+pub mod hwinfo;
 mod list;
+pub mod plan;
+pub mod sealcalc;
 mod store;
 
 use crate::{
@@ -32,6 +35,9 @@ fn dispatch(args: WorkerArgs, printer: Printer) -> Result<Exit, Failure> {
         WorkerCommand::Store(command) => store::init(command, printer)?,
         WorkerCommand::Cgroup(command) => cgroup::run(command, printer)?,
         WorkerCommand::Daemon(args) => daemon(args, printer)?,
+        WorkerCommand::Hwinfo(args) => hwinfo::hwinfo(&args, printer)?,
+        WorkerCommand::Plan(args) => plan::print(&args, printer)?,
+        WorkerCommand::Sealcalc(args) => sealcalc::print(&args, printer)?,
         WorkerCommand::Processor(args) => children::serve(args)?,
     }
     Ok(Exit::Ok)
