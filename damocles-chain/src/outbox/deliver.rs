@@ -59,6 +59,7 @@ impl Outbox {
             },
             Err(went) => return went,
         }
+        lane.waits_for_proofs(rows.iter().any(|row| row.kind() == Some(CallKind::PoSt)));
         let (ran, waiting): (Vec<_>, Vec<_>) = rows.into_iter().partition(|row| row.nonce() < account.nonce);
         let may_send = self.may_send(head, &waiting, &mut notes).await;
         let mut went = may_send;
@@ -125,7 +126,8 @@ impl Outbox {
     ) -> Went {
         let Some(first) = rows.first() else { return Went::Well };
         let new: Vec<&InFlight> = rows.iter().filter(|row| !lane.knows(&row.key)).collect();
-        let look = new.len() > FEW || lane.pooled_long_ago(&first.key, head.epoch.0) || lane.was_shaken();
+        let look =
+            new.len() > FEW || rows.iter().any(|row| lane.pooled_long_ago(&row.key, head.epoch.0)) || lane.was_shaken();
         let (mut went, mut missing) = (Went::Well, new);
         if look {
             match self.not_in_pool(lane, head, account, rows, notes).await {
@@ -372,6 +374,7 @@ impl Outbox {
 
     /// Takes back a nonce that another message has used for good.
     async fn overtaken(&self, lane: &Lane, head: &TipsetRef, row: &InFlight) -> Result<(), ChainError> {
+        self.stands(head).await?;
         let message = &row.version.signed.message;
         // The search may have met another node, or a tipset that came meanwhile.
         let versions: Vec<_> = row.versions().collect();
