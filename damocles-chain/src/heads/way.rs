@@ -72,15 +72,16 @@ impl Shared {
         Ok(unrelated(from, to))
     }
 
-    /// The parent, if there is one: the other end of the way, or what is kept or told. That nobody has it may pass: one
-    /// endpoint is a tipset behind and the other one late.
+    /// The parent, if there is one. That nobody has it may pass, one endpoint being a tipset behind and the other one late;
+    /// the other end of the way needs nobody.
     async fn known_parent(&self, link: &Link, end: &Link) -> Result<Option<Link>, Astray> {
-        if link.is_above(end) {
-            return Ok(Some(end.clone()));
-        }
         match (self.parent(link).await, &link.parents) {
             (Err(Astray::Failed(e)), Some(key)) if e.kind() == ChainErrorKind::NotFound => {
-                Err(Astray::Missing(key.clone()))
+                if link.is_above(end) {
+                    Ok(Some(end.clone()))
+                } else {
+                    Err(Astray::Missing(key.clone()))
+                }
             }
             (parent, _) => parent,
         }

@@ -134,7 +134,8 @@ impl World {
     fn tell_of(&mut self, n: usize) -> Link {
         let mut link = self.tree.links[n].clone();
         if self.chance(self.lying) {
-            let wrong = if self.random.gen_bool(0.5) { -self.random.gen_range(1..=60) } else { 10_000_000 };
+            let most = if self.random.gen_bool(0.5) { 100 } else { 10_000_000 };
+            let wrong = if self.random.gen_bool(0.5) { -1 } else { 1 } * self.random.gen_range(1..=most);
             link.at.epoch.0 += wrong;
             self.lies += 1;
         }
@@ -349,7 +350,12 @@ impl Reader {
                 }
                 self.reverts += 1;
                 self.height = None;
-                self.tip = Some(world.tree.parents[tip].ok_or("the first tipset is reverted")?);
+                let parent = world.tree.parents[tip];
+                // It is told anew if it was told with a wrong height.
+                if parent.is_none() && world.lies == 0 {
+                    return Err("the first tipset is reverted".to_owned());
+                }
+                self.tip = parent;
             }
             (HeadChange::Revert(_), None) => return Err("the first thing told is a revert".to_owned()),
         }
