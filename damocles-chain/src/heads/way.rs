@@ -58,16 +58,19 @@ impl Shared {
     }
 
     /// The change between two chains that have nothing in common, unless a tipset with a wrong height led the walk past
-    /// what they have: it would be the last one that was walked to.
+    /// what they have: it would be one of the last that were walked to.
     async fn give_up(&self, from: &Link, to: &Link, last: &[&Link]) -> Result<Vec<HeadChange>, Astray> {
         for link in last {
-            if self.known_parent(link, link).await?.is_some() {
-                continue;
+            let key = &link.at.key;
+            let again = match self.ask_again(key).await {
+                Err(e) if e.kind() == ChainErrorKind::NotFound => return Err(Astray::Missing(key.clone())),
+                again => again?,
+            };
+            if again.at != link.at {
+                self.kept.lock().remove(key);
+                return Err(contradiction(key, "it has two heights"));
             }
-            // Nothing lies below a first tipset that would tell.
-            if self.ask_again(&link.at.key).await?.at != link.at {
-                return Err(contradiction(&link.at.key, "it has two heights"));
-            }
+            self.known_parent(link, link).await?;
         }
         Ok(unrelated(from, to))
     }
