@@ -3,7 +3,7 @@
 use super::{
     link::{Head, Kept, Link},
     source::{HeadSource, News},
-    way::LONGEST_WAY,
+    way::{Astray, LONGEST_WAY, contradiction},
 };
 use crate::rpc::FeedError;
 use damocles_core::{
@@ -136,7 +136,7 @@ impl Shared {
                 Ok(Some(links)) => {
                     *delay = self.pace.first_delay;
                     let mut kept = self.kept.lock();
-                    links.into_iter().for_each(|link| kept.insert(link));
+                    links.into_iter().for_each(|link| kept.learn(link));
                 }
                 Ok(None) if sure => {
                     // A quiet chain and a dead subscription sound the same.
@@ -173,7 +173,9 @@ impl Shared {
     /// Asks for the head.
     async fn ask(&self) -> Result<Told, ChainError> {
         let told = self.source.head().await?;
-        self.kept.lock().insert(told.link.clone());
+        if let Err(Astray::Contradiction(e) | Astray::Failed(e)) = self.check(&told.link).await {
+            return Err(e);
+        }
         let known = self.head.borrow().clone();
         if let Some(known) = known {
             if known.link == told.link {
@@ -196,6 +198,33 @@ impl Shared {
         *self.doubted.lock() = None;
         self.head.send_replace(Some(told));
         Ok(Told::New)
+    }
+
+    #[cfg(test)]
+    pub(super) fn head_is(&self, head: Head) {
+        self.head.send_replace(Some(head));
+    }
+
+    /// Refuses a head that contradicts what is known: its height decides how far others walk, and what is final.
+    async fn check(&self, told: &Link) -> Result<(), Astray> {
+        let key = &told.at.key;
+        let kept = self.kept.lock().get(key);
+        if kept.as_ref() == Some(told) {
+            return Ok(());
+        }
+        if kept.is_some() {
+            // Which of both is wrong says a third answer.
+            self.kept.lock().remove(key);
+            let again = self.ask_again(key).await?;
+            if again != *told {
+                return Err(contradiction(key, "it was told with other heights or parents"));
+            }
+        }
+        match self.parent(told).await {
+            Err(contradiction @ Astray::Contradiction(_)) => Err(contradiction),
+            // What came before a head may be known to nobody who can be asked now.
+            _ => Ok(()),
+        }
     }
 
     /// Whether one tipset is an ancestor of the other, and not further than the longest way.

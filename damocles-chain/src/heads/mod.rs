@@ -15,7 +15,7 @@ mod tests;
 
 use damocles_core::{
     CancellationToken,
-    chain::{BoxStream, HeadChange},
+    chain::{BoxStream, HeadChange, TipsetKey},
 };
 pub(crate) use follow::Pace;
 use follow::Shared;
@@ -25,7 +25,12 @@ pub(crate) use source::HeadSource;
 use std::{collections::VecDeque, sync::Arc};
 use tokio::sync::watch;
 use tokio_util::sync::DropGuard;
-use tracing::debug;
+use tracing::{debug, warn};
+use way::Astray;
+
+/// So often it is looked for a tipset that nobody has before its chain is taken for one that is forgotten: a node forgets
+/// an old chain, and one that was restored from a snapshot has less history of the new one than was seen here.
+const MISSES: u32 = 8;
 
 /// The heads of a source. The subscription ends when this and every stream from it are gone.
 #[derive(Clone, Debug)]
@@ -43,12 +48,17 @@ impl Heads {
 
     /// The changes from the current head on.
     pub(crate) fn changes(&self) -> BoxStream<HeadChange> {
-        let subscriber =
-            Subscriber { heads: self.clone(), news: self.shared.subscribe(), last: None, queue: VecDeque::new() };
-        Box::pin(stream::unfold(subscriber, |mut subscriber| async move {
-            let change = subscriber.next().await;
-            Some((change, subscriber))
-        }))
+        self.subscriber().stream()
+    }
+
+    fn subscriber(&self) -> Subscriber {
+        Subscriber {
+            heads: self.clone(),
+            news: self.shared.subscribe(),
+            last: None,
+            missing: None,
+            queue: VecDeque::new(),
+        }
     }
 }
 
@@ -56,10 +66,19 @@ struct Subscriber {
     heads: Heads,
     news: watch::Receiver<Option<Head>>,
     last: Option<Link>,
+    /// The tipset that nobody had, and how often in a row.
+    missing: Option<(TipsetKey, u32)>,
     queue: VecDeque<HeadChange>,
 }
 
 impl Subscriber {
+    fn stream(self) -> BoxStream<HeadChange> {
+        Box::pin(stream::unfold(self, |mut subscriber| async move {
+            let change = subscriber.next().await;
+            Some((change, subscriber))
+        }))
+    }
+
     async fn next(&mut self) -> HeadChange {
         // The first one that waits is inside a runtime.
         self.heads.shared.start();
@@ -75,22 +94,58 @@ impl Subscriber {
                     self.queue.push_back(HeadChange::Apply(head.at.clone()));
                     self.last = Some(head);
                 }
-                (Some(head), Some(last)) if head.at != last.at => match self.heads.shared.way(last, &head).await {
-                    Ok(changes) => {
-                        self.queue.extend(changes);
-                        self.last = Some(head);
-                    }
-                    Err(e) => {
-                        debug!(error = e.chain(), "the way to the new head cannot be read");
+                (Some(head), Some(last)) if head.at != last.at => {
+                    let last = last.clone();
+                    if !self.go(&last, head).await {
                         follow::pause(delay).await;
                         delay = pace.longer(delay);
                     }
-                },
+                }
                 _ => {
                     // The sender lives in `heads`, so this ends with news only.
                     let _ = self.news.changed().await;
                 }
             }
+        }
+    }
+
+    /// Finds the way to a head. Whether it was found.
+    async fn go(&mut self, last: &Link, head: Link) -> bool {
+        let shared = Arc::clone(&self.heads.shared);
+        let changes = match shared.way(last, &head).await {
+            Ok(changes) => changes,
+            Err(Astray::Missing(key)) => {
+                let times = self.missing.as_ref().filter(|(missing, _)| *missing == key).map_or(0, |(_, times)| *times);
+                debug!(tipset = %key, times, "a tipset on the way to the new head is not found");
+                if times < MISSES {
+                    self.missing = Some((key, times + 1));
+                    return false;
+                }
+                way::unrelated(last, &head)
+            }
+            Err(Astray::Contradiction(e)) => {
+                warn!(error = e.chain(), "no way leads to the new head");
+                self.correct(last).await;
+                return false;
+            }
+            Err(Astray::Failed(e)) => {
+                debug!(error = e.chain(), "the way to the new head cannot be read");
+                return false;
+            }
+        };
+        self.missing = None;
+        self.queue.extend(changes);
+        self.last = Some(head);
+        true
+    }
+
+    /// Tells the last head anew if it was told with a wrong height: no way leads from there.
+    async fn correct(&mut self, last: &Link) {
+        if let Ok(again) = self.heads.shared.ask_again(&last.at.key).await
+            && again != *last
+        {
+            self.queue.extend(way::unrelated(last, &again));
+            self.last = Some(again);
         }
     }
 }

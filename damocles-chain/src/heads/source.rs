@@ -7,8 +7,14 @@ use crate::{
 };
 use async_trait::async_trait;
 use damocles_core::chain::{ChainError, TipsetKey};
-use serde_json::json;
+use serde_json::{Value, json};
 use std::{fmt, time::Duration};
+
+const GET_TIPSET: &str = "ChainGetTipSet";
+
+fn by_key(key: &TipsetKey) -> Value {
+    json!([Lotus(key.0.clone())])
+}
 
 /// Where heads come from.
 #[async_trait]
@@ -18,6 +24,9 @@ pub(crate) trait HeadSource: fmt::Debug + Send + Sync {
 
     /// A tipset by its key.
     async fn tipset(&self, key: &TipsetKey) -> Result<Link, ChainError>;
+
+    /// Forgets what was answered about a tipset, if that was kept.
+    fn doubt(&self, key: &TipsetKey);
 
     /// Opens a subscription.
     async fn subscribe(&self) -> Result<Box<dyn News>, FeedError>;
@@ -38,9 +47,13 @@ impl HeadSource for RpcClient {
     }
 
     async fn tipset(&self, key: &TipsetKey) -> Result<Link, ChainError> {
-        let tipset: TipSet = self.call("ChainGetTipSet", json!([Lotus(key.0.clone())])).await?;
+        let tipset: TipSet = self.call(GET_TIPSET, by_key(key)).await?;
         tipset.must_be(key)?;
         Ok(Link::of(&tipset))
+    }
+
+    fn doubt(&self, key: &TipsetKey) {
+        self.forget(GET_TIPSET, &by_key(key));
     }
 
     async fn subscribe(&self) -> Result<Box<dyn News>, FeedError> {

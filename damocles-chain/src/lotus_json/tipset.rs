@@ -12,16 +12,37 @@ use serde_json::Value;
 
 /// A tipset.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "PascalCase")]
+#[serde(rename_all = "PascalCase", try_from = "Told")]
 pub struct TipSet {
     /// The CIDs of its blocks, of which there is one at least: without, it would name the node's current head.
-    #[serde(serialize_with = "form::serialize", deserialize_with = "at_least_one")]
+    #[serde(serialize_with = "form::serialize")]
     pub cids: Vec<Cid>,
     /// Its blocks.
-    #[serde(default, deserialize_with = "form::plain_null_is_default")]
     pub blocks: Vec<BlockHeader>,
     /// Its height.
     pub height: i64,
+}
+
+/// A tipset as it was told.
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Told {
+    #[serde(deserialize_with = "at_least_one")]
+    cids: Vec<Cid>,
+    #[serde(default, deserialize_with = "form::plain_null_is_default")]
+    blocks: Vec<BlockHeader>,
+    height: i64,
+}
+
+impl TryFrom<Told> for TipSet {
+    type Error = String;
+
+    fn try_from(Told { cids, blocks, height }: Told) -> Result<Self, String> {
+        match blocks.iter().find(|block| block.height != height) {
+            Some(block) => Err(format!("a tipset at {height} with a block at {}", block.height)),
+            None => Ok(Self { cids, blocks, height }),
+        }
+    }
 }
 
 impl TipSet {
@@ -218,6 +239,7 @@ mod tests {
             json!({"Cids": [null], "Height": 1}),
             json!({"Cids": [], "Blocks": [], "Height": 1}),
             json!({"Cids": null, "Blocks": [], "Height": 1}),
+            json!({"Cids": [{"/": CID}], "Blocks": [{"Miner": "f01", "Parents": null, "Height": 1}], "Height": 2}),
         ] {
             assert!(from_value::<TipSet>(bad.clone()).is_err(), "{bad}");
         }

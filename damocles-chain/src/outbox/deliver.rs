@@ -57,6 +57,7 @@ impl Outbox {
             },
             Err(went) => return went,
         }
+        lane.waits_for_proofs(rows.iter().any(|row| row.kind() == Some(CallKind::PoSt)));
         let (ran, waiting): (Vec<_>, Vec<_>) = rows.into_iter().partition(|row| row.nonce() < account.nonce);
         let may_send = self.may_send(head, &waiting, &mut notes).await;
         let mut went = may_send;
@@ -298,6 +299,7 @@ impl Outbox {
 
     /// Takes back a nonce that another message has used for good.
     async fn overtaken(&self, lane: &Lane, head: &TipsetRef, row: &InFlight) -> Result<(), ChainError> {
+        self.stands(head).await?;
         let message = &row.version.signed.message;
         // The search may have met another node, or a tipset that came meanwhile.
         let versions: Vec<_> = row.versions().collect();

@@ -8,16 +8,16 @@ use super::{
     pricing,
     run::{Notes, Went},
     sign::{check_funds, cost, nothing},
-    store::{Purpose, Version},
+    store::{Held, Purpose, Version},
 };
 use crate::lotus_json::text_of;
 use damocles_core::{
     MessageEvent,
     chain::{CallKind, ChainError, ChainErrorKind, TipsetRef},
 };
-use fvm_shared::econ::TokenAmount;
+use fvm_shared::{address::Address, econ::TokenAmount};
 use std::collections::BTreeSet;
-use tracing::warn;
+use tracing::{error, warn};
 
 /// A nonce is filled after so many epochs in which nobody did: somebody else with the same key may be about to.
 const PATIENCE: i64 = 10;
@@ -45,10 +45,11 @@ impl Outbox {
             return Went::Well;
         }
         let sender = last.version.signed.message.from;
-        let Ok(ours) = self.store.signed_from(&sender, account.nonce).await else { return Went::Badly };
-        // One that is on chain as far as is known here comes back with the tipset that holds it, or is found again.
+        let Ok(ours) = self.store.held_from(&sender, account.nonce).await else { return Went::Badly };
+        // One that is on chain as far as is known here comes back with the tipset that holds it, or is found again. One
+        // that was final there does not: nobody looks at it any more.
         let missing: Vec<u64> = open()
-            .filter(|nonce| !matches!(ours.get(nonce), Some(Some(_))))
+            .filter(|nonce| ours.get(nonce) != Some(&Held::Open))
             .take(pool.surely_missing(TOGETHER))
             .collect();
         let first = missing.first().and_then(|first| Some((*first, rows.iter().find(|row| row.nonce() > *first)?)));
@@ -57,7 +58,7 @@ impl Outbox {
             return Went::Well;
         };
         let since = lane.missing_since(account.nonce, first, head.epoch.0);
-        let mut error = ChainError::new(ChainErrorKind::NotFound, "wait for nonces before the message's")
+        let mut trouble = ChainError::new(ChainErrorKind::NotFound, "wait for nonces before the message's")
             .with("sender", text_of(&sender))
             .with("nonce", row.nonce())
             .with("missing", first)
@@ -67,16 +68,37 @@ impl Outbox {
                  them lands before",
             );
         if head.epoch.0.saturating_sub(since) >= PATIENCE {
+            let over: Vec<u64> = missing.iter().copied().filter(|nonce| ours.get(nonce) == Some(&Held::Over)).collect();
+            self.take_back(&sender, &over).await;
             // A damaged row keeps its nonce: what is on its way there cannot be known.
             let free: Vec<u64> = missing.into_iter().filter(|nonce| !ours.contains_key(nonce)).collect();
             match self.fill(head, account, rows, &free).await {
                 Ok(()) => lane.no_gap(),
-                Err(e) => error = e,
+                Err(e) => trouble = e,
             }
         }
-        notes.take(&row.key, OutboxState::Signed, row.error.as_deref(), Some(&error));
+        notes.take(&row.key, OutboxState::Signed, row.error.as_deref(), Some(&trouble));
         // What was recorded here is pushed in the next pass.
         Went::Badly
+    }
+
+    /// Sends again what was final on chain and is not there any more: the chain was another one than it seemed.
+    async fn take_back(&self, sender: &Address, nonces: &[u64]) {
+        if nonces.is_empty() {
+            return;
+        }
+        match self.store.take_back(sender, nonces).await {
+            Ok(keys) => {
+                for key in keys {
+                    error!(
+                        %key,
+                        "a message that was final is not on chain, and its nonce is unused: it is sent again; look at the \
+                         node, for it has followed a chain that was not the network's"
+                    );
+                }
+            }
+            Err(e) => warn!(error = e.chain(), "the outbox cannot be written"),
+        }
     }
 
     /// Records messages that do nothing but fill nonces. `rows` are the sender's messages on their way.

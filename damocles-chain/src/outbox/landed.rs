@@ -5,9 +5,12 @@ use super::{
     lane::{Lane, PUSH_AGAIN},
     run::Went,
 };
-use damocles_core::chain::{ChainError, TipsetRef};
+use damocles_core::chain::{ChainError, ChainErrorKind, TipsetRef};
 use fvm_shared::address::Address;
 use tracing::warn;
+
+/// So many epochs without a block are nothing unheard of.
+const NULL_ROUNDS: i64 = 20;
 
 impl Outbox {
     /// Looks at the tipsets that hold a sender's messages, until they are final.
@@ -31,6 +34,25 @@ impl Outbox {
         Went::Well
     }
 
+    /// Refuses a head whose height its own chain does not bear out. What is decided by it once and for all would be
+    /// decided too early: a height is one answer of one node.
+    pub(super) async fn stands(&self, head: &TipsetRef) -> Result<(), ChainError> {
+        if head.epoch.0 < 1 || self.stood.lock().as_ref() == Some(head) {
+            return Ok(());
+        }
+        let before = self.node.tipset_at(head, head.epoch.0 - 1).await?;
+        let below = head.epoch.0.saturating_sub(before.epoch.0);
+        if !(1..=NULL_ROUNDS).contains(&below) {
+            return Err(ChainError::new(ChainErrorKind::Malformed, "check head")
+                .with("head", head.epoch)
+                .with("tipset", &head.key)
+                .with("tipset before it", before.epoch)
+                .hint_with("nothing that cannot be undone is decided by a head that is so far above its own chain"));
+        }
+        *self.stood.lock() = Some(head.clone());
+        Ok(())
+    }
+
     async fn look_at_tipset(
         &self,
         lane: &Lane,
@@ -46,6 +68,7 @@ impl Outbox {
             self.store.reverted(sender, tipset).await?;
             lane.forget_tipset(tipset);
         } else if depth >= FINALITY {
+            self.stands(head).await?;
             self.store.settle(sender, tipset).await?;
             lane.forget_tipset(tipset);
         } else {

@@ -5,7 +5,7 @@ use super::{
     run::{Notes, Went},
 };
 use crate::lotus_json::text_of;
-use damocles_core::chain::{SubmitKey, TipsetRef};
+use damocles_core::chain::{SubmitKey, TipsetKey, TipsetRef};
 use fvm_shared::address::Address;
 use parking_lot::Mutex;
 use std::{
@@ -23,6 +23,8 @@ pub(super) const PUSH_AGAIN: i64 = 5;
 const ASK_AGAIN: i64 = 120;
 const MOST_RECEIVERS: usize = 1000;
 const MOST_LATE: usize = 1000;
+/// A proof is given up when its window has closed at so many heads.
+const CLOSED: u32 = 3;
 
 /// A lane. What a node does with the messages of one lane holds up no other.
 #[derive(Debug)]
@@ -39,6 +41,13 @@ pub(super) struct Lane {
     /// Tipsets were reverted: the nonce on chain says whether more of them were than is known.
     jumped: AtomicBool,
     gap: Mutex<Option<Gap>>,
+    /// The newest head that was told.
+    newest: Mutex<Option<TipsetKey>>,
+    /// Proofs of spacetime are on their way.
+    proofs: AtomicBool,
+    /// The proofs without nonce whose windows seem to have closed, with the last head and the number of heads at which
+    /// they did.
+    closed: Mutex<HashMap<SubmitKey, (TipsetKey, u32)>>,
     /// What transfers to a receiver need, and the epoch at which that was asked.
     transfers: Mutex<HashMap<Address, (i64, u64)>>,
 }
@@ -81,6 +90,9 @@ impl Lane {
             shaken: AtomicBool::new(false),
             jumped: AtomicBool::new(false),
             gap: Mutex::default(),
+            newest: Mutex::default(),
+            proofs: AtomicBool::new(false),
+            closed: Mutex::default(),
             transfers: Mutex::default(),
         }
     }
@@ -98,6 +110,42 @@ impl Lane {
             transfers.clear();
         }
         transfers.insert(to, (head, limit));
+    }
+
+    pub(super) fn head_is(&self, head: &TipsetKey) {
+        *self.newest.lock() = Some(head.clone());
+    }
+
+    pub(super) fn waits_for_proofs(&self, are_there: bool) {
+        self.proofs.store(are_there, Ordering::Release);
+    }
+
+    /// Whether what is done at a head may wait: another one is there, and with it the fees of proofs that are on their
+    /// way may have to rise.
+    pub(super) fn gives_way(&self, head: &TipsetRef) -> bool {
+        self.proofs.load(Ordering::Acquire) && self.newest.lock().as_ref().is_some_and(|newest| *newest != head.key)
+    }
+
+    /// Takes note of whether the window of a proof seems to have closed at a head. Whether it did at so many heads in a row
+    /// that no single answer says so.
+    pub(super) fn has_closed(&self, key: &SubmitKey, at: Option<&TipsetKey>) -> bool {
+        let mut closed = self.closed.lock();
+        let Some(head) = at else {
+            closed.remove(key);
+            return false;
+        };
+        if closed.len() >= MOST_LATE {
+            closed.clear();
+        }
+        let (last, times) = closed.entry(key.clone()).or_insert_with(|| (head.clone(), 1));
+        if last != head {
+            (*last, *times) = (head.clone(), times.saturating_add(1));
+        }
+        let has = *times >= CLOSED;
+        if has {
+            closed.remove(key);
+        }
+        has
     }
 
     /// A tipset is gone: what was there or above is looked at again.

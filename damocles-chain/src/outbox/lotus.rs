@@ -9,13 +9,13 @@ use super::{
     value::{key_param, param, value_of},
 };
 use crate::{
-    lotus_json::{ActorState, InvocResult, Lotus, MsgLookup, SignedMessage, TipSet, message_cid},
-    rpc::{RpcClient, RpcError, is_missing_block, is_unknown_method},
+    lotus_json::{ActorState, InvocResult, Lotus, MsgLookup, SignedMessage, TipSet, message_cid, signed_message_cid},
+    rpc::{RpcClient, RpcCode, RpcError, is_unknown_method},
 };
 use async_trait::async_trait;
 use cid::Cid;
 use damocles_core::{
-    Recovery,
+    Epoch, Recovery,
     chain::{Call, ChainError, ChainErrorKind, TipsetKey, TipsetRef},
 };
 use fvm_shared::{address::Address, econ::TokenAmount, message::Message};
@@ -27,6 +27,8 @@ use std::{
     sync::Arc,
 };
 
+/// The actor that is there from the genesis on.
+const INIT_ACTOR_ID: u64 = 1;
 /// For a message that the actor will refuse, attoFIL a unit of gas.
 const LEAST_PREMIUM: u64 = 100_000;
 /// Messages that are handed in with one question.
@@ -67,14 +69,34 @@ impl LotusNode {
     async fn actor(&self, address: &Address, key: Value) -> Result<Option<ActorState>, ChainError> {
         match self.rpc.call("StateGetActor", json!([param(*address), key])).await {
             Ok(actor) => Ok(Some(actor)),
-            Err(e) if e.kind() == ChainErrorKind::NotFound && !is_missing_block(&e) => Ok(None),
+            Err(e) if is_no_actor(&e) => Ok(None),
             Err(e) => Err(e),
         }
     }
 
+    /// An actor in the state of a tipset, if it is there: that it is not, only a state tells that shows what is in every
+    /// one.
+    async fn actor_for_sure(&self, address: &Address, key: Value) -> Result<Option<ActorState>, ChainError> {
+        if let Some(actor) = self.actor(address, key.clone()).await? {
+            return Ok(Some(actor));
+        }
+        let shown: Option<ActorState> = self.actor(&Address::new_id(INIT_ACTOR_ID), key).await?;
+        match shown {
+            Some(_) => Ok(None),
+            None => Err(ChainError::new(ChainErrorKind::Malformed, "read account")
+                .with("endpoint", self.rpc.endpoint())
+                .with("what", "a state without its first actors")),
+        }
+    }
+
     async fn push_one(&self, message: &SignedMessage) -> Result<Push, ChainError> {
-        let error = match self.rpc.call::<Value>("MpoolPush", json!([message])).await {
-            Ok(_) => return Ok(Push::Accepted),
+        let cid = signed_message_cid(message);
+        let error = match self.rpc.call_form::<Cid>("MpoolPush", json!([message])).await {
+            Ok(pushed) if pushed == cid => return Ok(Push::Accepted),
+            Ok(other) => ChainError::new(ChainErrorKind::Malformed, "push message")
+                .with("endpoint", self.rpc.endpoint())
+                .with("message", cid)
+                .with("answer", other),
             Err(error) => error,
         };
         // Funds come and fees fall: a push is never given up, its nonce has to be filled.
@@ -87,10 +109,13 @@ impl LotusNode {
         if messages.len() < 2 {
             return None;
         }
-        match self.rpc.call::<Value>("MpoolBatchPush", json!([messages])).await {
-            Ok(_) => Some(messages.iter().map(|_| Ok(Push::Accepted)).collect()),
-            // One of them was refused, and it is not said which; those before it are in the pool.
-            Err(e) if RpcError::of(&e).is_some() || is_unknown_method(&e) => None,
+        match self.rpc.call::<Vec<Lotus<Cid>>>("MpoolBatchPush", json!([messages])).await {
+            Ok(cids) if cids.iter().map(|cid| cid.0).eq(messages.iter().map(|m| signed_message_cid(m))) => {
+                Some(messages.iter().map(|_| Ok(Push::Accepted)).collect())
+            }
+            // One of them was refused, or not taken, and it is not said which; those before it are in the pool.
+            Ok(_) => None,
+            Err(e) if RpcError::of(&e).is_some() || e.kind() == ChainErrorKind::Malformed => None,
             Err(e) => {
                 // Whoever has to wait for an answer to each would wait for hours.
                 let again =
@@ -101,10 +126,32 @@ impl LotusNode {
     }
 }
 
+/// Whether an error says that there is no such actor. Of what else is not found nothing follows for an account.
+fn is_no_actor(error: &ChainError) -> bool {
+    RpcError::of(error).is_some_and(|said| {
+        said.meaning() == RpcCode::ActorNotFound || said.message.to_lowercase().contains("actor not found")
+    })
+}
+
 /// Limit for a message that the node's trial run refuses. It is sent all the same: the receipt, not our guess, tells the
 /// caller what the actor made of it, and what fails now may pass when it lands.
 fn limit_unrun(call: Option<&Call>) -> u64 {
     match call {
+        Some(Call::ProveCommitAggregate(batch)) => gas(200_000_000, 60_000_000, batch.sectors.len()),
+        Some(Call::ProveCommitNi(batch)) => gas(200_000_000, 80_000_000, batch.sectors.len()),
+        Some(Call::ProveReplicaUpdates(batch)) => gas(100_000_000, 100_000_000, batch.sectors.len()),
+        Some(Call::TerminateSectors(batch)) => {
+            let sectors: usize = batch.terminations.iter().map(|part| part.sectors.len()).sum();
+            // Each partition is read and written besides.
+            gas(200_000_000, 20_000_000, sectors.saturating_add(batch.terminations.len().saturating_mul(5)))
+        }
+        Some(Call::ExtendSectors(batch)) => {
+            let sectors: usize = batch.extensions.iter().map(|part| part.sectors.len()).sum();
+            gas(200_000_000, 20_000_000, sectors.saturating_add(batch.extensions.len().saturating_mul(5)))
+        }
+        Some(Call::DeclareFaults(batch)) => gas(100_000_000, 100_000_000, batch.faults.len()),
+        Some(Call::DeclareFaultsRecovered(batch)) => gas(100_000_000, 100_000_000, batch.recoveries.len()),
+        Some(Call::CompactPartitions(batch)) => gas(200_000_000, 200_000_000, batch.partitions.len()),
         Some(Call::PreCommit(batch)) => gas(50_000_000, 30_000_000, batch.sectors.len()),
         Some(Call::ProveCommit(batch)) => gas(100_000_000, 100_000_000, batch.sectors.len()),
         Some(Call::SubmitWindowedPoSt(post)) => gas(100_000_000, 150_000_000, post.partitions.len()),
@@ -145,6 +192,7 @@ impl Node for LotusNode {
 
     async fn tipset_at(&self, head: &TipsetRef, height: i64) -> Result<TipsetRef, ChainError> {
         let tipset: TipSet = self.rpc.call("ChainGetTipSetByHeight", json!([height, key_param(head)])).await?;
+        tipset.must_be_at_most(Epoch(height))?;
         Ok(tipset.to_ref())
     }
 
@@ -159,11 +207,11 @@ impl Node for LotusNode {
         }
         let old = self.tipset_at(head, epoch).await?;
         let key = key_param(&old);
-        Ok(self.actor(sender, key).await?.map(|actor| actor.nonce))
+        Ok(self.actor_for_sure(sender, key).await?.map(|actor| actor.nonce))
     }
 
     async fn account(&self, head: &TipsetRef, sender: &Address) -> Result<Account, ChainError> {
-        match self.actor(sender, key_param(head)).await? {
+        match self.actor_for_sure(sender, key_param(head)).await? {
             Some(actor) => Ok(Account { nonce: actor.nonce, balance: actor.balance }),
             None => Ok(Account::default()),
         }
@@ -285,5 +333,49 @@ impl Node for LotusNode {
     async fn said(&self, cid: &Cid) -> Option<String> {
         let replay = self.rpc.call::<InvocResult>("StateReplay", json!([[], param(*cid)])).await.ok()?;
         (!replay.error.is_empty()).then_some(replay.error)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use damocles_core::{
+        ActorId, DeadlineIndex, PartitionIndex, SectorNumber,
+        chain::{PartitionSectors, ProveCommitAggregate, SectorPieces, TerminateSectors},
+    };
+
+    #[test]
+    fn only_a_missing_actor_is_an_empty_account() {
+        let said = |code, message: &str| {
+            let source = RpcError { code, message: message.to_owned() };
+            is_no_actor(&ChainError::new(ChainErrorKind::NotFound, "x").because(source))
+        };
+        assert!(said(11, "whatever"));
+        assert!(said(1, "resolve address: Actor not found: f0100"));
+        for other in ["route not found", "no such host", "the endpoint does not exist", "ipld: could not find bafy"] {
+            assert!(!said(1, other), "{other}");
+        }
+        assert!(!is_no_actor(&ChainError::new(ChainErrorKind::NotFound, "x")));
+    }
+
+    #[test]
+    fn what_was_not_tried_out_gets_the_gas_of_its_size() {
+        let miner = ActorId(1000);
+        let aggregate = |count| {
+            let sectors = (0..count).map(|n| SectorPieces { number: SectorNumber(n), pieces: Vec::new() }).collect();
+            Call::ProveCommitAggregate(ProveCommitAggregate { miner, sectors, proof: Vec::new(), all_or_nothing: true })
+        };
+        let terminate = |count| {
+            let part = PartitionSectors {
+                deadline: DeadlineIndex(0),
+                partition: PartitionIndex(0),
+                sectors: (0..count).map(SectorNumber).collect(),
+            };
+            Call::TerminateSectors(TerminateSectors { miner, terminations: vec![part] })
+        };
+        for (few, many) in [(aggregate(4), aggregate(60)), (terminate(1), terminate(100))] {
+            assert!(limit_unrun(Some(&many)) > 5 * limit_unrun(Some(&few)), "{:?}", many.kind());
+        }
+        assert_eq!(limit_unrun(Some(&aggregate(800))), BLOCK_GAS / 2, "no more than a block takes");
     }
 }

@@ -64,7 +64,8 @@ impl Outbox {
     ) -> Went {
         let (Some(first), Some(last)) = (rows.first(), rows.last()) else { return Went::Well };
         let new: Vec<&InFlight> = rows.iter().filter(|row| !lane.knows(&row.key)).collect();
-        let look = new.len() > FEW || lane.pooled_long_ago(&first.key, head.epoch.0) || lane.was_shaken();
+        let look =
+            new.len() > FEW || rows.iter().any(|row| lane.pooled_long_ago(&row.key, head.epoch.0)) || lane.was_shaken();
         let mut look = if look {
             match self.not_in_pool(lane, head, account, rows, notes).await {
                 Ok(look) => look,

@@ -19,6 +19,7 @@ use damocles_core::{
 };
 use futures::{StreamExt as _, future::join_all};
 use fvm_shared::{address::Address, econ::TokenAmount};
+use parking_lot::Mutex;
 use std::{
     sync::{Arc, atomic::AtomicBool},
     time::Duration,
@@ -43,6 +44,8 @@ pub(crate) struct Outbox {
     pub(super) purses: Purses,
     events: Arc<dyn EventSink>,
     pub(super) suits: AtomicBool,
+    /// The head whose height its chain bore out last.
+    pub(super) stood: Mutex<Option<TipsetRef>>,
     /// Every call without nonce was put into its lane: the senders may be others than those of the last process.
     laned: OnceCell<()>,
     pub(super) lanes: Vec<Lane>,
@@ -69,6 +72,7 @@ impl Outbox {
             purses: Purses::default(),
             events,
             suits: AtomicBool::new(false),
+            stood: Mutex::default(),
             laned: OnceCell::new(),
         }
     }
@@ -144,12 +148,16 @@ impl Outbox {
                 return pending(Some("cancelled on chain, and dropped when that is final".to_owned()));
             }
             if there {
+                if deep(landed) {
+                    self.stands(head).await?;
+                }
                 return if deep(landed) { Ok(MessageState::Landed(receipt.clone())) } else { pending(row.error) };
             }
         }
         let versions: Vec<_> = row.version.iter().chain(row.older.iter().rev()).collect();
         match self.search_all(head, &versions).await? {
             (Search::Landed(found), Purpose::Call) if deep(found.epoch) => {
+                self.stands(head).await?;
                 let said = self.said(&found).await;
                 Ok(MessageState::Landed(receipt_of(Some(row.call.kind()), &found, said)))
             }
@@ -169,7 +177,12 @@ impl Outbox {
         let follow = async {
             while let Some(change) = heads.next().await {
                 match change {
-                    HeadChange::Apply(tipset) => drop(newest.send_replace(Some(tipset))),
+                    HeadChange::Apply(tipset) => {
+                        for lane in &self.lanes {
+                            lane.head_is(&tipset.key);
+                        }
+                        newest.send_replace(Some(tipset));
+                    }
                     HeadChange::Revert(tipset) => {
                         for lane in &self.lanes {
                             lane.reverted(tipset.epoch.0);

@@ -48,6 +48,8 @@ enum Drawn {
     Dropped,
     /// It waits for a lower base fee.
     Waits,
+    /// Its window has closed, if the next heads say so too.
+    Closed,
 }
 
 impl Outbox {
@@ -89,7 +91,7 @@ impl Outbox {
                 let (done, how) = self.sign_part(lane, head, &mut desk, part).await;
                 signed += done;
                 went = went.max(how);
-                if went == Went::Away {
+                if went == Went::Away || (!proofs && lane.gives_way(head)) {
                     return went;
                 }
             }
@@ -105,6 +107,10 @@ impl Outbox {
     async fn sign_part(&self, lane: &Lane, head: &TipsetRef, desk: &mut Desk, rows: &[Recorded]) -> (usize, Went) {
         let (mut went, mut notes, mut batch) = (Went::Well, Notes::default(), Vec::new());
         for row in rows {
+            // What waits goes on with the newer head, after what is on its way.
+            if !batch.is_empty() && row.call.kind() != CallKind::PoSt && lane.gives_way(head) {
+                break;
+            }
             let now = row.error.as_deref();
             match self.draw(lane, head, desk, row).await {
                 Ok(Drawn::Signed(signed, doubt)) => {
@@ -116,6 +122,11 @@ impl Outbox {
                 Ok(Drawn::Waits) => {
                     let text = "it waits for the base fee to fall".to_owned();
                     notes.take_text(&row.key, OutboxState::Recorded, now, Some(text));
+                }
+                Ok(Drawn::Closed) => {
+                    let text =
+                        "its window has closed as the last head has it, and it is given up if the next ones agree";
+                    notes.take_text(&row.key, OutboxState::Recorded, now, Some(text.to_owned()));
                 }
                 Err(e) => {
                     notes.take(&row.key, OutboxState::Recorded, now, Some(&e));
@@ -175,6 +186,10 @@ impl Outbox {
         let call = &row.call;
         let encoded = match encode(call) {
             Ok(_) if closes(call).is_some_and(|close| head.epoch.0 >= close) => {
+                if !lane.has_closed(&row.key, Some(&head.key)) {
+                    return Ok(Drawn::Closed);
+                }
+                self.stands(head).await?;
                 self.store.drop_call(&row.key, "its window had closed before it was sent").await?;
                 return Ok(Drawn::Dropped);
             }
@@ -184,6 +199,7 @@ impl Outbox {
                 return Ok(Drawn::Dropped);
             }
         };
+        lane.has_closed(&row.key, None);
         if self.waits(head, desk, row).await? {
             return Ok(Drawn::Waits);
         }

@@ -31,13 +31,13 @@ impl Identity {
     pub(super) fn conflict(&self, other: &Self) -> Option<String> {
         if self.name() != other.name() {
             return Some(format!(
-                "it serves the network `{}`, and the first endpoint `{}`",
+                "it serves the network `{}`, and the other endpoints `{}`",
                 self.network, other.network
             ));
         }
         match (&self.genesis, &other.genesis) {
             (Some(ours), Some(theirs)) if ours != theirs => Some(format!(
-                "it serves a network `{}` with the genesis {ours}, and the first endpoint one with {theirs}",
+                "it serves a network `{}` with the genesis {ours}, and the other endpoints one with {theirs}",
                 self.network
             )),
             _ => None,

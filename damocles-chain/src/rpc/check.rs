@@ -3,6 +3,7 @@
 use super::{
     HealthState,
     agreement::{self, Contest, Identity, Verdict, View},
+    identity::Known,
     node::Node,
     options::RpcOptions,
 };
@@ -17,21 +18,21 @@ use tracing::debug;
 /// A node that does not answer these within so long is no help now. The others do not wait for it any longer.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Asks all nodes and sets their health. `network` is what the first of them served that ever answered. The best head
-/// of those that can be relied on.
-pub(super) async fn check(
-    nodes: &[Node],
-    network: &parking_lot::Mutex<Option<Identity>>,
-    options: &RpcOptions,
-) -> Option<i64> {
+/// Asks all nodes and sets their health. `network` is what they served so far. The best head of those that can be relied
+/// on.
+pub(super) async fn check(nodes: &[Node], network: &parking_lot::Mutex<Known>, options: &RpcOptions) -> Option<i64> {
     let limit = options.timeouts.quick.min(PATIENCE);
     let seen = join_all(nodes.iter().map(|node| look(node, limit))).await;
+    let known = {
+        let told: Vec<Option<&Identity>> = seen.iter().map(|seen| Some(&seen.as_ref().ok()?.0)).collect();
+        network.lock().decide(&told).cloned()
+    };
     let mut heads: Vec<Option<TipsetRef>> = Vec::with_capacity(nodes.len());
     for (node, seen) in nodes.iter().zip(seen) {
         heads.push(match seen {
             Ok((identity, head)) => {
                 node.head_is(head.clone());
-                match conflict(network, identity) {
+                match known.as_ref().and_then(|known| identity.conflict(known)) {
                     Some(reason) => {
                         node.becomes(HealthState::Refused, Some(reason));
                         None
@@ -67,20 +68,6 @@ pub(super) async fn check(
 
 fn key_of(head: &TipsetRef) -> Value {
     json!(Lotus(head.key.0.clone()))
-}
-
-/// Why a node cannot stand beside the others. The genesis is taken from the first that tells it.
-fn conflict(network: &parking_lot::Mutex<Option<Identity>>, identity: Identity) -> Option<String> {
-    let mut network = network.lock();
-    let Some(known) = network.as_mut() else {
-        *network = Some(identity);
-        return None;
-    };
-    let conflict = identity.conflict(known);
-    if conflict.is_none() && known.genesis.is_none() {
-        known.genesis = identity.genesis;
-    }
-    conflict
 }
 
 /// The tipset of a node at an epoch; none if it does not tell.

@@ -2,10 +2,10 @@
 
 use super::{
     Endpoint, EndpointHealth, Feed, FeedError, HealthState, RpcError, RpcMetrics, RpcOptions,
-    agreement::Identity,
     cache::Cache,
     check::check,
     envelope::start_of,
+    identity::Known,
     method::{self, Route},
     metrics::TimedOut,
     node::{Node, is_away, is_worth_elsewhere},
@@ -30,7 +30,7 @@ const ANXIOUS: Duration = Duration::from_secs(1);
 /// A node's JSON-RPC, or that of several nodes that stand in for each other. Each call has a timeout and a limit on its
 /// answer.
 ///
-/// Of several endpoints, only those are asked that are there, serve the same network as the first, and agree on the
+/// Of several endpoints, only those are asked that are there, serve the same network as most of them, and agree on the
 /// chain: see [`HealthState`]. They are compared before the first call, and from then on in the background. A read goes
 /// to the preferred one, and to the next where that does not answer or lacks a part of the chain; what a node refuses
 /// is not asked again elsewhere. A signed message goes to all.
@@ -43,7 +43,7 @@ struct Shared {
     tls: Arc<rustls::ClientConfig>,
     options: RpcOptions,
     preferred: watch::Sender<usize>,
-    network: Mutex<Option<Identity>>,
+    network: Mutex<Known>,
     checked: Mutex<Option<Instant>>,
     /// Held by whoever compares the endpoints.
     checking: tokio::sync::Mutex<()>,
@@ -83,7 +83,7 @@ impl RpcClient {
             nodes,
             tls,
             preferred: watch::Sender::new(0),
-            network: Mutex::new(None),
+            network: Mutex::default(),
             checked: Mutex::new(None),
             checking: tokio::sync::Mutex::new(()),
             cache: Mutex::new(Cache::new(options.cached)),
@@ -147,6 +147,11 @@ impl RpcClient {
                     .because(e))
             }
         }
+    }
+
+    /// Forgets the answer to a call if it was kept: it contradicts something else.
+    pub(crate) fn forget(&self, method: &str, params: &Value) {
+        self.shared.cache.lock().forget(&format!("Filecoin.{method}"), params);
     }
 
     /// [`RpcClient::call`] for a type with a form of its own.
@@ -288,10 +293,9 @@ impl Shared {
                 Ok(answer) => return Ok((answer, *place)),
                 Err(error) => {
                     let is_last = !is_worth_elsewhere(&error);
-                    // What a node said is worth more than that another one said nothing, and most of all a refusal.
-                    let says_more =
-                        |known: &ChainError| RpcError::of(known).is_none() && RpcError::of(&error).is_some();
-                    if is_last || first.as_ref().is_none_or(says_more) {
+                    // A refusal is worth more than that others said nothing. That one lacks what it was asked for is not:
+                    // the one before it may have it, and be in time when it is asked again.
+                    if is_last || first.is_none() {
                         first = Some(error);
                     }
                     if is_last {

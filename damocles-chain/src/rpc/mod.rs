@@ -12,6 +12,7 @@ mod error;
 mod feed;
 mod health;
 mod http;
+mod identity;
 mod method;
 mod metrics;
 mod node;

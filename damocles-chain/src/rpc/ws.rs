@@ -210,7 +210,9 @@ impl Connection {
             Some(Value::Number(id)) => id.as_u64(),
             Some(Value::String(id)) => id.parse().ok(),
             // A node that could not read a request cannot say which it was.
-            None | Some(Value::Null) if self.unanswered.len() == 1 => self.unanswered.keys().next().copied(),
+            None | Some(Value::Null) if self.unanswered.len() == 1 && is_error(&object) => {
+                self.unanswered.keys().next().copied()
+            }
             _ => None,
         };
         // An answer that comes twice, or too late, is nobody's.
@@ -219,6 +221,10 @@ impl Connection {
         }
         Ok(())
     }
+}
+
+fn is_error(object: &Map<String, Value>) -> bool {
+    object.get("error").is_some_and(|error| !error.is_null())
 }
 
 #[cfg(test)]

@@ -242,6 +242,39 @@ async fn nothing_is_sent_on_rubbish() {
 }
 
 #[tokio::test]
+async fn what_a_push_answers_is_read() {
+    type Answer = fn() -> Reply;
+    let answers: [Answer; 3] =
+        [|| Reply::result(json!(null)), || Reply::result(json!({"/": cid(1, 9)})), || Reply::result(json!("<html>"))];
+    for answer in answers {
+        let home = Home::new();
+        let server = Server::scripted(all_but("MpoolPush", answer)).await;
+        let client = home.client(&server.url).await;
+        client.submit(&SubmitKey("a".to_owned()), &pre_commit()).await.unwrap();
+        let cancel = CancellationToken::new();
+        let running = tokio::spawn({
+            let (client, cancel) = (Arc::clone(&client), cancel.clone());
+            async move { client.run(cancel).await }
+        });
+        let noted = async {
+            loop {
+                let entry = client.outbox().await.unwrap().remove(0);
+                if entry.error.is_some() {
+                    break entry;
+                }
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        let entry = tokio::time::timeout(Duration::from_secs(60), noted).await.expect("it is not taken for pushed");
+        cancel.cancel();
+        running.await.unwrap();
+        // It has its nonce and is pushed until the node names it.
+        assert_eq!(entry.state, OutboxState::Signed);
+        assert!(server.was_called("MpoolPush"));
+    }
+}
+
+#[tokio::test]
 async fn the_node_cannot_change_what_is_signed() {
     let home = Home::new();
     let pushed: Arc<Mutex<Option<Value>>> = Arc::default();

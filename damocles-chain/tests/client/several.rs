@@ -147,6 +147,32 @@ async fn another_network_is_refused_by_name_and_by_genesis() {
 }
 
 #[tokio::test]
+async fn a_first_endpoint_that_told_another_network_once_refuses_nobody_for_ever() {
+    let nodes = [FakeNode::at(100).await, FakeNode::at(100).await, FakeNode::at(100).await];
+    nodes[0].change(|s| s.network = "mainnet");
+    let rpc = rpc_of(&[&nodes[0], &nodes[1], &nodes[2]]);
+    rpc.check_endpoints().await;
+    assert_eq!(states(&rpc), [HealthState::Refused, HealthState::Ok, HealthState::Ok], "the majority is right");
+    let rpc = rpc_of(&[&nodes[0], &nodes[1]]);
+    rpc.check_endpoints().await;
+    assert_eq!(states(&rpc), [HealthState::Ok, HealthState::Refused], "of two, the first");
+    nodes[0].change(|s| s.network = "devnet-test");
+    rpc.check_endpoints().await;
+    assert_eq!(states(&rpc), [HealthState::Ok, HealthState::Ok]);
+}
+
+#[tokio::test]
+async fn that_one_endpoint_lacks_a_tipset_says_nothing_of_another_that_does_not_answer() {
+    let (one, two) = (FakeNode::at(101).await, FakeNode::at(100).await);
+    let rpc = rpc_of(&[&one, &two]);
+    rpc.check_endpoints().await;
+    one.change(|s| s.down = true);
+    let error = rpc.call::<Value>("ChainGetTipSet", json!([[{"/": cid(101, 0)}]])).await.unwrap_err();
+    assert_ne!(error.kind(), ChainErrorKind::NotFound, "{}", error.chain());
+    assert_eq!(two.calls("ChainGetTipSet"), 1);
+}
+
+#[tokio::test]
 async fn messages_go_to_all_that_can_be_relied_on() {
     let nodes = [FakeNode::at(100).await, FakeNode::at(100).await, FakeNode::at(10).await];
     let rpc = rpc_of(&[&nodes[0], &nodes[1], &nodes[2]]);

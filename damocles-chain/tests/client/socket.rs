@@ -238,3 +238,24 @@ async fn heads_are_followed_beside_the_requests() {
     let first = client.head_changes().next().await.unwrap();
     assert_eq!(first, damocles_core::chain::HeadChange::Apply(client.head().await.unwrap()));
 }
+
+#[tokio::test]
+async fn only_an_error_without_an_id_is_the_answer_to_the_one_open_request() {
+    let server = server(|mut incoming, outgoing| async move {
+        while let Some(text) = incoming.next().await {
+            for nobody in
+                [json!({"result": 666}), json!({"id": null, "result": 666}), json!({"id": null, "error": null})]
+            {
+                let _ = outgoing.unbounded_send(nobody.to_string());
+            }
+            let (n, _) = read(&text);
+            let last = if n == 1 { answer(&text) } else { json!({"error": {"code": 1, "message": "no"}}).to_string() };
+            let _ = outgoing.unbounded_send(last);
+        }
+    })
+    .await;
+    let rpc = client(&server);
+    assert_eq!(ask(&rpc, 1).await.unwrap(), 10);
+    let refusal = ask(&rpc, 2).await.unwrap_err();
+    assert_eq!(RpcError::of(&refusal).map(|said| said.message.as_str()), Some("no"));
+}

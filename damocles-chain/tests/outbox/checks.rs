@@ -123,8 +123,13 @@ pub(crate) async fn all(home: &Home, client: &LotusClient, plan: Plan, cancelled
         assert!(within(policy, &message.gas_fee_cap, message.gas_limit), "{plan:?}: {message:?}");
         assert!(known.contains(cid.as_str()), "{plan:?}: {message:?} left and is not known");
     }
+    // A ceiling that nothing reaches keeps nobody from anything.
+    let at_most = policy.max_fee_cap.map(|most| TokenAmount::from_atto(most.atto()));
+    let at_ceiling = pushed.values().filter(|message| Some(&message.gas_fee_cap) == at_most.as_ref()).count();
+    assert!(!plan.spikes || at_ceiling > 0, "{plan:?}: no message reached its ceiling");
     println!(
-        "{} on chain, {failed} of them failed, {dropped} cancelled and {filled} of them filled, {replaced} replaced, {} messages left",
+        "{} on chain, {failed} of them failed, {dropped} cancelled and {filled} of them filled, {replaced} replaced, {} messages left, {at_ceiling} of \
+         them at their ceiling",
         chain.len(),
         pushed.len()
     );

@@ -73,8 +73,15 @@ fn call(home: &Home, n: usize) -> Call {
     Call::Send(Transfer { from, to, amount: Amount::from_atto(amount(n).into()) })
 }
 
+/// The most that a message of these runs may offer for a unit of gas, attoFIL: less than the base fee of a spike, and more
+/// than it takes on any other day.
+const MOST: i64 = 50_000_000;
+/// The least base fee of a spike.
+const SPIKE: i64 = 4 * MOST;
+
 fn fees() -> Fees {
-    let other = FeePolicy { replace_after: 4, ..Fees::default().other };
+    let other =
+        FeePolicy { replace_after: 4, max_fee_cap: Some(Amount::from_atto(MOST.into())), ..Fees::default().other };
     Fees { other, ..Fees::default() }
 }
 
@@ -117,6 +124,8 @@ struct Events {
     forks: AtomicU64,
     deepest: AtomicU64,
     spikes: AtomicU64,
+    /// How often a call was seen that waits because its ceiling does not cover what lands.
+    too_dear: AtomicU64,
     lives: AtomicU64,
     /// Of calls that were cancelled, with a nonce that is filled on chain.
     fillers: AtomicU64,
@@ -130,6 +139,7 @@ impl Events {
             || least(&self.forks, 1)
                 && least(&self.deepest, DEEPEST)
                 && least(&self.spikes, plan.spikes.into())
+                && least(&self.too_dear, plan.spikes.into())
                 && least(&self.lives, 2)
                 && least(&self.fillers, (plan.cancels > 0).into())
     }
@@ -148,8 +158,8 @@ async fn weather(home: &Home, plan: Plan, events: &Events, stop: &CancellationTo
             fate: MessageFate::Mixed(dice.below(1 << 40)),
             ..ForkPlan::default()
         });
-        if plan.spikes && dice.below(100) == 0 && devnet.base_fee() < TokenAmount::from_nano(1) {
-            let fee = devnet.base_fee() * 100;
+        if plan.spikes && dice.below(100) == 0 && devnet.base_fee() < TokenAmount::from_atto(MOST) {
+            let fee = (devnet.base_fee() * 100).max(TokenAmount::from_atto(SPIKE));
             // One on top of another would be beyond what a devnet takes, and its fall take longer than the run.
             if devnet.spike_base_fee(fee, 1 + dice.below(5)).is_ok() {
                 events.spikes.fetch_add(1, Ordering::SeqCst);
@@ -249,6 +259,7 @@ async fn managers(home: &Home, plan: Plan, work: &Work, events: &Events) {
             loop {
                 tokio::join!(work.submit(home, &client), work.cancel(&client));
                 while open(&database, false).await > 0 {
+                    events.too_dear.fetch_add(too_dear(&database).await, Ordering::SeqCst);
                     tokio::time::sleep(Duration::from_millis(200)).await;
                 }
                 events.fillers.store(fillers(&database).await, Ordering::SeqCst);
@@ -260,8 +271,9 @@ async fn managers(home: &Home, plan: Plan, work: &Work, events: &Events) {
         };
         let done = tokio::time::timeout(life, living).await.is_ok();
         println!(
-            "epoch {}: {} submitted, {} open, manager {lives} lived for {life:?}",
+            "epoch {}: base fee {}, {} submitted, {} open, {events:?}, manager {lives} lived for {life:?}",
             home.devnet.head().epoch,
+            home.devnet.base_fee().atto(),
             work.submitted.load(Ordering::SeqCst),
             open(&database, false).await
         );
@@ -279,6 +291,14 @@ async fn managers(home: &Home, plan: Plan, work: &Work, events: &Events) {
 async fn fillers(database: &AnyPool) -> u64 {
     let text = "SELECT COUNT(*) AS fillers FROM chain_messages WHERE tipset IS NOT NULL AND landed_as = 'cancel'";
     let count: i64 = sqlx::query(text).fetch_one(database).await.unwrap().get("fillers");
+    count.try_into().unwrap()
+}
+
+/// How many calls wait because the ceiling of their class does not cover what lands.
+async fn too_dear(database: &AnyPool) -> u64 {
+    let text = "SELECT COUNT(*) AS waiting FROM chain_messages
+         WHERE state IN ('recorded', 'signed') AND error LIKE '%most for a unit of gas%'";
+    let count: i64 = sqlx::query(text).fetch_one(database).await.unwrap().get("waiting");
     count.try_into().unwrap()
 }
 

@@ -147,7 +147,7 @@ struct Prover {
 impl Prover {
     fn new(kind: CircuitKind) -> Self {
         let (digest, ours) = ensure_key(kind);
-        assert!(ours, "only our parameters have a published trapdoor");
+        assert!(ours.is_ok(), "only our parameters have a published trapdoor");
         let identifier = CircuitId::new(kind, SECTOR_SIZE).cache_identifier().unwrap();
         let key = fs::read(parameter_cache_verifying_key_path(&identifier)).unwrap();
         let key = VerifyingKey::read(key.as_slice()).unwrap();

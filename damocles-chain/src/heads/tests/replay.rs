@@ -2,8 +2,8 @@
 //!
 //! A history is a random walk of a node's head over a random tree with null rounds. Its notifications are lost, doubled
 //! and told in another order; connections break; questions fail; a second node that stands in for the first is behind or
-//! on a fork of its own; subscribers are slow. Whatever happens, what each of them is told is a walk over the tree, it
-//! tells nothing more often than it happened, and it ends at the head.
+//! on a fork of its own; tipsets are not found and have wrong heights; subscribers are slow. Whatever happens, what each
+//! of them is told is a walk over the tree, it tells nothing more often than it happened, and it ends at the head.
 
 use super::super::{
     Heads, Pace,
@@ -71,6 +71,10 @@ struct World {
     random: ChaCha8Rng,
     /// How many questions in a hundred fail.
     failing: u32,
+    /// How many answers in a hundred deny a tipset, and how many name a wrong height.
+    lying: u32,
+    /// How often a tipset was denied or had a wrong height.
+    lies: u32,
     /// Nothing goes wrong any more, and silences are noticed.
     ending: bool,
 }
@@ -85,6 +89,7 @@ impl World {
             at = tree.grow(Some(at), epoch);
         }
         let failing = if random.gen_bool(0.5) { 0 } else { 20 };
+        let lying = if random.gen_bool(0.5) { 0 } else { 5 };
         let mut world = Self {
             by_key: HashMap::new(),
             heads: [at, at],
@@ -95,6 +100,8 @@ impl World {
             connected: false,
             random,
             failing,
+            lying,
+            lies: 0,
             ending: false,
         };
         world.name_all();
@@ -123,6 +130,18 @@ impl World {
         !self.ending && self.random.gen_range(0..100) < percent
     }
 
+    /// A tipset as it is told: now and then with a wrong height.
+    fn tell_of(&mut self, n: usize) -> Link {
+        let mut link = self.tree.links[n].clone();
+        if self.chance(self.lying) {
+            let most = if self.random.gen_bool(0.5) { 100 } else { 10_000_000 };
+            let wrong = if self.random.gen_bool(0.5) { -1 } else { 1 } * self.random.gen_range(1..=most);
+            link.at.epoch.0 += wrong;
+            self.lies += 1;
+        }
+        link
+    }
+
     /// Moves a node's head: back by some tipsets, and on along a new branch.
     fn move_head(&mut self, node: usize) {
         let depth = match self.random.gen_range(0..10) {
@@ -133,15 +152,15 @@ impl World {
         let from = self.heads[node];
         let path = self.tree.path(from);
         let base = path[depth.min(path.len() - 1)];
-        let mut batch: Vec<Link> =
-            path.iter().take_while(|n| **n != base).map(|n| self.tree.links[*n].clone()).collect();
+        let gone: Vec<usize> = path.iter().copied().take_while(|n| *n != base).collect();
+        let mut batch: Vec<Link> = gone.into_iter().map(|n| self.tell_of(n)).collect();
         let mut at = base;
         // Rarely, an operator sets the head back.
         let grown = if self.random.gen_bool(0.02) { 0 } else { self.random.gen_range(1..=3) };
         for _ in 0..grown {
             let epoch = self.tree.links[at].at.epoch.0 + 1 + null_rounds(&mut self.random);
             at = self.tree.grow(Some(at), epoch);
-            batch.push(self.tree.links[at].clone());
+            batch.push(self.tell_of(at));
         }
         self.name_all();
         self.heads[node] = at;
@@ -248,7 +267,8 @@ impl HeadSource for Given {
             return Err(away());
         }
         let from = world.followed;
-        Ok(Head { link: world.tree.links[world.heads[from]].clone(), from })
+        let head = world.heads[from];
+        Ok(Head { link: world.tell_of(head), from })
     }
 
     async fn tipset(&self, key: &TipsetKey) -> Result<Link, ChainError> {
@@ -257,9 +277,17 @@ impl HeadSource for Given {
         if world.chance(failing) {
             return Err(away());
         }
-        let n = world.by_key.get(key).ok_or_else(|| ChainError::new(ChainErrorKind::NotFound, "read tipset"))?;
-        Ok(world.tree.links[*n].clone())
+        let lying = world.lying;
+        if world.chance(lying) {
+            world.lies += 1;
+            return Err(ChainError::new(ChainErrorKind::NotFound, "read tipset"));
+        }
+        let there = world.by_key.get(key).copied();
+        let n = there.ok_or_else(|| ChainError::new(ChainErrorKind::NotFound, "read tipset"))?;
+        Ok(world.tell_of(n))
     }
+
+    fn doubt(&self, _: &TipsetKey) {}
 
     async fn subscribe(&self) -> Result<Box<dyn News>, FeedError> {
         let mut world = self.0.world.lock();
@@ -281,6 +309,8 @@ impl HeadSource for Given {
 struct Reader {
     changes: BoxStream<HeadChange>,
     tip: Option<usize>,
+    /// The height at which the tip was applied, if that was the last change.
+    height: Option<i64>,
     told: HashMap<usize, u32>,
     reverts: u64,
 }
@@ -294,13 +324,13 @@ struct Sum {
 
 impl Reader {
     fn new(heads: &Heads) -> Self {
-        Self { changes: heads.changes(), tip: None, told: HashMap::new(), reverts: 0 }
+        Self { changes: heads.changes(), tip: None, height: None, told: HashMap::new(), reverts: 0 }
     }
 
     fn take(&mut self, world: &World, change: &HeadChange) -> Result<(), String> {
         let number = |t: &TipsetRef| world.by_key.get(&t.key).copied().ok_or("an unknown tipset");
         match (change, self.tip) {
-            (HeadChange::Apply(t), None) => self.tip = Some(number(t)?),
+            (HeadChange::Apply(t), None) => (self.tip, self.height) = (Some(number(t)?), Some(t.epoch.0)),
             (HeadChange::Apply(t), Some(tip)) => {
                 let n = number(t)?;
                 if world.tree.parents[n] != Some(tip) {
@@ -308,17 +338,24 @@ impl Reader {
                 }
                 let told = self.told.entry(n).or_default();
                 *told += 1;
-                if *told > world.entered[n] {
+                // What was told with a wrong height is told anew, and a head that seems to be behind may not be known to be.
+                if *told > world.entered[n] + world.lies {
                     return Err(format!("{n} is applied {told} times and was the chain's {}", world.entered[n]));
                 }
-                self.tip = Some(n);
+                (self.tip, self.height) = (Some(n), Some(t.epoch.0));
             }
             (HeadChange::Revert(t), Some(tip)) => {
                 if number(t)? != tip {
                     return Err(format!("{} is reverted and {tip} is the tip", number(t)?));
                 }
                 self.reverts += 1;
-                self.tip = Some(world.tree.parents[tip].ok_or("the first tipset is reverted")?);
+                self.height = None;
+                let parent = world.tree.parents[tip];
+                // It is told anew if it was told with a wrong height.
+                if parent.is_none() && world.lies == 0 {
+                    return Err("the first tipset is reverted".to_owned());
+                }
+                self.tip = parent;
             }
             (HeadChange::Revert(_), None) => return Err("the first thing told is a revert".to_owned()),
         }
@@ -336,11 +373,12 @@ impl Reader {
 
     async fn read_to_head(&mut self, source: &FakeSource) -> Result<Sum, String> {
         loop {
-            let head = {
+            let (head, height) = {
                 let world = source.world.lock();
-                world.heads[world.followed]
+                let head = world.heads[world.followed];
+                (head, world.tree.links[head].at.epoch.0)
             };
-            if self.tip == Some(head) {
+            if self.tip == Some(head) && self.height.is_none_or(|told| told == height) {
                 let applies = self.told.values().map(|n| u64::from(*n)).sum();
                 return Ok(Sum { applies, reverts: self.reverts });
             }

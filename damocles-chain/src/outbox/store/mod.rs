@@ -1,11 +1,13 @@
 //! The outbox's tables.
 
+mod back;
 mod migrations;
 mod read;
 mod record;
 mod rows;
 mod write;
 
+pub(crate) use back::Held;
 pub(crate) use rows::{InFlight, Landing, Page, Purpose, Recorded, Row, Signing, Version};
 pub(crate) use write::CANCELLED;
 

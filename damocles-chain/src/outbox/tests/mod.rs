@@ -1,6 +1,7 @@
 //! The outbox against a node in memory, crashed at every await.
 
 mod cancel;
+mod doubt;
 mod fake;
 mod gas;
 mod lanes;

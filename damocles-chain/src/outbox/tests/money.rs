@@ -192,7 +192,10 @@ async fn a_proof_whose_window_is_gone_is_dropped() {
     let outbox = bench.outbox(&node).await;
     let late = outbox.submit(&key(1), &post(0, 920)).await.unwrap();
     outbox.submit(&key(2), &post(1, 921)).await.unwrap();
-    assert!(outbox.pass(&node.head()).await);
+    for _ in 0..3 {
+        assert!(outbox.pass(&node.head()).await);
+        node.mine(1);
+    }
     let state = outbox.state(&late, 0, &node.head()).await.unwrap();
     assert!(matches!(state, MessageState::Dropped { .. }), "{state:?}");
     assert_eq!(node.chain.lock().pushes, [0], "the other one is in time");
