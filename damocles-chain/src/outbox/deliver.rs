@@ -13,7 +13,7 @@ use super::{
 use crate::{lotus_json::text_of, rpc::RpcError};
 use damocles_core::{
     MessageEvent,
-    chain::{ChainError, ChainErrorKind, SubmitKey, TipsetRef},
+    chain::{CallKind, ChainError, ChainErrorKind, SubmitKey, TipsetRef},
 };
 use fvm_shared::address::Address;
 use std::collections::BTreeSet;

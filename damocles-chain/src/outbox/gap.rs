@@ -48,10 +48,8 @@ impl Outbox {
         let Ok(ours) = self.store.held_from(&sender, account.nonce).await else { return Went::Badly };
         // One that is on chain as far as is known here comes back with the tipset that holds it, or is found again. One
         // that was final there does not: nobody looks at it any more.
-        let missing: Vec<u64> = open()
-            .filter(|nonce| ours.get(nonce) != Some(&Held::Open))
-            .take(pool.surely_missing(TOGETHER))
-            .collect();
+        let missing: Vec<u64> =
+            open().filter(|nonce| ours.get(nonce) != Some(&Held::Open)).take(pool.surely_missing(TOGETHER)).collect();
         let first = missing.first().and_then(|first| Some((*first, rows.iter().find(|row| row.nonce() > *first)?)));
         let Some((first, row)) = first else {
             lane.no_gap();
