@@ -12,9 +12,11 @@
 //! Nothing is polled: waiting is an inotify watch on the directory.
 
 mod file;
+mod gate;
 mod want;
 mod watch;
 
+pub use gate::{ClaimGate, resources_of};
 pub use want::Want;
 pub use watch::Changes;
 
@@ -304,6 +306,17 @@ impl Claims {
             Ok(Some(_)) | Err(_) => None,
             Ok(None) => file::read_holder(&path),
         }
+    }
+
+    /// Who seems to hold something: what its file says, if that process lives. It takes no lock, and so proves nothing.
+    pub fn seen_holder(&self, resource: &Resource) -> Option<Holder> {
+        let holder = file::read_holder(&self.0.dir.join(resource.file_name()))?;
+        Path::new("/proc").join(holder.pid.to_string()).exists().then_some(holder)
+    }
+
+    /// The time by which holders are described.
+    pub(crate) fn now(&self) -> Timestamp {
+        self.0.clock.now()
     }
 
     /// Watches for what is given back. Begun before a try, it misses nothing after it.

@@ -19,6 +19,12 @@ pub trait Gate: fmt::Debug + Send + Sync + 'static {
     ///
     /// It cannot be claimed: the job fails with this.
     async fn enter(&self, slot: &SlotSpec, job: &Job, cx: &Context) -> Result<Box<dyn Pass>, PoolError>;
+
+    /// Who else seems to hold what `slot` has for itself, in an operator's words. Another slot is taken first, if one
+    /// fits. It must not block; that it changes need not be told.
+    fn held_elsewhere(&self, _slot: &SlotSpec) -> Option<String> {
+        None
+    }
 }
 
 /// Claims that are held. They are given back when this is dropped: when the job is over and the slot's process, if that

@@ -34,22 +34,28 @@ impl Lease {
         self.shared.slots.get(self.index).expect("a lease is for a slot of its pool")
     }
 
-    /// Does the job, from the claims of the slot to the answer.
-    pub(super) async fn carry_out(mut self, job: &Job, cx: &Context) -> Result<Bytes, PoolError> {
+    /// Does the job, from the claims of the slot to the answer. None if somebody more urgent has taken its slot's GPUs
+    /// from it meanwhile: it waits again then.
+    pub(super) async fn carry_out(mut self, job: &Job, cx: &Context) -> Option<Result<Bytes, PoolError>> {
+        let inner = cx.child();
         let result = match self.claim(job, cx).await {
             Ok(()) => {
                 super::local::report(job, cx, JobEvent::Started { slot: self.slot().name.clone() });
-                let result = self.run_in_time(job, cx).await;
+                self.shared.may_stop(self.index, Some(inner.cancel.clone()));
+                let result = self.run_in_time(job, &inner).await;
+                self.shared.may_stop(self.index, None);
                 super::local::report(job, cx, JobEvent::Ended { ok: result.is_ok() });
                 result
             }
             Err(error) => Err(error),
         };
+        let stopped = inner.cancel.is_cancelled() && !cx.cancel.is_cancelled();
         self.verdict = match &result {
             Ok(_) => Verdict::Done,
+            Err(error) if stopped && error.kind() == PoolErrorKind::Cancelled => return None,
             Err(error) => Verdict::Failed(error.kind()),
         };
-        result
+        Some(result)
     }
 
     /// Claims what the slot has for itself on this host.

@@ -7,11 +7,14 @@ use super::{
     schedule::{PoolStats, Room, Scheduler, Ticket, Unlimited, Wait, WaitingJob},
     spec::{PoolSpec, SlotSpec, SpecError},
 };
-use crate::placement::Isolation;
+use crate::{
+    claims::{Resource, may_yield, resources_of},
+    placement::Isolation,
+};
 use async_trait::async_trait;
 use bytes::Bytes;
 use damocles_core::{
-    Context, Error, Event, JobEvent, SectorId,
+    CancellationToken, Context, Error, Event, JobEvent, SectorId,
     pool::{Capacity, Job, PoolError, PoolErrorKind, ProcessorPool, SlotReport, TaskKind},
 };
 use parking_lot::Mutex;
@@ -62,6 +65,7 @@ pub(super) struct Shared {
     /// How long jobs may have their slot.
     pub(super) time: BTreeMap<TaskKind, Duration>,
     pub(super) gate: Option<Arc<dyn Gate>>,
+    preempt: bool,
     pub(super) state: Mutex<State>,
     room: Arc<dyn Room>,
     /// Told whenever a slot, a limit or a time changes.
@@ -75,6 +79,8 @@ pub(super) struct State {
     pub(super) children: Vec<Option<Child>>,
     /// What the slots have claimed on this host.
     pub(super) passes: Vec<Option<Box<dyn Pass>>>,
+    /// What stops the jobs that run, by slot.
+    stops: Vec<Option<CancellationToken>>,
     grants: HashMap<u64, Waiter>,
     draining: bool,
 }
@@ -112,14 +118,26 @@ impl LocalPool {
             scheduler: Scheduler::new(&spec, Instant::now()),
             children: slots.iter().map(|_| None).collect(),
             passes: slots.iter().map(|_| None).collect(),
+            stops: slots.iter().map(|_| None).collect(),
             grants: HashMap::new(),
             draining: false,
         };
         let Hooks { room, gate } = hooks;
-        let PoolSpec { grace, last_wait, limits, isolation, .. } = spec;
+        let PoolSpec { grace, last_wait, limits, preempt, isolation, .. } = spec;
         let isolation = Arc::new(Isolation::new(isolation));
         let (state, changed) = (Mutex::new(state), Notify::new());
-        Ok(Self(Arc::new(Shared { slots, grace, last_wait, isolation, time: limits.time, gate, state, room, changed })))
+        Ok(Self(Arc::new(Shared {
+            slots,
+            grace,
+            last_wait,
+            isolation,
+            time: limits.time,
+            gate,
+            preempt,
+            state,
+            room,
+            changed,
+        })))
     }
 
     /// Starts the child of every free slot now instead of with its first job, so that what is wrong with it shows.
@@ -165,6 +183,12 @@ impl LocalPool {
         self.0.dispatch();
     }
 
+    /// Gives up what other programs ask for: stops the jobs that use it, if they may be stopped for that kind of task,
+    /// and lets them wait again. Whether it will be given back.
+    pub fn give_up(&self, resource: &Resource, wanted_for: &TaskKind) -> bool {
+        self.0.give_up(resource, wanted_for)
+    }
+
     /// What [`Room::admit`] refused may fit now.
     pub fn room_changed(&self) {
         self.0.dispatch();
@@ -203,8 +227,12 @@ impl ProcessorPool for LocalPool {
         if cx.cancel.is_cancelled() {
             return Err(error(PoolErrorKind::Cancelled, &job));
         }
-        let lease = self.0.acquire(&job, cx).await?;
-        lease.carry_out(&job, cx).await
+        loop {
+            let lease = self.0.acquire(&job, cx).await?;
+            if let Some(result) = lease.carry_out(&job, cx).await {
+                return result;
+            }
+        }
     }
 
     fn capacity(&self, kind: &TaskKind) -> Capacity {
@@ -283,6 +311,12 @@ impl Shared {
                 told = Some(kind_of_reason);
                 report(job, cx, JobEvent::Queued { reason: wait.to_string() });
             }
+            // It wants the card of a job that may be done again: that is stopped, once the wait for it is known.
+            if self.preempt
+                && let Wait::Gpu { gpu, .. } = &wait
+            {
+                self.give_up(&Resource::Gpu(gpu.clone()), &job.kind);
+            }
             let wake = async {
                 match wakes_at {
                     Some(at) => sleep_until(at).await,
@@ -306,6 +340,12 @@ impl Shared {
         {
             let mut state = self.state.lock();
             let now = Instant::now();
+            if let Some(gate) = &self.gate {
+                for (index, slot) in self.slots.iter().enumerate() {
+                    let held = !slot.placement.gpus.is_empty() && gate.held_elsewhere(slot).is_some();
+                    state.scheduler.elsewhere(index, held);
+                }
+            }
             let granted = if state.draining { Vec::new() } else { state.scheduler.grant(now, &*self.room) };
             for granted in granted {
                 let child = state.children.get_mut(granted.place).and_then(Option::take);
@@ -325,6 +365,25 @@ impl Shared {
             }
         }
         self.changed.notify_waiters();
+    }
+
+    /// The job in this slot can be stopped by this until it ends.
+    pub(super) fn may_stop(&self, index: usize, stop: Option<CancellationToken>) {
+        if let Some(place) = self.state.lock().stops.get_mut(index) {
+            *place = stop;
+        }
+    }
+
+    /// Stops the jobs that use something, if they yield it to that kind of task. Whether one of them does.
+    fn give_up(&self, resource: &Resource, wanted_for: &TaskKind) -> bool {
+        let state = self.state.lock();
+        let users = state.scheduler.using(|slot| resources_of(slot).contains(resource));
+        let stops = users.iter().filter(|(_, kind)| may_yield(kind, wanted_for));
+        let stops: Vec<_> = stops.filter_map(|(index, _)| state.stops.get(*index)?.clone()).collect();
+        for stop in &stops {
+            stop.cancel();
+        }
+        !stops.is_empty()
     }
 
     /// The job in this slot really begins: those that are kept apart from it know their time now.

@@ -32,6 +32,9 @@ pub struct PoolSpec {
     pub rest: Duration,
     /// When a slot rests for longer than that.
     pub breaker: Breaker,
+    /// Whether a proof of spacetime takes a GPU from a running C2 or PC2 when no other slot serves. That is stopped, and
+    /// waits again; the hours of a PC1 are never thrown away.
+    pub preempt: bool,
     /// What the children are bound with.
     pub isolation: IsolationSpec,
 }
@@ -87,6 +90,7 @@ impl PoolSpec {
             last_wait: Duration::from_secs(5),
             rest: Duration::from_secs(1),
             breaker: Breaker::default(),
+            preempt: true,
             isolation: IsolationSpec::default(),
         }
     }
@@ -185,6 +189,8 @@ pub struct PlacementSpec {
     pub memory: Option<ByteSize>,
     /// Its share of contended CPUs, from 1 to 10,000; the kernel's default is 100. Needs a control group.
     pub cpu_weight: Option<u16>,
+    /// Whether nobody else on this machine, who claims CPUs too, has these CPUs while it has a job.
+    pub exclusive_cpus: bool,
     /// The GPUs that it sees, and that nobody else uses while it has a job.
     pub gpus: Vec<GpuId>,
 }

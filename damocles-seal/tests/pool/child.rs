@@ -38,6 +38,8 @@ macro_rules! tasks {
 }
 tasks!(Echo = "echo", Noise = "noise", Fail = "fail", Full = "full", Panic = "panic", Die = "die", Steps = "steps");
 tasks!(Forever = "forever", Leave = "leave", Cpus = "cpus");
+// What sealing and proving are called: the first three go on for ever, a proof is there at once.
+tasks!(Pc1Like = "pc1", Pc2Like = "pc2", C2Like = "c2", Proof = "window_post");
 
 fn forever() -> ! {
     loop {
@@ -93,6 +95,19 @@ act!(Forever, task, _progress, {
     leave_a_process(&task.0);
     forever()
 });
+act!(Pc1Like, task, _progress, {
+    leave_a_process(&task.0);
+    forever()
+});
+act!(Pc2Like, task, _progress, {
+    leave_a_process(&task.0);
+    forever()
+});
+act!(C2Like, task, _progress, {
+    leave_a_process(&task.0);
+    forever()
+});
+act!(Proof, task, _progress, Ok(task.0));
 act!(Leave, task, _progress, {
     leave_a_process(&task.0);
     std::process::exit(3)
@@ -115,6 +130,10 @@ pub(crate) fn registry() -> Registry {
         .with::<Forever>(Act)
         .with::<Leave>(Act)
         .with::<Cpus>(Act)
+        .with::<Pc1Like>(Act)
+        .with::<Pc2Like>(Act)
+        .with::<C2Like>(Act)
+        .with::<Proof>(Act)
 }
 
 fn say(frame: &FromChild) {

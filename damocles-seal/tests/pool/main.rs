@@ -9,6 +9,7 @@ mod runner;
 mod scheduling;
 #[cfg(feature = "proofs")]
 mod sealing;
+mod sharing;
 
 use std::process::ExitCode;
 
@@ -16,10 +17,12 @@ fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
     match args.first().map(String::as_str) {
         Some("child") => child::main(&args[1..]),
+        Some("rival") => sharing::rival(&args[1], &args[2]),
         Some("parent") => cases::parent(&args[1]),
         _ => {
             let mut all = cases::all();
             all.extend(scheduling::all());
+            all.extend(sharing::all());
             #[cfg(feature = "proofs")]
             all.extend(sealing::all());
             runner::run(&all, &args)

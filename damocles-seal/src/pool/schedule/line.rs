@@ -124,9 +124,10 @@ impl Scheduler {
         for (index, place) in self.fitting(waiting) {
             match self.obstacle(place, line, now) {
                 None => {
-                    // One that failed comes last; one that others cannot do with comes before one that they could use.
+                    // One that others hold or that failed comes last; one that others cannot do with comes before one that they could use.
                     let memory = place.spec.placement.memory.unwrap_or(ByteSize(u64::MAX));
-                    let key = (place.health.failures() > 0, place.spec.kinds.len(), memory, place.pid.is_none(), index);
+                    let poor = (place.elsewhere, place.health.failures() > 0);
+                    let key = (poor, place.spec.kinds.len(), memory, place.pid.is_none(), index);
                     best = best.into_iter().chain([key]).min();
                 }
                 Some((weight, wait)) => {

@@ -41,6 +41,8 @@ pub(super) struct Place {
     pub(super) pid: Option<u32>,
     pub(super) health: Health,
     pub(super) starts: u64,
+    /// Whether another program seems to hold what it needs.
+    pub(super) elsewhere: bool,
     /// Since when it does what it does.
     pub(super) since: Instant,
 }

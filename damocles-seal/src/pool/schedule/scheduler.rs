@@ -125,7 +125,7 @@ impl Scheduler {
         let place = |(slot, place): (usize, SlotSpec)| {
             let policy = Policy { rest: spec.rest, breaker: spec.breaker, auto_restart: place.auto_restart };
             let health = Health::new(policy);
-            Place { spec: place, slot, work: Work::Nothing, pid: None, health, starts: 0, since: now }
+            Place { spec: place, slot, work: Work::Nothing, pid: None, health, starts: 0, elsewhere: false, since: now }
         };
         let kinds = spec.slots.iter().flat_map(|slot| slot.kinds.iter().cloned());
         let stats = PoolStats { kinds: kinds.map(|kind| (kind, KindStats::default())).collect() };
@@ -237,6 +237,19 @@ impl Scheduler {
             }
             None => false,
         }
+    }
+
+    /// Whether another program seems to hold what this place needs: another is taken first, if one fits.
+    pub fn elsewhere(&mut self, place: usize, held: bool) {
+        if let Some(place) = self.places.get_mut(place) {
+            place.elsewhere = held;
+        }
+    }
+
+    /// The places whose job uses this, with its kind.
+    pub(in crate::pool) fn using(&self, uses: impl Fn(&SlotSpec) -> bool) -> Vec<(usize, TaskKind)> {
+        let used = self.places.iter().enumerate().filter(|(_, place)| uses(&place.spec));
+        used.filter_map(|(index, place)| Some((index, place.holder()?.kind.clone()))).collect()
     }
 
     /// The job in this place waits for what other programs hold.

@@ -1,0 +1,210 @@
+//! Two programs on one machine that use the same card.
+
+use crate::{
+    cases::{Heard, job, marker, me, pids, spec},
+    runner::{Case, cases},
+};
+use async_trait::async_trait;
+use damocles_core::{
+    BoxError, Clock, Context, GpuId, Timestamp,
+    pool::{ProcessorPool, TaskKind},
+};
+use damocles_seal::{
+    claims::{Asker, ClaimGate, Claims, Holder, Resource},
+    pool::{Hooks, LocalPool, SlotSpec},
+};
+use parking_lot::Mutex;
+use std::{
+    env::current_exe,
+    fs,
+    path::{Path, PathBuf},
+    process::{Child, Command, ExitCode, Stdio},
+    sync::Arc,
+    time::Duration,
+};
+use tokio::{
+    io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader},
+    net::{UnixListener, UnixStream},
+};
+
+pub(crate) fn all() -> Vec<Case> {
+    cases![
+        a_proof_takes_the_card_of_another_programs_c2,
+        a_proof_waits_for_what_is_not_thrown_away,
+        the_card_of_a_killed_program_is_free,
+        a_slot_whose_card_nobody_has_is_taken_first,
+        a_proof_takes_the_card_of_the_same_programs_pc2,
+    ]
+    .into()
+}
+
+#[derive(Debug)]
+struct Time;
+
+impl Clock for Time {
+    fn now(&self) -> Timestamp {
+        Timestamp(1_000)
+    }
+}
+
+fn card(n: u8) -> GpuId {
+    GpuId(format!("GPU-{n}"))
+}
+
+fn slot_on(name: &str, cards: &[u8], kinds: &[&'static str]) -> SlotSpec {
+    let kinds = kinds.iter().map(|kind| TaskKind::new(kind)).collect();
+    let mut slot = SlotSpec::new(name, kinds, me(&["good"]));
+    slot.placement.gpus = cards.iter().map(|n| card(*n)).collect();
+    slot
+}
+
+fn claims(dir: &Path, program: &str, socket: Option<PathBuf>) -> Claims {
+    Claims::at(dir.join("claims"), program, socket, Arc::new(Time)).unwrap()
+}
+
+fn pool(slots: Vec<SlotSpec>, gate: ClaimGate) -> LocalPool {
+    let mut hooks = Hooks::default();
+    hooks.gate = Some(Arc::new(gate));
+    LocalPool::with(spec(slots), hooks).unwrap()
+}
+
+/// Asks at the holder's socket in the way of this test: a line for the question, a line for the answer.
+#[derive(Debug, Default)]
+struct LineAsker(Mutex<Vec<(String, bool)>>);
+
+#[async_trait]
+impl Asker for LineAsker {
+    async fn ask(&self, holder: &Holder, resource: &Resource, wanted_for: &TaskKind) -> Result<bool, BoxError> {
+        let mut stream = UnixStream::connect(holder.socket.as_ref().ok_or("no socket")?).await?;
+        let question = serde_json::to_string(&(resource, wanted_for))?;
+        stream.write_all(format!("{question}\n").as_bytes()).await?;
+        let mut answer = String::new();
+        BufReader::new(stream).read_line(&mut answer).await?;
+        let yields = answer.trim() == "true";
+        self.0.lock().push((holder.kind.to_string(), yields));
+        Ok(yields)
+    }
+}
+
+/// A worker in a process of its own: it does one job of this kind on card 0 and yields when asked, until its input ends.
+pub(crate) fn rival(kind: &str, dir: &str) -> ExitCode {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let (dir, kind) = (Path::new(dir), TaskKind::read(kind.to_owned()));
+        let socket = dir.join("rival.sock");
+        let listener = UnixListener::bind(&socket).unwrap();
+        let mut slot = slot_on("rival-0", &[0], &[]);
+        slot.kinds = vec![kind.clone()];
+        let pool = Arc::new(pool(vec![slot], ClaimGate::new(claims(dir, "worker", Some(socket)))));
+        let answering = async {
+            loop {
+                let (stream, _) = listener.accept().await.unwrap();
+                let mut stream = BufReader::new(stream);
+                let mut line = String::new();
+                stream.read_line(&mut line).await.unwrap();
+                let (resource, wanted_for): (Resource, TaskKind) = serde_json::from_str(&line).unwrap();
+                let yields = pool.give_up(&resource, &wanted_for);
+                stream.write_all(format!("{yields}\n").as_bytes()).await.unwrap();
+            }
+        };
+        let file = dir.join("rival").to_str().unwrap().to_owned();
+        let (cx, mut nothing) = (Context::detached(), Vec::new());
+        let mut input = tokio::io::stdin();
+        let work = job(1, kind.as_str(), &file);
+        tokio::select! {
+            () = answering => {}
+            result = pool.run(work, &cx) => panic!("it goes on for ever: {result:?}"),
+            _ = input.read_to_end(&mut nothing) => {}
+        }
+    });
+    ExitCode::SUCCESS
+}
+
+/// Starts a rival and waits until it works.
+async fn start_rival(kind: &str, dir: &Path) -> (Child, Vec<i32>) {
+    let mut command = Command::new(current_exe().unwrap());
+    let rival = command.args(["rival", kind]).arg(dir).stdin(Stdio::piped()).spawn().unwrap();
+    let first = pids(&dir.join("rival")).await;
+    (rival, first)
+}
+
+async fn a_proof_takes_the_card_of_another_programs_c2() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut rival, first) = start_rival("c2", dir.path()).await;
+    let asker = Arc::new(LineAsker::default());
+    let gate = ClaimGate::new(claims(dir.path(), "manager", None)).asking(asker.clone());
+    let manager = pool(vec![slot_on("post-0", &[0], &["window_post"])], gate);
+    fs::remove_file(dir.path().join("rival")).unwrap();
+    let heard = Arc::new(Heard::default());
+    manager.run(job(1, "window_post", "proof"), &Context::new(heard.clone())).await.unwrap();
+    assert_eq!(*asker.0.lock(), [("c2".to_owned(), true)]);
+    let said = format!("{:?}", heard.0.lock());
+    assert!(said.contains("GPU GPU-0 is held by c2 in worker (pid "), "{said}");
+    // What was stopped is begun again, by itself.
+    let again = pids(&dir.path().join("rival")).await;
+    assert_ne!(first, again);
+    drop(rival.stdin.take());
+    assert!(rival.wait().unwrap().success());
+}
+
+async fn a_proof_waits_for_what_is_not_thrown_away() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut rival, _) = start_rival("pc1", dir.path()).await;
+    let asker = Arc::new(LineAsker::default());
+    let gate = ClaimGate::new(claims(dir.path(), "manager", None)).asking(asker.clone());
+    let manager = pool(vec![slot_on("post-0", &[0], &["window_post"])], gate);
+    let heard = Arc::new(Heard::default());
+    let cx = Context::new(heard.clone());
+    let watch = async {
+        while !format!("{:?}", heard.0.lock()).contains("is held by pc1") {
+            heard.1.notified().await;
+        }
+        // Its end, however it comes, is what the proof waits for.
+        rival.kill().unwrap();
+        rival.wait().unwrap();
+    };
+    let (proof, ()) = tokio::join!(manager.run(job(1, "window_post", "proof"), &cx), watch);
+    proof.unwrap();
+    assert!(asker.0.lock().is_empty(), "nobody asks for what is never given");
+}
+
+async fn the_card_of_a_killed_program_is_free() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut rival, _) = start_rival("c2", dir.path()).await;
+    rival.kill().unwrap();
+    rival.wait().unwrap();
+    let manager = pool(vec![slot_on("c2-0", &[0], &["echo"])], ClaimGate::new(claims(dir.path(), "manager", None)));
+    manager.run(job(1, "echo", "x"), &Context::detached()).await.unwrap();
+}
+
+async fn a_slot_whose_card_nobody_has_is_taken_first() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut rival, first) = start_rival("c2", dir.path()).await;
+    let asker = Arc::new(LineAsker::default());
+    let gate = ClaimGate::new(claims(dir.path(), "manager", None)).asking(asker.clone());
+    let slots = vec![slot_on("post-0", &[0], &["window_post"]), slot_on("post-1", &[1], &["window_post"])];
+    let manager = pool(slots, gate);
+    manager.run(job(1, "window_post", "proof"), &Context::detached()).await.unwrap();
+    assert!(asker.0.lock().is_empty(), "another card serves");
+    assert_eq!(pids(&dir.path().join("rival")).await, first, "the C2 was let alone");
+    drop(rival.stdin.take());
+    rival.wait().unwrap();
+}
+
+async fn a_proof_takes_the_card_of_the_same_programs_pc2() {
+    let (_dir, file, text) = marker();
+    let slots = vec![slot_on("pc2-0", &[0], &["pc2"]), slot_on("post-0", &[0], &["window_post"])];
+    let pool = LocalPool::new(spec(slots)).unwrap();
+    let cx = Context::detached();
+    let proof = async {
+        let first = pids(&file).await;
+        fs::remove_file(&file).unwrap();
+        let own = Context::detached();
+        let proven = pool.run(job(2, "window_post", "proof"), &own);
+        tokio::time::timeout(Duration::from_secs(60), proven).await.expect("it does not wait for ever").unwrap();
+        assert_ne!(pids(&file).await, first, "the PC2 is begun again");
+        cx.cancel.cancel();
+    };
+    let (pc2, ()) = tokio::join!(pool.run(job(1, "pc2", &text), &cx), proof);
+    assert!(pc2.is_err());
+}
