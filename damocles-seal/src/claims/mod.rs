@@ -157,7 +157,7 @@ pub trait Asker: fmt::Debug + Send + Sync + 'static {
 #[non_exhaustive]
 pub enum ClaimError {
     /// Somebody holds it.
-    #[error("{resource} is held{}", by(.holder.as_ref()))]
+    #[error("{resource} is held{}", by(.holder.as_deref()))]
     Held {
         /// What.
         resource: Resource,
@@ -182,7 +182,7 @@ pub enum ClaimError {
     },
 }
 
-fn by(holder: Option<&Box<Holder>>) -> String {
+fn by(holder: Option<&Holder>) -> String {
     holder.map(|h| format!(" by {} of {} (pid {})", h.kind, h.program, h.pid)).unwrap_or_default()
 }
 

@@ -306,9 +306,9 @@ async fn a_child_that_does_not_get_ready_is_an_error() {
     assert_eq!(error.kind(), PoolErrorKind::Start);
     assert!(error.to_string().contains("/no/such/program"), "{error}");
     let mut other = slot("a", &["good"]);
-    other.kinds.push(TaskKind::new("c2"));
+    other.kinds.push(TaskKind::new("transfer"));
     let error = echo(&LocalPool::new(spec(vec![other])).unwrap(), 1).await.unwrap_err();
-    assert!(error.chain().contains("does not know the kind `c2`"), "{}", error.chain());
+    assert!(error.chain().contains("does not know the kind `transfer`"), "{}", error.chain());
 }
 
 async fn a_child_that_exits_leaves_nothing_behind() {

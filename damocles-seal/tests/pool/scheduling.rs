@@ -169,8 +169,8 @@ async fn backlogs_and_limits_that_let_nothing_run_are_refused() {
     }
     let backwards = "the backlog of `pc2` ends with `pc1`, which does not come after it in the plan";
     assert_eq!(refused(|spec| backlog(spec, "pc2", "pc1")), backwards);
-    let no_next = "the backlog of `pc1` ends with `pc2`, which has no slot here: it would never end";
-    assert_eq!(refused(|spec| backlog(spec, "pc1", "pc2")), no_next);
+    let no_next = "the backlog of `pc1` ends with `transfer`, which has no slot here: it would never end";
+    assert_eq!(refused(|spec| backlog(spec, "pc1", "transfer")), no_next);
     assert_eq!(refused(|spec| spec.at_once = Some(0)), "the limit of `at_once` is zero: nothing would ever run");
     let no_child = "the limit of `good-0` is zero: nothing would ever run";
     assert_eq!(refused(|spec| spec.slots[0].concurrent = 0), no_child);
