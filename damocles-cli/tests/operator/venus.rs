@@ -166,6 +166,16 @@ async fn a_message_at_the_messager_is_minded_by_its_rules() {
     assert_eq!(cluster.messager.called("MarkBadMessage").len(), 1);
 }
 
+/// Waits until the messager has these records.
+async fn records(cluster: &Cluster, enough: impl Fn(&FakeMessager) -> bool) {
+    within(async {
+        while !enough(&cluster.messager) {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    })
+    .await;
+}
+
 /// Begins to set the miner's addresses and is killed once the messager has signed that. The key of the message.
 async fn signed_and_waiting(cluster: &Cluster) -> String {
     within(cluster.desk.json(&words(&cluster.create()))).await.unwrap();
@@ -179,20 +189,12 @@ async fn signed_and_waiting(cluster: &Cluster) -> String {
         .stderr(std::process::Stdio::null())
         .spawn()
         .unwrap();
-    let records = async |enough: &dyn Fn(&FakeMessager) -> bool| {
-        within(async {
-            while !enough(&cluster.messager) {
-                tokio::time::sleep(Duration::from_millis(20)).await;
-            }
-        })
-        .await;
-    };
-    records(&|messager| messager.records().len() == 2).await;
+    records(cluster, |messager| messager.records().len() == 2).await;
     child.kill().await.unwrap();
     // It signs and sends at one head, and nothing lands before the next.
     cluster.messager.idle(false);
     cluster.desk.mine(1).await.unwrap();
-    records(&|messager| messager.records().get(1).is_some_and(|record| record.signed().is_some())).await;
+    records(cluster, |messager| messager.records().get(1).is_some_and(|record| record.signed().is_some())).await;
     let list = cluster.desk.json(&["message", "list"]).await.unwrap();
     let all = list.pointer("/messages").and_then(Value::as_array).unwrap();
     text(all.iter().find(|m| text(m, "/key").starts_with("multiaddrs/")).unwrap(), "/key").to_owned()

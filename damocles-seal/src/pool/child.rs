@@ -457,7 +457,7 @@ fn connect(slot: &SlotSpec, process: &mut Process) -> io::Result<(ChildStdin, Ch
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::pool::CommandSpec;
+    use crate::{placement::IsolationSpec, pool::CommandSpec};
     use damocles_core::{
         JobId,
         pool::{Needs, TaskKind},

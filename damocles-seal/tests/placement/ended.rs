@@ -3,7 +3,7 @@
 use crate::world::{Name, ROOT, isolation, only, pool, run, runs, slot, wait_until};
 use damocles_core::{
     Context, JobId,
-    pool::{Job, PoolErrorKind, ProcessorPool, TaskKind},
+    pool::{Job, Needs, PoolErrorKind, ProcessorPool, TaskKind},
 };
 use damocles_seal::{
     placement::{CgroupTree, Groups, IsolationSpec},
@@ -33,7 +33,13 @@ async fn nothing_is_left(isolation: IsolationSpec, name: &Name) {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("pids");
     let cx = Context::detached();
-    let job = Job { id: JobId(2), kind: TaskKind::new("hang"), sector: None, payload: json!(file).to_string().into() };
+    let job = Job {
+        id: JobId(2),
+        kind: TaskKind::new("hang"),
+        sector: None,
+        payload: json!(file).to_string().into(),
+        needs: Needs::default(),
+    };
     let cancel = async {
         while fs::read_to_string(&file).is_err() {
             tokio::time::sleep(std::time::Duration::from_millis(5)).await;

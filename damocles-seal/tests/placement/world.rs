@@ -2,7 +2,7 @@
 
 use damocles_core::{
     Context, JobId,
-    pool::{Job, PoolError, ProcessorPool, TaskKind},
+    pool::{Job, Needs, PoolError, ProcessorPool, TaskKind},
 };
 use damocles_seal::{
     placement::IsolationSpec,
@@ -121,7 +121,7 @@ pub(crate) fn pool(isolation: IsolationSpec, slots: Vec<SlotSpec>) -> LocalPool 
 
 pub(crate) async fn run(pool: &LocalPool, kind: &str, payload: Value) -> Result<Value, PoolError> {
     let payload = serde_json::to_vec(&payload).unwrap().into();
-    let job = Job { id: JobId(1), kind: TaskKind::read(kind), sector: None, payload };
+    let job = Job { id: JobId(1), kind: TaskKind::read(kind), sector: None, payload, needs: Needs::default() };
     let output = pool.run(job, &Context::detached()).await?;
     Ok(serde_json::from_slice(&output).unwrap())
 }
