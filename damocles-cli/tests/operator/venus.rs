@@ -167,7 +167,7 @@ async fn a_message_at_the_messager_is_minded_by_its_rules() {
 }
 
 /// Waits until the messager has these records.
-async fn records(cluster: &Cluster, enough: impl Fn(&FakeMessager) -> bool) {
+async fn records(cluster: &Cluster, enough: fn(&FakeMessager) -> bool) {
     within(async {
         while !enough(&cluster.messager) {
             tokio::time::sleep(Duration::from_millis(20)).await;
