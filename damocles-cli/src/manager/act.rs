@@ -5,17 +5,17 @@ use super::{
     confirm::Consent,
     desk::{Desk, When},
     look::gas_price,
-    outbox::Outbox,
+    outbox::{Asked, Begun, Earlier, Most, Outbox, Shelf, Standing},
 };
 use crate::{
     exit::{Exit, Failure},
     output::Render,
 };
 use anyhow::anyhow;
-use damocles_chain::{Estimate, MinerDetail};
+use damocles_chain::{Estimate, MinerDetail, OutboxState, decode_return};
 use damocles_core::{
     Address, TokenAmount,
-    chain::{Call, MessageId, Receipt, SenderRole},
+    chain::{Call, MessageId, Receipt, Returned, SenderRole},
 };
 use serde::Serialize;
 use std::fmt::Write as _;
@@ -41,17 +41,52 @@ pub(super) struct Done {
     what: String,
     key: MessageId,
     message: String,
-    from: Address,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    from: Option<Address>,
     #[serde(flatten)]
     when: When,
     exit_code: i64,
+    /// What a withdrawal paid out: the actor pays what there is of what it was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    paid: Option<TokenAmount>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    earlier: Option<Before>,
     #[serde(skip_serializing_if = "Option::is_none")]
     then: Option<String>,
 }
 
+/// How far an earlier command had got that asked for the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Before {
+    /// It had begun it, and did not see it land.
+    Begun,
+    /// Its message was on chain already: this command did nothing.
+    Landed,
+}
+
 impl Render for Done {
     fn text(&self, _: bool) -> String {
-        let mut text = format!("done     {}\nmessage  {}\nepoch    {}", self.what, self.message, self.when);
+        let word = match self.earlier {
+            _ if self.exit_code != 0 => "refused",
+            Some(Before::Landed) => "earlier",
+            _ => "done",
+        };
+        let mut text = format!("{word:<9}{}", self.what);
+        // Writing to a string cannot fail.
+        if let Some(paid) = &self.paid {
+            let _ = write!(text, "\npaid     {paid}");
+        }
+        let _ = write!(text, "\nmessage  {}\nepoch    {}", self.message, self.when);
+        match self.earlier {
+            Some(Before::Landed) => {
+                text.push_str("\nnote     an earlier command did this, and nothing was sent now; the same command does it once more");
+            }
+            Some(Before::Begun) => {
+                text.push_str("\nnote     an earlier command had begun this, and nothing else was sent")
+            }
+            None => {}
+        }
         if let Some(then) = &self.then {
             let _ = write!(text, "\nthen     {then}");
         }
@@ -59,11 +94,12 @@ impl Render for Done {
     }
 }
 
-/// Who sends, and what it costs.
+/// Who sends, what it costs, and what it may cost at most.
 #[derive(Debug)]
 struct Plan {
     from: Address,
     estimate: Estimate,
+    most: Most,
 }
 
 impl Plan {
@@ -77,10 +113,11 @@ impl Plan {
         };
         let mut text = format!(
             "This will {}.\n  network  {}\n  from     {from} (has {balance})\n  to       {to}\n  value    {value}\n  \
-             fee      at most {max_fee} ({gas_limit} gas at {} each)",
+             fee      about {max_fee} ({gas_limit} gas at up to {} each), {}",
             act.what,
             desk.network,
-            gas_price(*fee_cap)
+            gas_price(*fee_cap),
+            self.most
         );
         for remark in &act.remarks {
             let _ = write!(text, "\n  note     {remark}");
@@ -98,22 +135,57 @@ impl Plan {
 ///
 /// It was not agreed to, cannot be done as things are, or the actor refused it.
 pub(super) async fn run(desk: &Desk<'_>, miner: &MinerDetail, act: Act, consent: Consent) -> Result<(), Failure> {
+    let asked = Asked::new(act.stem.clone(), false, act.what.clone(), act.call.clone())?;
+    run_as(desk, miner, act, &asked, consent).await
+}
+
+/// As [`run`], for a call that an earlier one may count as in another way.
+///
+/// # Errors
+///
+/// As [`run`].
+pub(super) async fn run_as(
+    desk: &Desk<'_>,
+    miner: &MinerDetail,
+    act: Act,
+    asked: &Asked,
+    consent: Consent,
+) -> Result<(), Failure> {
     consent.possible()?;
-    let outbox = Outbox::open(&desk.config, desk.home).await?;
-    let (from, receipt, key) = send(desk, &outbox, Some(miner), &act, consent).await?;
-    outbox.told(&key).await?;
-    let refused = || refusal(&act.what, &receipt);
-    receipt.is_success().then_some(()).ok_or_else(refused)?;
+    let ended = match earlier(desk, asked).await? {
+        Some(found) => take_up(desk, asked, found).await?,
+        None => send(desk, Some(miner), &act, asked, consent).await?,
+    };
+    tell(desk, ended, asked.call(), act.then).await
+}
+
+/// Prints how a call ended, and notes that it was told.
+///
+/// # Errors
+///
+/// The actor refused it.
+pub(super) async fn tell(desk: &Desk<'_>, ended: Ended, call: &Call, then: Option<String>) -> Result<(), Failure> {
+    let Ended { outbox, from, what, receipt, key, earlier } = ended;
+    let outcome = if receipt.is_success() { Ok(()) } else { Err(refusal(&what, &receipt)) };
+    let paid = match decode_return(call, &receipt.returned) {
+        Ok(Returned::Withdrawn(paid)) if receipt.is_success() => Some(paid),
+        _ => None,
+    };
     let done = Done {
-        what: act.what.clone(),
-        key,
+        what,
+        key: key.clone(),
         message: receipt.message.clone(),
-        from: desk.spell(&from),
+        from: from.map(|from| desk.spell(&from)),
         when: desk.when(receipt.epoch),
         exit_code: receipt.exit_code,
-        then: act.then.clone(),
+        paid,
+        earlier,
+        then: then.filter(|_| receipt.is_success()),
     };
-    desk.printer.data(&done)
+    let printed = desk.printer.last(&done, outcome);
+    // Noted after it was printed: a crash in between tells it once more instead of doing it once more.
+    outbox.told(&key).await?;
+    printed
 }
 
 /// What an actor that refused says.
@@ -123,16 +195,60 @@ pub(super) fn refusal(what: &str, receipt: &Receipt) -> Failure {
     Failure::new(Exit::Failed, error).hint(format!("message {} is on chain and cost its fee", receipt.message))
 }
 
-/// Shows the plan, asks, sends and waits. Once the operator knows what the chain made of it, [`Outbox::told`] has to be
-/// called: until then a repeated command finds the same message.
+/// How a call ended. Once the operator knows, [`Outbox::told`] has to be called: until then a repeated command finds the
+/// same message.
+#[derive(Debug)]
+pub(super) struct Ended {
+    pub(super) outbox: Outbox,
+    pub(super) from: Option<Address>,
+    pub(super) what: String,
+    pub(super) receipt: Receipt,
+    pub(super) key: MessageId,
+    pub(super) earlier: Option<Before>,
+}
+
+/// The call of an earlier command that asked for the same, if nobody was told how it ended.
+///
+/// # Errors
+///
+/// The database cannot be read.
+pub(super) async fn earlier(desk: &Desk<'_>, asked: &Asked) -> Result<Option<Earlier>, Failure> {
+    Shelf::open(&desk.config, desk.home).await?.earlier(asked).await
+}
+
+/// Waits for what an earlier command had begun. Nobody is asked, as nothing else is done.
+///
+/// # Errors
+///
+/// It will never land.
+pub(super) async fn take_up(desk: &Desk<'_>, asked: &Asked, found: Earlier) -> Result<Ended, Failure> {
+    let Earlier { entry, what } = found;
+    let key = MessageId::new(entry.message.key.0.clone());
+    let over = entry.message.landed.is_some() || entry.message.state == OutboxState::Settled;
+    let earlier = if over { Before::Landed } else { Before::Begun };
+    let what = what.unwrap_or_else(|| asked.what().to_owned());
+    desk.printer.note(format_args!("an earlier command had begun to {what}; waiting for its message {key}"));
+    let outbox = Outbox::open(&desk.config, desk.home).await?;
+    let receipt = outbox.landed(&key, &desk.cx).await?;
+    let from = entry.message.sender.as_deref().and_then(|sender| sender.parse().ok());
+    Ok(Ended { outbox, from, what, receipt, key, earlier: Some(earlier) })
+}
+
+/// Shows the plan, asks, sends and waits. The outbox is taken only after that: whoever thinks about it keeps no daemon from
+/// starting.
+///
+/// # Errors
+///
+/// It was not agreed to, cannot be done as things are, or will never land.
 pub(super) async fn send(
     desk: &Desk<'_>,
-    outbox: &Outbox,
     miner: Option<&MinerDetail>,
     act: &Act,
+    asked: &Asked,
     consent: Consent,
-) -> Result<(Address, Receipt, MessageId), Failure> {
-    let from = sender(outbox, &act.call).await?;
+) -> Result<Ended, Failure> {
+    let standing = Standing::of(&desk.config, desk.home, &desk.network).await?;
+    let from = sender_of(&act.call, &standing.senders);
     if let Some(miner) = miner {
         may_send(desk, miner, &act.call, &from).await?;
     }
@@ -148,20 +264,14 @@ pub(super) async fn send(
         .await
         .map_err(|e| Failure::from(e).context(format!("{} (tried out at the node; nothing was sent)", act.what)))?;
     let balance = desk.node.balance(&from).await?;
-    let plan = Plan { from, estimate };
-    consent.ask(desk.printer, &plan.text(desk, act, balance))?;
-    let begun = outbox.begin(&act.stem, &act.call).await?;
-    if begun.again {
-        desk.printer.note(format_args!("an earlier command had begun this; waiting for its message {}", begun.id));
-    } else {
-        desk.printer.note(format_args!("waiting for message {}", begun.id));
-    }
-    let receipt = outbox.landed(&begun.id, &desk.cx).await?;
-    Ok((plan.from, receipt, begun.id))
-}
-
-async fn sender(outbox: &Outbox, call: &Call) -> Result<Address, Failure> {
-    Ok(sender_of(call, &outbox.senders().await?))
+    let plan = Plan { most: standing.most(&act.call, &from), from, estimate };
+    consent.ask(desk.printer, &plan.text(desk, act, balance), &desk.cx).await?;
+    let outbox = Outbox::open(&desk.config, desk.home).await?;
+    let Begun { id: key, again } = outbox.begin(asked, &plan.from).await?;
+    desk.printer.note(format_args!("waiting for message {key}"));
+    let receipt = outbox.landed(&key, &desk.cx).await?;
+    let earlier = again.then_some(Before::Begun);
+    Ok(Ended { outbox, from: Some(plan.from), what: act.what.clone(), receipt, key, earlier })
 }
 
 /// Refuses what the actor would refuse because of who sends it, in words that say who may.

@@ -21,18 +21,24 @@ use damocles_chain::{
 };
 use damocles_core::{EventSink, Network, chain::CallKind};
 use sqlx::AnyPool;
-use std::sync::Arc;
+use std::{path::Path, sync::Arc};
 
-/// The nodes that the configuration names, the preferred one first.
+/// The nodes that the configuration names, the preferred one first. In a cluster its token is the node's too, unless that
+/// has one of its own.
 ///
 /// # Errors
 ///
-/// An address or the token cannot be used.
-pub(super) fn endpoints(config: &ManagerConfig) -> Result<Vec<Endpoint>, Failure> {
+/// An address or a token cannot be used.
+pub(super) fn endpoints(config: &ManagerConfig, home: &Home) -> Result<Vec<Endpoint>, Failure> {
     let mut endpoints = Vec::new();
-    for (node, token) in config.chain.nodes()? {
+    for (node, token) in config.chain.nodes(|file| token_of(home, file))? {
         let text = node.to_string();
         let endpoint: Endpoint = text.parse().with_context(|| format!("use endpoint `{text}`"))?;
+        let shared = config.venus.as_ref().and_then(|venus| venus.token_file.as_ref());
+        let token = match (token, shared) {
+            (None, Some(file)) => Some(token_of(home, file)?),
+            (own, _) => own,
+        };
         endpoints.push(match token {
             Some(token) => endpoint.with_token(Secret::reveal(&token)),
             None => endpoint,
@@ -41,13 +47,23 @@ pub(super) fn endpoints(config: &ManagerConfig) -> Result<Vec<Endpoint>, Failure
     Ok(endpoints)
 }
 
+/// The token in a file that is for its owner only.
+fn token_of(home: &Home, file: &Path) -> Result<Secret, Failure> {
+    let path = home.path().join(file);
+    let text = private_text(&path).map_err(|failure| Failure { exit: Exit::Usage, ..failure })?;
+    match text.trim() {
+        "" => Err(Failure::usage(format_args!("no token is in `{}`", path.display()))),
+        token => Ok(Secret::new(token)),
+    }
+}
+
 /// The preferred node.
 ///
 /// # Errors
 ///
 /// As [`endpoints`].
-pub(super) fn endpoint(config: &ManagerConfig) -> Result<Endpoint, Failure> {
-    let first = endpoints(config)?.into_iter().next();
+pub(super) fn endpoint(config: &ManagerConfig, home: &Home) -> Result<Endpoint, Failure> {
+    let first = endpoints(config, home)?.into_iter().next();
     Ok(first.context("the configuration was checked: it names a node")?)
 }
 
@@ -71,7 +87,7 @@ pub(super) async fn connect(
         return Ok(ManagerChain::Venus(VenusClient::connect(venus, database).await?));
     }
     let signer = Arc::clone(keys.signer().context("the configuration was checked: a node has keys beside it")?);
-    let mut lotus = LotusConfig::with_endpoints(endpoints(config)?, senders);
+    let mut lotus = LotusConfig::with_endpoints(endpoints(config, home)?, senders);
     lotus.events = events;
     lotus.limits.fees.clone_from(&config.fees);
     Ok(ManagerChain::Lotus(LotusClient::connect(lotus, signer, database).await?))
@@ -88,24 +104,16 @@ pub(super) fn cluster(
     home: &Home,
     senders: Senders,
 ) -> Result<VenusConfig, Failure> {
-    let token = match &section.token_file {
-        Some(file) => Some(private_text(&home.path().join(file))?),
-        None => None,
-    };
+    let token = section.token_file.as_ref().map(|file| token_of(home, file)).transpose()?;
     let of = |named: &crate::config::Endpoint| -> Result<Endpoint, Failure> {
         let text = named.to_string();
         let endpoint: Endpoint = text.parse().with_context(|| format!("use endpoint `{text}`"))?;
-        let own = named.token().map(Secret::reveal).or(token.as_ref().map(|token| token.trim()));
-        Ok(match own {
-            Some(token) => endpoint.with_token(token),
+        Ok(match named.token().or(token.as_ref()) {
+            Some(token) => endpoint.with_token(token.reveal()),
             None => endpoint,
         })
     };
-    let mut node = endpoint(config)?;
-    if let (None, Some(token)) = (node.token(), &token) {
-        node = node.with_token(token.trim());
-    }
-    let mut venus = VenusConfig::new(node, of(&section.messager)?, senders);
+    let mut venus = VenusConfig::new(endpoint(config, home)?, of(&section.messager)?, senders);
     if let Some(gateway) = &section.gateway {
         venus = venus.with_gateway(of(gateway)?);
     }

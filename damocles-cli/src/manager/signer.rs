@@ -48,6 +48,11 @@ impl Keys {
         Ok(Self(if config.venus.is_none() { Some(open(config, home)?) } else { None }))
     }
 
+    /// No keys, for whoever signs nothing.
+    pub(super) const fn none() -> Self {
+        Self(None)
+    }
+
     /// The wallet of ours.
     pub(super) fn signer(&self) -> Option<&Arc<dyn Signer>> {
         self.0.as_ref()
@@ -63,7 +68,7 @@ pub(super) fn open(config: &ManagerConfig, home: &Home) -> Result<Arc<dyn Signer
     Ok(match config.wallet.kind {
         WalletKind::Keystore => Arc::new(Keystore::open(home.keystore())?),
         WalletKind::File => Arc::new(unlocked(&config.wallet, home)?),
-        WalletKind::Node => Arc::new(NodeWallet::new(Arc::new(RpcClient::new(chain::endpoint(config)?)?))),
+        WalletKind::Node => Arc::new(NodeWallet::new(Arc::new(RpcClient::new(chain::endpoint(config, home)?)?))),
         WalletKind::Remote => Arc::new(RemoteWallet::new(elsewhere(&config.wallet, home)?)?),
     })
 }
