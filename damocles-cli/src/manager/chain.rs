@@ -32,8 +32,7 @@ use std::{path::Path, sync::Arc};
 pub(super) fn endpoints(config: &ManagerConfig, home: &Home) -> Result<Vec<Endpoint>, Failure> {
     let mut endpoints = Vec::new();
     for (node, token) in config.chain.nodes(|file| token_of(home, file))? {
-        let text = node.to_string();
-        let endpoint: Endpoint = text.parse().with_context(|| format!("use endpoint `{text}`"))?;
+        let endpoint: Endpoint = node.url().parse().with_context(|| format!("use endpoint `{node}`"))?;
         let shared = config.venus.as_ref().and_then(|venus| venus.token_file.as_ref());
         let token = match (token, shared) {
             (None, Some(file)) => Some(token_of(home, file)?),
@@ -106,8 +105,7 @@ pub(super) fn cluster(
 ) -> Result<VenusConfig, Failure> {
     let token = section.token_file.as_ref().map(|file| token_of(home, file)).transpose()?;
     let of = |named: &crate::config::Endpoint| -> Result<Endpoint, Failure> {
-        let text = named.to_string();
-        let endpoint: Endpoint = text.parse().with_context(|| format!("use endpoint `{text}`"))?;
+        let endpoint: Endpoint = named.url().parse().with_context(|| format!("use endpoint `{named}`"))?;
         Ok(match named.token().or(token.as_ref()) {
             Some(token) => endpoint.with_token(token.reveal()),
             None => endpoint,
@@ -195,5 +193,26 @@ mod tests {
         let said = crate::exit::render(&failure);
         assert!(said.contains(NODE) && said.contains("`mainnet`, not on `calibrationnet`"), "{said}");
         assert!(admit_network(&config, "", NODE).is_err());
+    }
+
+    #[test]
+    fn the_token_of_a_cluster_is_its_nodes_too() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let dir = tempfile::tempdir().unwrap();
+        let home = Home::resolve(Some(dir.path().to_owned())).unwrap();
+        let file = dir.path().join("cluster-token");
+        fs_err::write(&file, "hunter2\n").unwrap();
+        fs_err::set_permissions(&file, std::fs::Permissions::from_mode(0o600)).unwrap();
+        let mut config = ManagerConfig::new(NODE.parse().unwrap());
+        assert_eq!(endpoint(&config, &home).unwrap().token(), None);
+        let mut venus = VenusSection::new(NODE.parse().unwrap());
+        venus.token_file = Some("cluster-token".into());
+        config.venus = Some(venus);
+        assert_eq!(endpoint(&config, &home).unwrap().token(), Some("hunter2"));
+        config.chain.token = Some(Secret::new("its.own"));
+        assert_eq!(endpoint(&config, &home).unwrap().token(), Some("its.own"));
+        fs_err::write(&file, "\n").unwrap();
+        config.chain.token = None;
+        assert_eq!(endpoint(&config, &home).unwrap_err().exit, Exit::Usage);
     }
 }

@@ -88,7 +88,7 @@ fn elsewhere(section: &WalletSection, home: &Home) -> Result<Endpoint, Failure> 
     let named = section.endpoint.as_ref().context("the configuration was checked: a remote wallet has an address")?;
     // A wallet listens at the path of Lotus' wallets, which the type's own default is not.
     let text = named.url_or("/rpc/v0");
-    let endpoint: Endpoint = text.parse().with_context(|| format!("use wallet `{text}`"))?;
+    let endpoint: Endpoint = text.parse().with_context(|| format!("use wallet `{named}`"))?;
     if let Some(file) = &section.token_file {
         let token = password::private_text(&home.path().join(file))?;
         return Ok(endpoint.with_token(token.trim()));

@@ -121,7 +121,7 @@ impl ChainSection {
             let error = source.error_at("chain.endpoint", "there is a token before the address, and another one");
             return Err(error.hint_with("keep one of the two"));
         }
-        let same = |a: &Endpoint, b: &Endpoint| a.to_string() == b.to_string();
+        let same = |a: &Endpoint, b: &Endpoint| a.url() == b.url();
         let all: Vec<_> = std::iter::once(&self.endpoint).chain(&self.others).collect();
         let twice = all.iter().enumerate().find(|(i, a)| all.iter().take(*i).any(|b| same(a, b)));
         match twice {
@@ -163,10 +163,10 @@ impl ChainSection {
             writeln!(out, "kind = \"venus\"")?;
         }
         if self.others.is_empty() {
-            writeln!(out, "endpoint = {}", quoted(&self.endpoint.to_string()))?;
+            writeln!(out, "endpoint = {}", quoted(self.endpoint.url()))?;
         } else {
             let all = std::iter::once(&self.endpoint).chain(&self.others);
-            let all = all.map(|e| toml::Value::String(e.to_string())).collect();
+            let all = all.map(|e| toml::Value::String(e.url().to_owned())).collect();
             writeln!(out, "endpoints = {}", toml::Value::Array(all))?;
         }
         match &self.token_file {

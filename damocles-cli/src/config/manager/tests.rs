@@ -168,7 +168,7 @@ fn several_nodes_are_a_list_with_a_token_each() {
     for (lines, said) in [
         ("endpoint = \"http://a\"\nendpoints = [\"http://b\"]", "keep one of the two"),
         ("endpoints = []", "neither `endpoint` nor `endpoints`"),
-        ("endpoints = [\"http://a\", \"http://a\"]", "`chain.endpoints[1]`: http://a/ is there twice"),
+        ("endpoints = [\"http://a\", \"http://a\"]", "`chain.endpoints[1]`: http://a:80 is there twice"),
         ("endpoints = [\"http://a\", \"http://b\"]\ntoken_file = \"/t\"", "there is one token"),
         ("endpoints = [\"http://a\", \"http://b\"]\ntoken_files = [\"/t\"]", "are 1 for 2 nodes"),
         ("endpoint = \"http://a\"\ntoken = \"x\"\ntoken_files = [\"/t\"]", "a token of the only node too"),
