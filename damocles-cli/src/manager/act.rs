@@ -301,3 +301,32 @@ async fn may_send(desk: &Desk<'_>, miner: &MinerDetail, call: &Call, from: &Addr
     let names: Vec<_> = allowed.iter().map(|address| desk.spell(address).to_string()).collect();
     Err(Failure::new(Exit::Usage, error).hint(format!("only {role} may: {}", names.join(", "))))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use damocles_core::Epoch;
+
+    #[test]
+    fn the_first_word_says_whose_work_it_was_and_how_it_went() {
+        let done = Done {
+            what: "withdraw 5 FIL".to_owned(),
+            key: MessageId::new("withdraw/1000/5/1"),
+            message: "bafy".to_owned(),
+            from: None,
+            when: When { epoch: Epoch(7), time: "then".to_owned() },
+            exit_code: 0,
+            paid: Some(TokenAmount::from_fil(3)),
+            earlier: None,
+            then: None,
+        };
+        assert_eq!(done.text(false), "done     withdraw 5 FIL\npaid     3 FIL\nmessage  bafy\nepoch    7 (then)");
+        let landed = Done { earlier: Some(Before::Landed), ..done.clone() };
+        let text = landed.text(false);
+        assert!(text.starts_with("earlier  ") && text.contains("nothing was sent now"), "{text}");
+        assert_eq!(serde_json::to_value(&landed).unwrap().get("earlier").unwrap(), "landed");
+        let refused = Done { exit_code: 16, earlier: Some(Before::Begun), ..done };
+        let text = refused.text(false);
+        assert!(text.starts_with("refused  ") && text.contains("an earlier command had begun"), "{text}");
+    }
+}

@@ -120,11 +120,12 @@ pub(in crate::manager) async fn make(
         Some(found) => act::take_up(&desk, &asked, found).await?,
         None => act::send(&desk, None, &act, &asked, args.consent).await?,
     };
-    let Ended { outbox, receipt, key, earlier, .. } = ended;
-    let Some(miner) = receipt.created.filter(|_| receipt.is_success()) else {
-        outbox.told(&key).await?;
-        return Err(act::refusal(&act.what, &receipt));
+    let Some(miner) = ended.receipt.created.filter(|_| ended.receipt.is_success()) else {
+        let failure = act::refusal(&act.what, &ended.receipt);
+        act::tell(&desk, ended, &act.call, None).await?;
+        return Err(failure);
     };
+    let Ended { outbox, receipt, key, earlier, .. } = ended;
     if earlier == Some(Before::Landed) {
         printer.note("an earlier command made this miner, and nothing was sent now; the same command makes one more");
     }
