@@ -82,13 +82,14 @@ async fn serve(args: RunArgs, config: ManagerConfig, keys: Keys, home: &Home, pr
     let service = service(&config, home, &database, &client, &miners, &stores, &verifier).await?;
     let posts = posts(&config, &database, &client, &service, &stores, &verifier).await?;
 
-    let rpc = Arc::new(ManagerRpc::new(Arc::clone(&service)));
+    let rpc = Arc::new(ManagerRpc::of_workers(Arc::clone(&service)));
     let address = server.address();
     let server = server.route_rpc("/rpc/v0", rpc.clone()).route_files("/piecestore", rpc.pieces());
     let signing = served_keys(&config, &keys, home).await?;
     let senders = super::chain::senders(&config, &keys).await?;
     let standing = Standing { network: Some(network.clone()), senders, fees: config.fees.clone() };
-    commands.open(Here::of_daemon(chain.clone(), standing, &database).await?);
+    let sectors = Arc::new(ManagerRpc::of_operators(Arc::clone(&service)));
+    commands.open(Here::of_daemon(chain.clone(), standing, &database).await?, sectors);
     printer.note(format_args!("manager of {} on network `{network}`: http://{address}/rpc/v0", names(&miners)));
     args.supervision.ready(Some(address), &shutdown)?;
     work(Messages { chain, signing }, &service, posts, Servers { workers: server, operators, rest }, &shutdown).await

@@ -1,9 +1,17 @@
 //! Commands that are repeated, broken off, given up, or beside which others work.
 
 use crate::{BIN, desk::Desk, text, with_miner, within};
+use nix::{
+    pty::openpty,
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
 use serde_json::{Value, json};
-use std::{os::unix::fs::PermissionsExt as _, process::Stdio, time::Duration};
-use tokio::process::{Child, Command};
+use std::{fs::File, io::Write as _, os::unix::fs::PermissionsExt as _, process::Stdio, time::Duration};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    process::{Child, Command},
+};
 
 const HERE: &str = "/ip4/10.0.0.1/tcp/24001";
 
@@ -210,4 +218,80 @@ async fn messages_are_shown_without_a_node_and_tokens_are_read_with_care() {
     assert_eq!(open.code, Some(2), "{}", open.err);
     assert!(open.err.contains("chmod 600") && !open.err.contains("hunter2"), "{}", open.err);
     assert_eq!(read(0o600).await.code, Some(0));
+}
+
+#[tokio::test]
+async fn whoever_thinks_about_it_holds_nothing_up_and_can_still_leave() {
+    let (mut desk, _) = with_miner().await;
+    let terminal = openpty(None, None).unwrap();
+    let mut child = Command::new(BIN)
+        .arg("--home")
+        .arg(desk.home())
+        .args(["miner", "multiaddrs", HERE])
+        .stdin(Stdio::from(terminal.slave))
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .unwrap();
+    let mut talk = child.stderr.take().unwrap();
+    let mut said = Vec::new();
+    let asked = async {
+        while !String::from_utf8_lossy(&said).contains("Do it? [y/N]") {
+            assert_ne!(talk.read_buf(&mut said).await.unwrap(), 0, "{}", String::from_utf8_lossy(&said));
+        }
+    };
+    within(asked).await;
+    desk.daemon.start().await.unwrap();
+    kill(Pid::from_raw(i32::try_from(child.id().unwrap()).unwrap()), Signal::SIGINT).unwrap();
+    let ended = within(child.wait()).await.unwrap();
+    let _ = File::from(terminal.master).write_all(b"y\n");
+    talk.read_to_end(&mut said).await.unwrap();
+    let said = String::from_utf8_lossy(&said);
+    assert_eq!(ended.code(), Some(1), "{said}");
+    assert!(said.contains("nothing was done"), "{said}");
+    let list = desk.json(&["message", "list", "--all"]).await.unwrap();
+    assert_eq!(list.pointer("/messages").and_then(Value::as_array).map(Vec::len), Some(1), "{list:#}");
+    desk.daemon.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn sectors_are_given_up_by_operators_who_were_asked() {
+    let (mut desk, miner) = with_miner().await;
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let file = desk.home().join("manager.toml");
+    let config = std::fs::read_to_string(&file).unwrap();
+    std::fs::write(&file, config.replace("address = \"127.0.0.1:0\"", &format!("address = \"{port}\""))).unwrap();
+    desk.daemon.start().await.unwrap();
+    let sector = format!("s-{miner}-7");
+    for command in ["abort", "release"] {
+        let refused = desk.run(&["sectors", command, &sector]).await.unwrap();
+        assert_eq!(refused.code, Some(2), "{}", refused.err);
+        assert!(refused.err.contains("--really-do-it"), "{}", refused.err);
+        let unknown = desk.run(&["sectors", command, &sector, "--really-do-it"]).await.unwrap();
+        assert_eq!(unknown.code, Some(1), "{}", unknown.err);
+        assert!(unknown.err.contains("does not know"), "{}", unknown.err);
+    }
+    // Whoever reaches the port of the workers is not served that.
+    let ask = async |method: &str, params: Value| {
+        let body = json!({"jsonrpc": "2.0", "id": 1, "method": method, "params": params}).to_string();
+        let head =
+            format!("POST /rpc/v0 HTTP/1.1\r\nhost: {port}\r\nconnection: close\r\ncontent-length: {}", body.len());
+        let mut stream = tokio::net::TcpStream::connect(port).await.unwrap();
+        let request = format!("{head}\r\ncontent-type: application/json\r\n\r\n{body}");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        answer
+    };
+    let number = miner.trim_start_matches("t0");
+    let refused = ask("Damocles.AbortSector", json!([{"Miner": number, "Number": 7}])).await;
+    assert!(refused.contains("-32601"), "there is no such method: {refused}");
+    assert!(ask("Damocles.ListSectors", json!([])).await.contains("\"result\""));
+    // A piece goes by the socket.
+    let piece = desk.home().join("pieces").join("text");
+    std::fs::write(&piece, vec![7; 127]).unwrap();
+    let queued = desk.json(&["piece", "add", piece.to_str().unwrap()]).await.unwrap();
+    assert_eq!(queued.pointer("/payload_size"), Some(&json!(127)), "{queued:#}");
+    desk.daemon.stop().await.unwrap();
 }

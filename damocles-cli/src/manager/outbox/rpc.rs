@@ -5,6 +5,7 @@ use super::{Asked, Here, Standing, busy};
 use crate::{
     config::manager::Home,
     exit::{Exit, Failure},
+    manager::rpc::{is_of_operators, of_operators},
     server::{RequestHeaders, RpcHandler, ServerError, UnixClient},
 };
 use anyhow::anyhow;
@@ -16,7 +17,7 @@ use damocles_core::{
 };
 use futures::StreamExt as _;
 use jsonrpc_core::{Error as RpcFault, ErrorCode, IoHandler, Params};
-use serde::{Serialize, de::DeserializeOwned};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::json;
 use std::{
     fmt,
@@ -39,6 +40,7 @@ pub(in crate::manager) fn socket(home: &Home) -> PathBuf {
 pub(in crate::manager) struct OperatorRpc {
     io: Arc<IoHandler>,
     outbox: Opening,
+    sectors: Arc<OnceLock<Arc<dyn RpcHandler>>>,
 }
 
 type Opening = Arc<OnceLock<Arc<Here>>>;
@@ -77,12 +79,16 @@ impl OperatorRpc {
             |outbox, (id,): (MessageId,)| async move { outbox.chain().cancel(&id).await },
         );
         on(&mut io, &outbox, "ChainMetrics", |outbox, _: [(); 0]| async move { outbox.chain().metrics() });
-        Self { io: Arc::new(io), outbox }
+        for name in of_operators() {
+            io.add_method(name, |_: Params| async { Err::<serde_json::Value, _>(fault(starting())) });
+        }
+        Self { io: Arc::new(io), outbox, sectors: Arc::default() }
     }
 
-    /// Serves this outbox from now on.
-    pub(in crate::manager) fn open(&self, outbox: Here) {
-        // A daemon has one outbox for as long as it runs.
+    /// Serves this outbox, and what operators may ask of sectors, from now on.
+    pub(in crate::manager) fn open(&self, outbox: Here, sectors: Arc<dyn RpcHandler>) {
+        // A daemon has one of each for as long as it runs.
+        let _ = self.sectors.set(sectors);
         let _ = self.outbox.set(Arc::new(outbox));
     }
 }
@@ -137,10 +143,19 @@ async fn wait(outbox: &Here, id: &MessageId, confidence: i64) -> Result<MessageS
     }
 }
 
+#[derive(Deserialize)]
+struct Asking {
+    method: String,
+}
+
 #[async_trait]
 impl RpcHandler for OperatorRpc {
-    async fn handle(&self, _: &RequestHeaders, body: String) -> Option<String> {
-        self.io.handle_request(&body).await
+    async fn handle(&self, headers: &RequestHeaders, body: String) -> Option<String> {
+        let asks = serde_json::from_str::<Asking>(&body).is_ok_and(|asking| is_of_operators(&asking.method));
+        match self.sectors.get() {
+            Some(sectors) if asks => sectors.handle(headers, body).await,
+            _ => self.io.handle_request(&body).await,
+        }
     }
 }
 
@@ -180,6 +195,23 @@ impl Daemon {
                 Ok(MessageState::Pending { .. }) | Err(ServerError::Silent { .. }) => {}
                 other => return other.map_err(busy),
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_daemon_that_starts_says_so() {
+        let rpc = OperatorRpc::new();
+        for method in of_operators().into_iter().chain(["Damocles.Standing"]) {
+            let body = json!({"jsonrpc": "2.0", "id": 1, "method": method, "params": []}).to_string();
+            let answer = rpc.handle(&RequestHeaders::default(), body).await.unwrap();
+            let answer: serde_json::Value = serde_json::from_str(&answer).unwrap();
+            assert_eq!(answer.pointer("/error/data/exit"), Some(&json!(Exit::Retryable as u8)), "{method}: {answer}");
+            assert!(answer.to_string().contains("is starting"), "{method}: {answer}");
         }
     }
 }
