@@ -64,7 +64,7 @@ impl Database {
         }
     }
 
-    /// Opens the file at `path` to read while others may write; none if it is not there.
+    /// Opens the file at `path` to read while others may write, by one connection; none if it is not there.
     ///
     /// # Errors
     ///

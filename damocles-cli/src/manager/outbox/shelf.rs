@@ -61,7 +61,15 @@ impl Shelf {
             None => Ok(Vec::new()),
             Some(Opened { cluster: Some(cluster), .. }) => cluster.entries().await,
             Some(Opened { pool, cluster: None }) => {
-                Ok(outbox_entries(pool.clone()).await?.into_iter().map(Entry::of_outbox).collect())
+                // Whoever works on the outbox writes meanwhile, and calls and their messages are read one after the other:
+                // the pool's only connection sees one instant until it is told to go on.
+                let instant = async |statement: &'static str| {
+                    sqlx::query(statement).execute(pool).await.context("read the outbox at one instant")
+                };
+                instant("BEGIN").await?;
+                let all = outbox_entries(pool.clone()).await;
+                instant("ROLLBACK").await?;
+                Ok(all?.into_iter().map(Entry::of_outbox).collect())
             }
         }
     }
