@@ -77,6 +77,18 @@ async fn what_was_given_up_can_be_asked_for_again() {
 }
 
 #[tokio::test]
+async fn a_replacement_that_nobody_can_pay_ends_the_command() {
+    let (desk, _) = with_miner().await;
+    let key = broken_off(&desk, &["miner", "multiaddrs", HERE]).await;
+    // A FIL for each unit of gas is more than all that the sender has.
+    let ended = desk.run(&["message", "replace", &key, "--fee-cap", "1 FIL", "--really-do-it"]).await.unwrap();
+    assert!(ended.err.contains("beyond the policy"), "{}", ended.err);
+    assert_eq!(ended.code, Some(10), "{}", ended.err);
+    assert!(ended.err.contains("does not move"), "{}", ended.err);
+    assert_eq!(desk.run(&["message", "replace", &key, "--really-do-it"]).await.unwrap().code, Some(0));
+}
+
+#[tokio::test]
 async fn what_landed_for_an_earlier_command_is_not_this_ones_work() {
     let (mut desk, _) = with_miner().await;
     let call = ["miner", "multiaddrs", HERE];

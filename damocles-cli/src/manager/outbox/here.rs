@@ -17,7 +17,7 @@ use damocles_core::{
     chain::{ChainClientExt as _, ChainErrorKind, MessageId, MessageState},
 };
 use futures::StreamExt as _;
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 use tokio::sync::Notify;
 
 /// Wakes whoever waits for a message to move.
@@ -132,6 +132,7 @@ impl Here {
         let client = self.chain.client();
         let follow = async {
             let mut heads = client.head_changes();
+            let mut looks = tokio::time::interval(LOOK);
             let mut passes = 0_u32;
             loop {
                 let now = self.chain.entry(id).await?;
@@ -141,19 +142,19 @@ impl Here {
                     return Ok::<_, Failure>(now);
                 }
                 let trouble = message.error.as_ref();
-                // The same trouble as before is not told of again, so that only heads that change nothing show it.
+                // The same trouble as before is not told of again: only that nothing changes shows it.
                 if trouble.is_some() && (trouble != before.message.error.as_ref() || passes >= PASSES) {
                     return Err(stuck(id, trouble));
                 }
-                // Its messages move at once where nothing new comes of the chain.
+                // Its messages move at once where nothing new comes of the chain. What is refused may be noted in silence.
                 tokio::select! {
                     head = heads.next() => {
                         if head.is_none() {
                             return Err(stuck(id, trouble));
                         }
-                        passes += 1;
                     }
                     () = self.wake.0.notified() => {}
+                    _ = looks.tick() => passes += 1,
                 }
             }
         };
@@ -166,8 +167,10 @@ impl Here {
     }
 }
 
-/// After so many heads a message whose trouble is as before has been tried again and did not move.
-const PASSES: u32 = 5;
+/// How often a message is looked at of which nothing is told.
+const LOOK: Duration = Duration::from_secs(3);
+/// After so many looks a message whose trouble is as before has been tried again and did not move.
+const PASSES: u32 = 10;
 
 fn stuck(id: &MessageId, trouble: Option<&String>) -> Failure {
     let trouble = trouble.map_or("no head comes of the node", String::as_str);
