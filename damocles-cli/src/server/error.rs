@@ -118,7 +118,7 @@ impl ServerError {
             ),
             Self::Refused { hint, .. } => hint.clone(),
             Self::Unreachable { .. } => {
-                Some("is the daemon of this configuration running, and does it serve this user?".to_owned())
+                Some("is the worker of this configuration file running, or the manager of this home?".to_owned())
             }
             _ => None,
         }
