@@ -1,13 +1,15 @@
 //! Commands that are repeated, broken off, given up, or beside which others work.
 
-use crate::{BIN, desk::Desk, text, with_miner, within};
+use crate::{BIN, atto, desk::Desk, text, with_miner, within};
 use nix::{
     pty::openpty,
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
 use serde_json::{Value, json};
-use std::{fs::File, io::Write as _, os::unix::fs::PermissionsExt as _, process::Stdio, time::Duration};
+use std::{
+    collections::BTreeSet, fs::File, io::Write as _, os::unix::fs::PermissionsExt as _, process::Stdio, time::Duration,
+};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     process::{Child, Command},
@@ -305,5 +307,58 @@ async fn sectors_are_given_up_by_operators_who_were_asked() {
     std::fs::write(&piece, vec![7; 127]).unwrap();
     let queued = desk.json(&["piece", "add", piece.to_str().unwrap()]).await.unwrap();
     assert_eq!(queued.pointer("/payload_size"), Some(&json!(127)), "{queued:#}");
+    desk.daemon.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn what_is_only_tried_out_takes_nothing_up_and_holds_nothing_up() {
+    let (desk, _) = with_miner().await;
+    let call = ["miner", "multiaddrs", HERE];
+    // It has the outbox for as long as it waits.
+    let mut child = sent(&desk, &call).await;
+    let tried = desk.json(&[&call[..], &["--simulate"]].concat()).await.unwrap();
+    assert_eq!(tried.pointer("/prediction/exit_code"), Some(&json!(0)), "{tried:#}");
+    let (fee, most) = (atto(&tried, "/estimate/max_fee"), atto(&tried, "/most/class"));
+    assert!(0 < fee && fee <= most, "{tried:#}");
+    assert!(text(&tried, "/notes/0").contains("an earlier command had begun this"), "{tried:#}");
+    let other = desk.json(&["miner", "multiaddrs", "/ip4/10.0.0.2/tcp/24001", "--simulate"]).await.unwrap();
+    assert_eq!(other.pointer("/notes/0"), None, "{other:#}");
+    let list = desk.json(&["message", "list", "--all"]).await.unwrap();
+    assert_eq!(list.pointer("/messages").and_then(Value::as_array).map(Vec::len), Some(2), "{list:#}");
+    child.kill().await.unwrap();
+}
+
+#[tokio::test]
+async fn the_one_of_several_senders_who_is_shown_is_the_one_who_sends() {
+    let (mut desk, _) = with_miner().await;
+    let second = desk.second_worker.to_string();
+    desk.act(&["miner", "control", "set", &second]).await.unwrap();
+    let id = desk.ask("Filecoin.StateLookupID", json!([desk.keys.worker, []])).await.unwrap();
+    let file = desk.home().join("manager.toml");
+    let config = std::fs::read_to_string(&file).unwrap();
+    let one = format!("default = \"{}\"", desk.keys.worker);
+    // One of them by its ID: who sends follows from the addresses of keys.
+    let two = format!("default = [\"{}\", \"{second}\"]", id.as_str().unwrap());
+    assert!(config.contains(&one), "{config}");
+    std::fs::write(&file, config.replace(&one, &two)).unwrap();
+    let both_send = async |desk: &Desk, port: u16| {
+        let mut seen = BTreeSet::new();
+        for host in 1..40 {
+            let at = format!("/ip4/10.0.0.{host}/tcp/{port}");
+            let tried = desk.json(&["miner", "multiaddrs", &at, "--simulate"]).await.unwrap();
+            let done = desk.act(&["miner", "multiaddrs", &at]).await.unwrap();
+            let shown = desk.json(&["message", "show", text(&done, "/key")]).await.unwrap();
+            let sender = text(&shown, "/sender");
+            assert_eq!((text(&tried, "/from"), text(&done, "/from")), (sender, sender), "{shown:#}");
+            seen.insert(sender.to_owned());
+            if seen.len() == 2 {
+                return;
+            }
+        }
+        panic!("one sends all: {seen:?}");
+    };
+    both_send(&desk, 24001).await;
+    desk.daemon.start().await.unwrap();
+    both_send(&desk, 24002).await;
     desk.daemon.stop().await.unwrap();
 }
