@@ -58,6 +58,16 @@ impl Printer {
         }
     }
 
+    /// Prints one document and ends as `outcome` says: what failed is a failure whoever reads of it.
+    ///
+    /// # Errors
+    ///
+    /// The outcome's, else as [`Self::data`].
+    pub fn last(&self, data: &impl Render, outcome: Result<(), Failure>) -> Result<(), Failure> {
+        let printed = self.data(data);
+        outcome.and(printed)
+    }
+
     /// Prints one line to standard error, unless notes are dropped.
     pub fn note(&self, note: impl fmt::Display) {
         if !self.quiet {

@@ -126,7 +126,19 @@ fn what_a_key_may_sign_is_shown_and_kept() {
     let refused = home.wallet(&["sign", ADDRESS, "44554b45"]);
     assert_eq!(refused.code, Some(10));
     assert!(refused.err.contains("policy") && refused.err.contains("unknown"), "{}", refused.err);
-    assert_eq!(home.wallet(&["policy", ADDRESS, "--anything"]).out, format!("{ADDRESS} may sign anything"));
+    // What is not named stays; more than before is asked about.
+    let less = format!("{ADDRESS} may sign Send to t01000, 3 FIL a day\nsigned away today: 0 FIL");
+    assert_eq!(home.wallet(&["policy", ADDRESS, "--daily", "3"]).out, less);
+    let wider: [&[&str]; 4] = [&["--daily", "4"], &["--receiver", "f01001"], &["--no-daily"], &["--anything"]];
+    for more in wider {
+        let args: Vec<&str> = ["policy", ADDRESS].iter().chain(more).copied().collect();
+        let refused = home.wallet(&args);
+        assert_eq!(refused.code, Some(2), "{more:?}: {}", refused.out);
+        assert!(refused.err.contains("--really-do-it"), "{more:?}: {}", refused.err);
+    }
+    assert_eq!(home.wallet(&["policy", ADDRESS]).out, less);
+    let anything = home.wallet(&["policy", ADDRESS, "--anything", "--really-do-it"]);
+    assert_eq!(anything.out, format!("{ADDRESS} may sign anything"));
     assert_eq!(home.wallet(&["sign", ADDRESS, "44554b45"]).out, SIGNATURE);
 }
 

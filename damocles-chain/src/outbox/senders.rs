@@ -76,6 +76,15 @@ impl Senders {
         Ok(if apart.is_empty() { all } else { apart })
     }
 
+    /// Who sends the call of a new key as long as nobody is short of money or stuck: for whoever has no outbox to ask.
+    ///
+    /// # Errors
+    ///
+    /// A sender that cannot be.
+    pub fn pick_plain(&self, key: &SubmitKey, call: &Call) -> Result<Address, ChainError> {
+        self.pick(key, call, |_| true).map(|sender| to_core(&sender))
+    }
+
     /// Who sends the call of a new key. It follows from the key and the senders, and not from their order. Of several,
     /// those for whom `is_fit` does not hold are passed over as long as there are others.
     pub(crate) fn pick(

@@ -14,6 +14,11 @@ pub struct Endpoint {
 }
 
 impl Endpoint {
+    /// The whole URL without the token. Its path may be a provider's key, so that `Display` leaves it out.
+    pub fn url(&self) -> &str {
+        self.url.as_str()
+    }
+
     /// The URL; `path` stands in where the address names none.
     pub fn url_or(&self, path: &str) -> String {
         let mut url = self.url.clone();
@@ -36,7 +41,11 @@ impl Endpoint {
 
 impl fmt::Display for Endpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.url.fmt(f)
+        let (scheme, host) = (self.url.scheme(), self.url.host_str().unwrap_or_default());
+        match self.url.port_or_known_default() {
+            Some(port) => write!(f, "{scheme}://{host}:{port}"),
+            None => write!(f, "{scheme}://{host}"),
+        }
     }
 }
 
@@ -148,6 +157,8 @@ mod tests {
             assert_eq!(endpoint.url_or("/rpc/v1"), "http://127.0.0.1:1234/rpc/v1");
             assert!(!format!("{endpoint} {endpoint:?}").contains("hunter2"));
         }
+        let keyed: Endpoint = "https://host/v3/hunter2".parse().unwrap();
+        assert_eq!((keyed.to_string().as_str(), keyed.url()), ("https://host:443", "https://host/v3/hunter2"));
         for bad in [
             "http://me:hunter2@host",
             "http://me:hunter2@:x",

@@ -1,6 +1,7 @@
 //! The arguments of `damocles-manager`, as data.
 
 use super::{
+    confirm::Agreed,
     look::ChainCommand,
     message::args::MessageCommand,
     miner::args::MinerCommand,
@@ -189,9 +190,20 @@ pub enum SectorsCommand {
     /// One sector with its whole history
     Show(SectorArgs),
     /// Give a sector up: its data goes to another one, its number is burnt. Refused once its proof may be on chain
-    Abort(SectorArgs),
+    Abort(GiveUpArgs),
     /// End the lease of a store that is lost. A sector without a stored replica is given up by that
-    Release(SectorArgs),
+    Release(GiveUpArgs),
+}
+
+/// Which sector is given up or taken from its worker.
+#[derive(Clone, Debug, Args)]
+pub struct GiveUpArgs {
+    /// Which sector.
+    #[command(flatten)]
+    pub sector: SectorArgs,
+    /// Whether it is asked.
+    #[command(flatten)]
+    pub consent: Agreed,
 }
 
 /// Which sector.

@@ -21,18 +21,23 @@ use damocles_chain::{
 };
 use damocles_core::{EventSink, Network, chain::CallKind};
 use sqlx::AnyPool;
-use std::sync::Arc;
+use std::{path::Path, sync::Arc};
 
-/// The nodes that the configuration names, the preferred one first.
+/// The nodes that the configuration names, the preferred one first. In a cluster its token is the node's too, unless that
+/// has one of its own.
 ///
 /// # Errors
 ///
-/// An address or the token cannot be used.
-pub(super) fn endpoints(config: &ManagerConfig) -> Result<Vec<Endpoint>, Failure> {
+/// An address or a token cannot be used.
+pub(super) fn endpoints(config: &ManagerConfig, home: &Home) -> Result<Vec<Endpoint>, Failure> {
     let mut endpoints = Vec::new();
-    for (node, token) in config.chain.nodes()? {
-        let text = node.to_string();
-        let endpoint: Endpoint = text.parse().with_context(|| format!("use endpoint `{text}`"))?;
+    for (node, token) in config.chain.nodes(|file| token_of(home, file))? {
+        let endpoint: Endpoint = node.url().parse().with_context(|| format!("use endpoint `{node}`"))?;
+        let shared = config.venus.as_ref().and_then(|venus| venus.token_file.as_ref());
+        let token = match (token, shared) {
+            (None, Some(file)) => Some(token_of(home, file)?),
+            (own, _) => own,
+        };
         endpoints.push(match token {
             Some(token) => endpoint.with_token(Secret::reveal(&token)),
             None => endpoint,
@@ -41,13 +46,23 @@ pub(super) fn endpoints(config: &ManagerConfig) -> Result<Vec<Endpoint>, Failure
     Ok(endpoints)
 }
 
+/// The token in a file that is for its owner only.
+fn token_of(home: &Home, file: &Path) -> Result<Secret, Failure> {
+    let path = home.path().join(file);
+    let text = private_text(&path).map_err(|failure| Failure { exit: Exit::Usage, ..failure })?;
+    match text.trim() {
+        "" => Err(Failure::usage(format_args!("no token is in `{}`", path.display()))),
+        token => Ok(Secret::new(token)),
+    }
+}
+
 /// The preferred node.
 ///
 /// # Errors
 ///
 /// As [`endpoints`].
-pub(super) fn endpoint(config: &ManagerConfig) -> Result<Endpoint, Failure> {
-    let first = endpoints(config)?.into_iter().next();
+pub(super) fn endpoint(config: &ManagerConfig, home: &Home) -> Result<Endpoint, Failure> {
+    let first = endpoints(config, home)?.into_iter().next();
     Ok(first.context("the configuration was checked: it names a node")?)
 }
 
@@ -71,7 +86,7 @@ pub(super) async fn connect(
         return Ok(ManagerChain::Venus(VenusClient::connect(venus, database).await?));
     }
     let signer = Arc::clone(keys.signer().context("the configuration was checked: a node has keys beside it")?);
-    let mut lotus = LotusConfig::with_endpoints(endpoints(config)?, senders);
+    let mut lotus = LotusConfig::with_endpoints(endpoints(config, home)?, senders);
     lotus.events = events;
     lotus.limits.fees.clone_from(&config.fees);
     Ok(ManagerChain::Lotus(LotusClient::connect(lotus, signer, database).await?))
@@ -88,24 +103,15 @@ pub(super) fn cluster(
     home: &Home,
     senders: Senders,
 ) -> Result<VenusConfig, Failure> {
-    let token = match &section.token_file {
-        Some(file) => Some(private_text(&home.path().join(file))?),
-        None => None,
-    };
+    let token = section.token_file.as_ref().map(|file| token_of(home, file)).transpose()?;
     let of = |named: &crate::config::Endpoint| -> Result<Endpoint, Failure> {
-        let text = named.to_string();
-        let endpoint: Endpoint = text.parse().with_context(|| format!("use endpoint `{text}`"))?;
-        let own = named.token().map(Secret::reveal).or(token.as_ref().map(|token| token.trim()));
-        Ok(match own {
-            Some(token) => endpoint.with_token(token),
+        let endpoint: Endpoint = named.url().parse().with_context(|| format!("use endpoint `{named}`"))?;
+        Ok(match named.token().or(token.as_ref()) {
+            Some(token) => endpoint.with_token(token.reveal()),
             None => endpoint,
         })
     };
-    let mut node = endpoint(config)?;
-    if let (None, Some(token)) = (node.token(), &token) {
-        node = node.with_token(token.trim());
-    }
-    let mut venus = VenusConfig::new(node, of(&section.messager)?, senders);
+    let mut venus = VenusConfig::new(endpoint(config, home)?, of(&section.messager)?, senders);
     if let Some(gateway) = &section.gateway {
         venus = venus.with_gateway(of(gateway)?);
     }
@@ -183,5 +189,26 @@ mod tests {
         let said = crate::exit::render(&failure);
         assert!(said.contains(NODE) && said.contains("`mainnet`, not on `calibrationnet`"), "{said}");
         assert!(admit_network(&config, "", NODE).is_err());
+    }
+
+    #[test]
+    fn the_token_of_a_cluster_is_its_nodes_too() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let dir = tempfile::tempdir().unwrap();
+        let home = Home::resolve(Some(dir.path().to_owned())).unwrap();
+        let file = dir.path().join("cluster-token");
+        fs_err::write(&file, "hunter2\n").unwrap();
+        fs_err::set_permissions(&file, std::fs::Permissions::from_mode(0o600)).unwrap();
+        let mut config = ManagerConfig::new(NODE.parse().unwrap());
+        assert_eq!(endpoint(&config, &home).unwrap().token(), None);
+        let mut venus = VenusSection::new(NODE.parse().unwrap());
+        venus.token_file = Some("cluster-token".into());
+        config.venus = Some(venus);
+        assert_eq!(endpoint(&config, &home).unwrap().token(), Some("hunter2"));
+        config.chain.token = Some(Secret::new("its.own"));
+        assert_eq!(endpoint(&config, &home).unwrap().token(), Some("its.own"));
+        fs_err::write(&file, "\n").unwrap();
+        config.chain.token = None;
+        assert_eq!(endpoint(&config, &home).unwrap_err().exit, Exit::Usage);
     }
 }

@@ -6,7 +6,9 @@ use crate::{
 };
 use anyhow::anyhow;
 use clap::Args;
+use damocles_core::Context;
 use std::io::{BufRead as _, IsTerminal as _};
+use tokio::sync::oneshot;
 
 /// Whether an operator was asked already, or a call is only tried out.
 #[derive(Clone, Copy, Debug, Default, Args)]
@@ -59,18 +61,35 @@ impl Agreed {
     ///
     /// # Errors
     ///
-    /// The operator does not want it.
-    pub(super) fn ask(self, printer: Printer, plan: &str) -> Result<(), Failure> {
+    /// The operator does not want it, or the command was cancelled meanwhile: an answer counts no more then.
+    pub(super) async fn ask(self, printer: Printer, plan: &str, cx: &Context) -> Result<(), Failure> {
         if self.really_do_it {
             printer.note(plan);
             return Ok(());
         }
         self.possible()?;
         printer.prompt(&format!("{plan}\nDo it? [y/N] "))?;
-        let mut answer = String::new();
-        std::io::stdin().lock().read_line(&mut answer)?;
-        if is_yes(&answer) { Ok(()) } else { Err(Failure::new(Exit::Failed, anyhow!("nothing was done"))) }
+        let agreed = match cx.cancel.run_until_cancelled(line()).await {
+            Some(answer) => is_yes(&answer?),
+            None => false,
+        };
+        if agreed && !cx.cancel.is_cancelled() {
+            return Ok(());
+        }
+        Err(Failure::new(Exit::Failed, anyhow!("nothing was done")))
     }
+}
+
+/// A line of the terminal. Its thread is left to itself where nobody waits for it any more: reading cannot be broken off.
+async fn line() -> Result<String, Failure> {
+    let (tell, told) = oneshot::channel();
+    std::thread::Builder::new().name("prompt".to_owned()).spawn(move || {
+        let mut line = String::new();
+        let read = std::io::stdin().lock().read_line(&mut line);
+        let _ = tell.send(read.map(|_| line));
+    })?;
+    let ended = || Failure::new(Exit::Failed, anyhow!("the terminal is gone"));
+    Ok(told.await.map_err(|_| ended())??)
 }
 
 fn is_yes(answer: &str) -> bool {

@@ -63,7 +63,7 @@ impl<'a> Desk<'a> {
         printer: Printer,
         cx: &Context,
     ) -> Result<Self, Failure> {
-        let node = Operator::with_endpoints(chain::endpoints(&config)?)?;
+        let node = Operator::with_endpoints(chain::endpoints(&config, home)?)?;
         let head = node.head().await.map_err(|e| {
             Failure::from(e).hint("is the node running, and are `chain.endpoint` and its token in manager.toml right?")
         })?;

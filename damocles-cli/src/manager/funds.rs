@@ -4,7 +4,7 @@ use super::{
     chain,
     desk::{Desk, When},
     message::shortened,
-    outbox::{Entry, Outbox},
+    outbox::{Entry, Shelf},
     signer::Keys,
 };
 use crate::{
@@ -79,8 +79,8 @@ pub(super) async fn show(desk: &Desk<'_>, args: &FundsArgs) -> Result<(), Failur
     let over = args.over.min(desk.head.epoch.0);
     let spending = desk.node.spending(&desk.head, &accounts, over).await?;
     // A command that waits for its message has them, and is no reason not to know what there is.
-    let messages = match Outbox::look(&desk.config, desk.home).await {
-        Ok(outbox) => outbox.entries().await.ok(),
+    let messages = match Shelf::open(&desk.config, desk.home).await {
+        Ok(shelf) => shelf.entries().await.ok(),
         Err(_) => None,
     };
     let mut senders = Vec::new();

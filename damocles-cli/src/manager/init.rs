@@ -213,10 +213,54 @@ pub fn write_config(home: &Home, config: &ManagerConfig) -> Result<(), Failure> 
     write_text(home, &config.to_toml())
 }
 
+/// As [`write_config`], with this text. The file keeps its mode, and stays where a link says that it lies: tokens may stand
+/// in it. A new one is for its owner only.
 pub(super) fn write_text(home: &Home, text: &str) -> Result<(), Failure> {
-    let temporary = home.path().join(".manager.toml.new");
-    fs_err::write(&temporary, text)?;
-    fs_err::File::open(&temporary)?.sync_all()?;
-    fs_err::rename(&temporary, home.config())?;
-    Ok(())
+    use fs_err::os::unix::fs::OpenOptionsExt as _;
+    let named = home.config();
+    let file = match fs_err::canonicalize(&named) {
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => named,
+        found => found?,
+    };
+    let dir = file.parent().context("a file lies in a directory")?;
+    let temporary = dir.join(".manager.toml.new");
+    // One that a crash left may have another mode than it is to have from its first byte on.
+    match fs_err::remove_file(&temporary) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(e.into()),
+        _ => {}
+    }
+    let mut new = fs_err::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary)?;
+    new.write_all(text.as_bytes())?;
+    if let Ok(about) = fs_err::metadata(&file) {
+        new.set_permissions(about.permissions())?;
+    }
+    new.sync_all()?;
+    fs_err::rename(&temporary, &file)?;
+    Ok(fs_err::File::open(dir)?.sync_all()?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::{PermissionsExt as _, symlink};
+
+    #[test]
+    fn a_file_with_tokens_stays_what_it_was() {
+        let dir = tempfile::tempdir().unwrap();
+        let home = Home::resolve(Some(dir.path().join("home"))).unwrap();
+        fs_err::create_dir(home.path()).unwrap();
+        let mode = |path: &Path| fs_err::metadata(path).unwrap().permissions().mode() & 0o777;
+        write_text(&home, "a").unwrap();
+        assert_eq!(mode(&home.config()), 0o600);
+        fs_err::set_permissions(home.config(), std::fs::Permissions::from_mode(0o640)).unwrap();
+        write_text(&home, "b").unwrap();
+        assert_eq!(mode(&home.config()), 0o640);
+
+        let elsewhere = dir.path().join("etc.toml");
+        fs_err::rename(home.config(), &elsewhere).unwrap();
+        symlink(&elsewhere, home.config()).unwrap();
+        write_text(&home, "c").unwrap();
+        assert!(fs_err::symlink_metadata(home.config()).unwrap().is_symlink());
+        assert_eq!((fs_err::read_to_string(&elsewhere).unwrap().as_str(), mode(&elsewhere)), ("c", 0o640));
+    }
 }

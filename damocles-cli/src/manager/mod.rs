@@ -62,7 +62,9 @@ fn dispatch(args: ManagerArgs, printer: Printer) -> Result<Exit, Failure> {
         ManagerCommand::Piece(PieceCommand::Add(args)) => {
             printer.data(&frame::runtime()?.block_on(piece::add(&args.file, &home))?)?;
         }
-        ManagerCommand::Sectors(command) => frame::runtime()?.block_on(sectors::run(command, &home, printer))?,
+        ManagerCommand::Sectors(command) => {
+            cancellable(async |cx| sectors::run(&command, &home, printer, &cx).await)?;
+        }
         ManagerCommand::Wallet(args) => return wallet::run(&args, &home, printer),
         ManagerCommand::Processor(args) => children::serve(args)?,
         ManagerCommand::Worker(args) => worker::daemon(args, printer)?,

@@ -42,7 +42,7 @@ impl Render for Nodes {
 /// None of them can be relied on, or those that can are on another network than the configuration wants.
 pub(super) async fn show(home: &Home, printer: Printer) -> Result<(), Failure> {
     let config = ManagerConfig::load(home.config())?;
-    let operator = Operator::with_endpoints(chain::endpoints(&config)?)?;
+    let operator = Operator::with_endpoints(chain::endpoints(&config, home)?)?;
     let nodes = operator.endpoints().await;
     let network = if nodes.iter().any(|node| node.state == HealthState::Ok) {
         let head = operator.head().await?;

@@ -6,10 +6,7 @@ use anyhow::Context as _;
 use damocles_core::{PieceInfo, SectorSize};
 use damocles_seal::{piece_of_file, rpc::damocles::AddPiece};
 use serde::{Deserialize, Serialize};
-use std::{
-    net::SocketAddr,
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
 
 /// A piece that waits for a sector.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -36,15 +33,15 @@ impl Render for Queued {
 ///
 /// The file cannot be read or the manager does not take it.
 pub async fn add(file: &Path, home: &Home) -> Result<Queued, Failure> {
-    queue(file, remote::address(home)?).await
+    queue(file, home).await
 }
 
-async fn queue(file: &Path, manager: SocketAddr) -> Result<Queued, Failure> {
+async fn queue(file: &Path, home: &Home) -> Result<Queued, Failure> {
     let file = fs_err::canonicalize(file)?;
     let path = file.clone();
     let worked = tokio::task::spawn_blocking(move || piece_of_file(&path)).await;
     let (piece, payload_size) = worked.context("compute the piece's commitment")??;
-    let id = remote::client(manager)?.ask::<AddPiece>(&(piece, payload_size, file.clone())).await?;
+    let id = remote::ask::<AddPiece>(home, &(piece, payload_size, file.clone())).await?;
     Ok(Queued { id, piece, payload_size, file })
 }
 
@@ -53,7 +50,7 @@ async fn queue(file: &Path, manager: SocketAddr) -> Result<Queued, Failure> {
 /// # Errors
 ///
 /// The directory cannot be written or the manager does not take it.
-pub async fn add_sample(dir: &Path, manager: SocketAddr, size: SectorSize) -> Result<(), Failure> {
+pub async fn add_sample(dir: &Path, home: &Home, size: SectorSize) -> Result<(), Failure> {
     let (file, queued) = (dir.join("sample.txt"), dir.join("sample.queued"));
     if queued.exists() {
         return Ok(());
@@ -63,7 +60,7 @@ pub async fn add_sample(dir: &Path, manager: SocketAddr, size: SectorSize) -> Re
     let unnamed = dir.join("sample.new");
     fs_err::write(&unnamed, text)?;
     fs_err::rename(&unnamed, &file)?;
-    queue(&file, manager).await?;
+    queue(&file, home).await?;
     // Marked after it was queued: after a crash in between, it is queued again rather than forgotten.
     Ok(fs_err::write(&queued, "")?)
 }

@@ -3,8 +3,10 @@
 use crate::{
     config::{ManagerConfig, manager::Home},
     exit::Failure,
+    manager::outbox::socket,
+    server::UnixClient,
 };
-use damocles_seal::rpc::{RpcClient, RpcOptions};
+use damocles_seal::rpc::{Method, RpcClient, RpcOptions};
 use std::net::SocketAddr;
 
 /// Where the manager of this home listens.
@@ -14,6 +16,16 @@ use std::net::SocketAddr;
 /// The configuration cannot be read.
 pub(crate) fn address(home: &Home) -> Result<SocketAddr, Failure> {
     Ok(ManagerConfig::load(home.config())?.listen.address)
+}
+
+/// Asks the manager of a home what only operators may ask for.
+///
+/// # Errors
+///
+/// No daemon runs there, it is starting, or it refuses.
+pub(crate) async fn ask<M: Method>(home: &Home, params: &M::Params) -> Result<M::Output, Failure> {
+    let params = serde_json::to_value(params).map_err(anyhow::Error::from)?;
+    Ok(UnixClient::new(&socket(home))?.call(M::NAME, params).await?)
 }
 
 /// A client of the manager at an address.

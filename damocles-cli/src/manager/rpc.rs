@@ -4,11 +4,29 @@ use crate::server::{FileLookup, RequestHeaders, RpcHandler};
 use async_trait::async_trait;
 use damocles_core::{CommP, Fence};
 use damocles_seal::{
-    rpc::{Caller, manager_handler},
+    rpc::{
+        Caller, Method as _,
+        damocles::{AbortSector, AddPiece, ReleaseSector},
+        manager_handler,
+    },
     service::ManagerService,
 };
 use jsonrpc_core::MetaIoHandler;
 use std::{path::PathBuf, sync::Arc};
+
+/// What gives work up or brings new work in is an operator's to ask for, on the socket of the home: whoever reaches the port
+/// of the workers may be anybody on this machine.
+const OF_OPERATORS: [&str; 3] = [AbortSector::NAME, ReleaseSector::NAME, AddPiece::NAME];
+
+/// Whether a method is served to operators only.
+pub(super) fn is_of_operators(method: &str) -> bool {
+    OF_OPERATORS.contains(&method)
+}
+
+/// The names of those methods.
+pub(super) const fn of_operators() -> [&'static str; 3] {
+    OF_OPERATORS
+}
 
 /// The manager's RPC.
 #[derive(Clone)]
@@ -18,8 +36,16 @@ pub(super) struct ManagerRpc {
 }
 
 impl ManagerRpc {
-    /// Serves a manager.
-    pub(super) fn new(service: Arc<ManagerService>) -> Self {
+    /// Serves a manager to workers.
+    pub(super) fn of_workers(service: Arc<ManagerService>) -> Self {
+        let mut handler = MetaIoHandler::default();
+        let all = manager_handler(Arc::clone(&service));
+        handler.extend_with(all.into_iter().filter(|(name, _)| !is_of_operators(name)));
+        Self { handler: Arc::new(handler), service }
+    }
+
+    /// Serves a manager to operators too.
+    pub(super) fn of_operators(service: Arc<ManagerService>) -> Self {
         Self { handler: Arc::new(manager_handler(Arc::clone(&service))), service }
     }
 

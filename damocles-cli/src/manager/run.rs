@@ -3,7 +3,7 @@
 use super::{
     args::RunArgs,
     client::ManagerChain,
-    outbox::{self, Here, OperatorRpc},
+    outbox::{self, Here, OperatorRpc, Standing},
     rpc::ManagerRpc,
     signer::{self, Keys},
     stores::{Replicas, Stores},
@@ -20,7 +20,7 @@ use crate::{
     output::Printer,
     parameters,
     progress::Progress,
-    server::{CONTROL_PATH, Server, UnixServer},
+    server::{CONTROL_PATH, Server, ServerError, UnixServer},
     signals::{self, Shutdown},
     verifier,
 };
@@ -39,6 +39,7 @@ use damocles_seal::{
     service::{ManagerConfig as ServiceConfig, ManagerParts, ManagerService, PieceDirs},
 };
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use tokio::task::JoinHandle;
 
 /// Runs the manager until it is told to stop.
 ///
@@ -54,14 +55,18 @@ pub(super) fn run(args: RunArgs, home: &Home, printer: Printer) -> Result<(), Fa
 
 async fn serve(args: RunArgs, config: ManagerConfig, keys: Keys, home: &Home, printer: Printer) -> Result<(), Failure> {
     let shutdown = signals::install().context("listen for signals")?;
-    let database = Database::open(&home.database()).await?;
+    let Some(database) = shutdown.drain.run_until_cancelled(own(home, printer)).await.transpose()? else {
+        return Ok(());
+    };
+    let rest = shutdown.stop.child_token();
+    let commands = OperatorRpc::new();
+    let operators = operators(home, &commands, &rest).await;
     let server = Server::bind(config.listen.address).await?;
     let Some(chain) =
         shutdown.drain.run_until_cancelled(reach_node(&config, home, &keys, &database)).await.transpose()?
     else {
         return Ok(());
     };
-    let operators = operators(&config, &keys, home, &chain, &database).await?;
     let client = chain.client();
     let Some((network, miners)) = shutdown.drain.run_until_cancelled(ask_node(&client, &config)).await else {
         return Ok(());
@@ -78,30 +83,49 @@ async fn serve(args: RunArgs, config: ManagerConfig, keys: Keys, home: &Home, pr
     let service = service(&config, home, &database, &client, &miners, &stores, &verifier).await?;
     let posts = posts(&config, &database, &client, &service, &stores, &verifier).await?;
 
-    let rpc = Arc::new(ManagerRpc::new(Arc::clone(&service)));
+    let rpc = Arc::new(ManagerRpc::of_workers(Arc::clone(&service)));
     let address = server.address();
     let server = server.route_rpc("/rpc/v0", rpc.clone()).route_files("/piecestore", rpc.pieces());
+    let signing = served_keys(&config, &keys, home).await?;
+    let senders = super::chain::senders(&config, &keys).await?;
+    let standing = Standing { network: Some(network.clone()), senders, fees: config.fees.clone() };
+    let sectors = Arc::new(ManagerRpc::of_operators(Arc::clone(&service)));
+    commands.open(Here::of_daemon(chain.clone(), standing, &database).await?, sectors);
     printer.note(format_args!("manager of {} on network `{network}`: http://{address}/rpc/v0", names(&miners)));
     args.supervision.ready(Some(address), &shutdown)?;
-    let signing = served_keys(&config, &keys, home).await?;
-    work(Messages { chain, signing }, &service, posts, Servers { workers: server, operators }, &shutdown).await
+    work(Messages { chain, signing }, &service, posts, Servers { workers: server, operators, rest }, &shutdown).await
 }
 
-/// Where commands of this home use the outbox. A home whose path no socket can have is no reason not to prove.
-async fn operators(
-    config: &ManagerConfig,
-    keys: &Keys,
-    home: &Home,
-    chain: &ManagerChain,
-    database: &Database,
-) -> Result<Option<UnixServer>, Failure> {
-    let senders = super::chain::senders(config, keys).await?;
-    let rpc = Arc::new(OperatorRpc::new(Here::of_daemon(chain.clone(), senders, database).await?));
+/// How long commands of this home may take to give the outbox back.
+const OUTBOX_TAKEN: Duration = Duration::from_secs(30 * 60);
+
+/// The database, which a command may have that waits for its message.
+async fn own(home: &Home, printer: Printer) -> Result<Database, Failure> {
+    let file = home.database();
+    if let Some(database) = Database::open_if_free(&file).await? {
+        return Ok(database);
+    }
+    if outbox::is_served(home).await {
+        return Database::open(&file).await;
+    }
+    printer.note("a command of this home sends a message; the daemon starts when that has landed");
+    Database::open_within(&file, OUTBOX_TAKEN).await?.ok_or_else(|| {
+        let error = anyhow!("database `{}` is in use for {} minutes", file.display(), OUTBOX_TAKEN.as_secs() / 60);
+        Failure::new(Exit::Retryable, error).hint("end the command that waits; `message wait` takes it up again")
+    })
+}
+
+/// Where commands of this home use the outbox, from the start on: until it is there they are told so. A home whose path no
+/// socket can have is no reason not to prove.
+async fn operators(home: &Home, rpc: &OperatorRpc, cancel: &CancellationToken) -> Option<Serving> {
     match UnixServer::bind(&outbox::socket(home)).await {
-        Ok(server) => Ok(Some(server.route_rpc(CONTROL_PATH, rpc))),
+        Ok(server) => {
+            let server = server.route_rpc(CONTROL_PATH, Arc::new(rpc.clone()));
+            Some(tokio::spawn(server.serve(cancel.clone())))
+        }
         Err(error) => {
             tracing::warn!(%error, "commands that send messages have to wait until this daemon ends");
-            Ok(None)
+            None
         }
     }
 }
@@ -152,10 +176,13 @@ impl Messages {
     }
 }
 
-/// Who is served.
+type Serving = JoinHandle<Result<(), ServerError>>;
+
+/// Who is served, until what.
 struct Servers {
     workers: Server,
-    operators: Option<UnixServer>,
+    operators: Option<Serving>,
+    rest: CancellationToken,
 }
 
 /// How long until a node that does not answer is asked again.
@@ -307,7 +334,7 @@ async fn work(
     shutdown: &Shutdown,
 ) -> Result<(), Failure> {
     let cx = Context { cancel: shutdown.stop.clone(), events: Arc::new(LogSink) };
-    let rest = shutdown.stop.child_token();
+    let Servers { workers, operators, rest } = servers;
     let proving = async {
         if let Some(posts) = &posts {
             posts.run.run(&cx, &shutdown.drain).await;
@@ -320,14 +347,16 @@ async fn work(
     };
     let serving = async {
         let operators = async {
-            match servers.operators {
-                Some(server) => server.serve(rest.clone()).await,
-                None => Ok(()),
+            match operators {
+                Some(serving) => serving.await,
+                None => Ok(Ok(())),
             }
         };
-        let (served, by_operators) = tokio::join!(servers.workers.serve(rest.clone()), operators);
-        if let Err(error) = by_operators {
-            tracing::warn!(%error, "commands are no longer served");
+        let (served, by_operators) = tokio::join!(workers.serve(rest.clone()), operators);
+        match by_operators {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::warn!(%error, "commands are no longer served"),
+            Err(error) => tracing::error!(%error, "serving commands broke"),
         }
         // A manager that nobody reaches is to end.
         shutdown.drain.cancel();

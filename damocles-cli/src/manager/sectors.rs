@@ -10,7 +10,7 @@ use crate::{
     output::{Printer, Render, table},
 };
 use anyhow::anyhow;
-use damocles_core::allocator::Outcome;
+use damocles_core::{Context, SectorId, allocator::Outcome};
 use damocles_seal::{
     rpc::damocles::{AbortSector, ListSectors, ReleaseSector, ShowSector},
     sector_state::{SectorDetail, SectorSummary},
@@ -22,18 +22,25 @@ use std::fmt::Write as _;
 ///
 /// # Errors
 ///
-/// It does not answer, does not know the sector, or refuses.
-pub(super) async fn run(command: SectorsCommand, home: &Home, printer: Printer) -> Result<(), Failure> {
-    let client = remote::client(remote::address(home)?)?;
+/// It does not answer, does not know the sector, or refuses, or the operator does.
+pub(super) async fn run(command: &SectorsCommand, home: &Home, printer: Printer, cx: &Context) -> Result<(), Failure> {
     match command {
-        SectorsCommand::List => printer.data(&Listed(client.ask::<ListSectors>(&[]).await?)),
-        SectorsCommand::Show(SectorArgs { sector }) => {
-            let detail = client.ask::<ShowSector>(&(sector,)).await?;
-            let unknown = || Failure::new(Exit::Failed, anyhow!("the manager does not know {sector}"));
-            printer.data(&Shown(detail.ok_or_else(unknown)?))
+        SectorsCommand::List => {
+            let client = remote::client(remote::address(home)?)?;
+            printer.data(&Listed(client.ask::<ListSectors>(&[]).await?))
         }
-        SectorsCommand::Release(SectorArgs { sector }) => {
-            match client.ask::<ReleaseSector>(&(sector,)).await? {
+        SectorsCommand::Show(SectorArgs { sector }) => printer.data(&Shown(known(home, *sector).await?)),
+        SectorsCommand::Release(args) => {
+            let sector = args.sector.sector;
+            args.consent.possible()?;
+            let lease = lease(&known(home, sector).await?.summary);
+            let plan = format!(
+                "This will end the lease of {sector}: {lease}.\n  \
+                 note     without a stored replica the sector is given up, and its number is burnt\n  \
+                 note     a worker that still lives loses what it sealed of it"
+            );
+            args.consent.ask(printer, &plan, cx).await?;
+            match remote::ask::<ReleaseSector>(home, &(sector,)).await? {
                 Outcome::Handed => printer.note(format_args!(
                     "the lease of {sector} ended; its replica and its messages stand. `sectors abort` gives it up"
                 )),
@@ -41,14 +48,29 @@ pub(super) async fn run(command: SectorsCommand, home: &Home, printer: Printer) 
             }
             Ok(())
         }
-        SectorsCommand::Abort(SectorArgs { sector }) => {
-            client.ask::<AbortSector>(&(sector,)).await?;
+        SectorsCommand::Abort(args) => {
+            let sector = args.sector.sector;
+            args.consent.possible()?;
+            let summary = known(home, sector).await?.summary;
+            let done = summary.stage_done.as_deref().unwrap_or("nothing");
+            let plan = format!(
+                "This will give {sector} up, whose worker {} has done: {done}.\n  \
+                 note     its number is burnt, its data goes to another sector",
+                lease(&summary)
+            );
+            args.consent.ask(printer, &plan, cx).await?;
+            remote::ask::<AbortSector>(home, &(sector,)).await?;
             printer.note(format_args!(
                 "{sector} is given up; its worker removes what it sealed, a parked one once it is resumed"
             ));
             Ok(())
         }
     }
+}
+
+async fn known(home: &Home, sector: SectorId) -> Result<SectorDetail, Failure> {
+    let detail = remote::client(remote::address(home)?)?.ask::<ShowSector>(&(sector,)).await?;
+    detail.ok_or_else(|| Failure::new(Exit::Failed, anyhow!("the manager does not know {sector}")))
 }
 
 #[derive(Serialize)]

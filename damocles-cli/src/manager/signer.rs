@@ -49,7 +49,7 @@ impl Keys {
         Ok(Self(if config.venus.is_none() { Some(open(config, home)?) } else { None }))
     }
 
-    /// No keys, for whoever only looks.
+    /// No keys, for whoever signs nothing.
     pub(super) const fn none() -> Self {
         Self(None)
     }
@@ -69,7 +69,7 @@ pub(super) fn open(config: &ManagerConfig, home: &Home) -> Result<Arc<dyn Signer
     Ok(match config.wallet.kind {
         WalletKind::Keystore => Arc::new(Keystore::open(home.keystore())?),
         WalletKind::File => Arc::new(unlocked(&config.wallet, home)?),
-        WalletKind::Node => Arc::new(NodeWallet::new(Arc::new(RpcClient::new(chain::endpoint(config)?)?))),
+        WalletKind::Node => Arc::new(NodeWallet::new(Arc::new(RpcClient::new(chain::endpoint(config, home)?)?))),
         WalletKind::Remote => Arc::new(RemoteWallet::new(elsewhere(&config.wallet, home)?)?),
     })
 }
@@ -101,7 +101,7 @@ fn elsewhere(section: &WalletSection, home: &Home) -> Result<Endpoint, Failure> 
     let named = section.endpoint.as_ref().context("the configuration was checked: a remote wallet has an address")?;
     // A wallet listens at the path of Lotus' wallets, which the type's own default is not.
     let text = named.url_or("/rpc/v0");
-    let endpoint: Endpoint = text.parse().with_context(|| format!("use wallet `{text}`"))?;
+    let endpoint: Endpoint = text.parse().with_context(|| format!("use wallet `{named}`"))?;
     if let Some(file) = &section.token_file {
         let token = password::private_text(&home.path().join(file))?;
         return Ok(endpoint.with_token(token.trim()));

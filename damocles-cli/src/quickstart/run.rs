@@ -199,7 +199,7 @@ impl Running {
         progress.note(format_args!("miner: t0{miner}"));
         let (manager, address) = lab.manager().await?;
         if sectors > 1 {
-            piece::add_sample(&lab.pieces(), address, SIZE).await?;
+            piece::add_sample(&lab.pieces(), &lab.home(), SIZE).await?;
         }
         let worker = lab.worker(address).await?;
         let [devnet, manager, worker] = [devnet, manager, worker].map(tokio::sync::Mutex::new);

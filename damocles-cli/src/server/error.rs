@@ -1,7 +1,7 @@
 //! Why a server does not serve.
 
 use crate::exit::Exit;
-use std::{io, net::SocketAddr, path::PathBuf};
+use std::{io, net::SocketAddr, path::PathBuf, time::Duration};
 
 /// What to do when an address is not loopback.
 pub const LOOPBACK_HINT: &str =
@@ -52,6 +52,16 @@ pub enum ServerError {
         /// Why.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+    /// Somebody listens on the socket, and does not answer in time.
+    #[error("no answer to `{method}` came on {} within {} seconds", path.display(), limit.as_secs())]
+    Silent {
+        /// Where.
+        path: PathBuf,
+        /// The method.
+        method: String,
+        /// How long was waited.
+        limit: Duration,
+    },
     /// The other side's answer is none.
     #[error("the answer to `{method}` on {} could not be understood", path.display())]
     Rubbish {
@@ -84,7 +94,7 @@ impl ServerError {
     pub fn exit(&self) -> Exit {
         match self {
             Self::NotLoopback(_) | Self::SocketPath { .. } => Exit::Usage,
-            Self::Unreachable { .. } | Self::Serve(_) => Exit::Retryable,
+            Self::Unreachable { .. } | Self::Silent { .. } | Self::Serve(_) => Exit::Retryable,
             Self::InUse(_) | Self::Bind { .. } | Self::SocketInUse(_) | Self::Socket { .. } | Self::Rubbish { .. } => {
                 Exit::Failed
             }
@@ -100,10 +110,16 @@ impl ServerError {
                 "is another daemon running? `ss -ltnp sport = :{}` shows it; else choose another port",
                 address.port()
             )),
-            Self::SocketInUse(_) => Some("is another worker of the same name running? give each its own".to_owned()),
-            Self::SocketPath { .. } => Some("set `worker.run_dir` to a short path of a directory".to_owned()),
+            Self::SocketInUse(_) => {
+                Some("is another daemon running there? `ss -lxp` shows which; each has a socket of its own".to_owned())
+            }
+            Self::SocketPath { .. } => Some(
+                "a shorter path of a directory will do: `worker.run_dir` of a worker, --home of a manager".to_owned(),
+            ),
             Self::Refused { hint, .. } => hint.clone(),
-            Self::Unreachable { .. } => Some("is the worker of this configuration file running?".to_owned()),
+            Self::Unreachable { .. } => {
+                Some("is the worker of this configuration file running, or the manager of this home?".to_owned())
+            }
             _ => None,
         }
     }

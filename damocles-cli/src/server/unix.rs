@@ -56,7 +56,8 @@ impl UnixServer {
     /// A living process listens there, the path cannot be a socket, or the directory cannot be written.
     pub async fn bind(path: &Path) -> Result<Self, ServerError> {
         let failed = |source| ServerError::Socket { path: path.to_owned(), source };
-        if path.as_os_str().len() > LONGEST_PATH {
+        let made = path.with_file_name(format!(".{}.new", std::process::id()));
+        if path.as_os_str().len().max(made.as_os_str().len()) > LONGEST_PATH {
             return Err(ServerError::SocketPath { path: path.to_owned(), why: "the path is too long" });
         }
         if let Some(dir) = path.parent() {
@@ -64,7 +65,6 @@ impl UnixServer {
         }
         clear(path).await?;
         // The socket is made under another name and closed to others before anybody can find it.
-        let made = path.with_extension(format!("{}.new", std::process::id()));
         let hidden = SocketFile::of(made.clone());
         let listener = UnixListener::bind(&made).map_err(failed)?;
         fs_err::set_permissions(&made, std::fs::Permissions::from_mode(0o600)).map_err(failed)?;
@@ -180,9 +180,15 @@ impl UnixClient {
     ///
     /// # Errors
     ///
-    /// Nobody listens, the answer is no JSON-RPC, or it is a refusal.
+    /// Nobody listens or answers in time, the answer is no JSON-RPC, or it is a refusal.
     pub async fn call<T: DeserializeOwned>(&self, method: &str, params: Value) -> Result<T, ServerError> {
-        let unreachable = |e: reqwest::Error| ServerError::Unreachable { path: self.path.clone(), source: e.into() };
+        let unreachable = |e: reqwest::Error| {
+            if e.is_timeout() && !e.is_connect() {
+                let (path, method) = (self.path.clone(), method.to_owned());
+                return ServerError::Silent { path, method, limit: CALL_TIMEOUT };
+            }
+            ServerError::Unreachable { path: self.path.clone(), source: e.into() }
+        };
         let rubbish = |source| ServerError::Rubbish { path: self.path.clone(), method: method.to_owned(), source };
         let request = json!({ "jsonrpc": "2.0", "id": 1, "method": method, "params": params });
         let url = format!("http://localhost{CONTROL_PATH}");

@@ -94,7 +94,7 @@ pub struct PendingBeneficiary {
 pub struct MinerFunds {
     /// All that the actor owns.
     pub balance: TokenAmount,
-    /// What can be withdrawn or pledged.
+    /// What can be withdrawn or pledged: the debt and what is locked are taken off it.
     pub available: TokenAmount,
     /// Rewards that are released over time.
     pub vesting: TokenAmount,
@@ -102,7 +102,7 @@ pub struct MinerFunds {
     pub initial_pledge: TokenAmount,
     /// Deposited for pre-commits.
     pub pre_commit_deposits: TokenAmount,
-    /// What it owes: as long as there is a debt, nothing can be withdrawn.
+    /// What it owes. A withdrawal burns it first and pays out what is available beside it.
     pub fee_debt: TokenAmount,
 }
 

@@ -5,10 +5,10 @@ use damocles_core::Network;
 use serde::Deserialize;
 use std::{
     fmt::{self, Write as _},
-    path::PathBuf,
+    path::{Path, PathBuf},
 };
 
-/// `[chain]`.
+/// `[chain]`. Paths that are not absolute are below the home directory.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(try_from = "Raw")]
 pub struct ChainSection {
@@ -20,7 +20,7 @@ pub struct ChainSection {
     pub others: Vec<Endpoint>,
     /// The token that is sent to the node.
     pub token: Option<Secret>,
-    /// A file that holds that token.
+    /// A file that holds that token, whose mode is 0600.
     pub token_file: Option<PathBuf>,
     /// Of several nodes: the files that hold their tokens, in their order. An empty path is a node without one.
     pub token_files: Vec<PathBuf>,
@@ -84,18 +84,18 @@ impl ChainSection {
         }
     }
 
-    /// All nodes with their tokens, the preferred one first.
+    /// All nodes with their tokens, the preferred one first. `read` takes the token out of a file.
     ///
     /// # Errors
     ///
     /// A token file cannot be read.
-    pub fn nodes(&self) -> std::io::Result<Vec<(Endpoint, Option<Secret>)>> {
+    pub fn nodes<E>(&self, read: impl Fn(&Path) -> Result<Secret, E>) -> Result<Vec<(Endpoint, Option<Secret>)>, E> {
         let mut nodes = Vec::new();
         for (place, node) in std::iter::once(&self.endpoint).chain(&self.others).enumerate() {
             let only = if place == 0 { self.token_file.as_ref() } else { None };
             let own = self.token_files.get(place).filter(|file| !file.as_os_str().is_empty());
             let token = match own.or(only) {
-                Some(file) => Some(Secret::new(fs_err::read_to_string(file)?.trim())),
+                Some(file) => Some(read(file)?),
                 None if place == 0 => self.token.clone().or_else(|| node.token().cloned()),
                 None => node.token().cloned(),
             };
@@ -121,7 +121,7 @@ impl ChainSection {
             let error = source.error_at("chain.endpoint", "there is a token before the address, and another one");
             return Err(error.hint_with("keep one of the two"));
         }
-        let same = |a: &Endpoint, b: &Endpoint| a.to_string() == b.to_string();
+        let same = |a: &Endpoint, b: &Endpoint| a.url() == b.url();
         let all: Vec<_> = std::iter::once(&self.endpoint).chain(&self.others).collect();
         let twice = all.iter().enumerate().find(|(i, a)| all.iter().take(*i).any(|b| same(a, b)));
         match twice {
@@ -163,10 +163,10 @@ impl ChainSection {
             writeln!(out, "kind = \"venus\"")?;
         }
         if self.others.is_empty() {
-            writeln!(out, "endpoint = {}", quoted(&self.endpoint.to_string()))?;
+            writeln!(out, "endpoint = {}", quoted(self.endpoint.url()))?;
         } else {
             let all = std::iter::once(&self.endpoint).chain(&self.others);
-            let all = all.map(|e| toml::Value::String(e.to_string())).collect();
+            let all = all.map(|e| toml::Value::String(e.url().to_owned())).collect();
             writeln!(out, "endpoints = {}", toml::Value::Array(all))?;
         }
         match &self.token_file {

@@ -71,11 +71,16 @@ fn what_would_let_no_proof_be_made_is_refused() {
     }
 }
 
+fn tokens_of(config: &ManagerConfig) -> Vec<(Endpoint, Option<Secret>)> {
+    let read = |file: &std::path::Path| std::fs::read_to_string(file).map(|text| Secret::new(text.trim()));
+    config.chain.nodes(read).unwrap()
+}
+
 #[test]
 fn the_token_of_an_endpoint_is_used_and_never_written() {
     let chain = "[chain]\nendpoint = \"hunter2:/ip4/127.0.0.1/tcp/1234/http\"\n";
     let config = read(chain).unwrap();
-    assert_eq!(config.chain.nodes().unwrap(), [(config.chain.endpoint.clone(), Some(Secret::new("hunter2")))]);
+    assert_eq!(tokens_of(&config), [(config.chain.endpoint.clone(), Some(Secret::new("hunter2")))]);
     assert!(!format!("{config:?} {}", config.to_toml()).contains("hunter2"));
     let twice = read(&format!("{chain}token = \"x\"\n")).unwrap_err();
     assert!(!twice.to_string().contains("hunter2"), "{twice}");
@@ -150,7 +155,7 @@ fn several_nodes_are_a_list_with_a_token_each() {
     let read_chain = |lines: &str| read(&format!("[chain]\n{lines}\n"));
     let two = "endpoints = [\"hunter2:/ip4/127.0.0.1/tcp/1234/http\", \"http://b:1234\"]";
     let config = read_chain(&format!("{two}\nnetwork = \"calibration\"")).unwrap();
-    let tokens: Vec<_> = config.chain.nodes().unwrap().into_iter().map(|(_, token)| token).collect();
+    let tokens: Vec<_> = tokens_of(&config).into_iter().map(|(_, token)| token).collect();
     assert_eq!(tokens, [Some(Secret::new("hunter2")), None]);
     assert_eq!(config.chain.network, Some(damocles_core::Network::Calibration));
     assert!(!format!("{config:?} {}", config.to_toml()).contains("hunter2"));
@@ -159,7 +164,7 @@ fn several_nodes_are_a_list_with_a_token_each() {
     std::fs::write(&file, "hunter3\n").unwrap();
     let files = format!("endpoints = [\"http://a\", \"http://b\"]\ntoken_files = [\"\", \"{}\"]", file.display());
     let apart = read_chain(&files).unwrap();
-    let tokens: Vec<_> = apart.chain.nodes().unwrap().into_iter().map(|(_, token)| token).collect();
+    let tokens: Vec<_> = tokens_of(&apart).into_iter().map(|(_, token)| token).collect();
     assert_eq!(tokens, [None, Some(Secret::new("hunter3"))]);
     assert_eq!(read(&apart.to_toml()).unwrap(), apart);
     let plain = read_chain("endpoints = [\"http://a\", \"http://b\"]").unwrap();
@@ -167,7 +172,7 @@ fn several_nodes_are_a_list_with_a_token_each() {
     for (lines, said) in [
         ("endpoint = \"http://a\"\nendpoints = [\"http://b\"]", "keep one of the two"),
         ("endpoints = []", "neither `endpoint` nor `endpoints`"),
-        ("endpoints = [\"http://a\", \"http://a\"]", "`chain.endpoints[1]`: http://a/ is there twice"),
+        ("endpoints = [\"http://a\", \"http://a\"]", "`chain.endpoints[1]`: http://a:80 is there twice"),
         ("endpoints = [\"http://a\", \"http://b\"]\ntoken_file = \"/t\"", "there is one token"),
         ("endpoints = [\"http://a\", \"http://b\"]\ntoken_files = [\"/t\"]", "are 1 for 2 nodes"),
         ("endpoint = \"http://a\"\ntoken = \"x\"\ntoken_files = [\"/t\"]", "a token of the only node too"),

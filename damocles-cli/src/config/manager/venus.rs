@@ -94,9 +94,9 @@ impl VenusSection {
     /// Tokens before addresses are not written.
     pub(super) fn write(&self, out: &mut String) -> fmt::Result {
         writeln!(out, "\n# The cluster that sends messages, and the token of this manager's account in it.")?;
-        writeln!(out, "[venus]\nmessager = {}", quoted(&self.messager.to_string()))?;
+        writeln!(out, "[venus]\nmessager = {}", quoted(self.messager.url()))?;
         if let Some(gateway) = &self.gateway {
-            writeln!(out, "gateway = {}", quoted(&gateway.to_string()))?;
+            writeln!(out, "gateway = {}", quoted(gateway.url()))?;
         }
         if let Some(file) = &self.token_file {
             writeln!(out, "token_file = {}", quoted(&file.display().to_string()))?;

@@ -99,7 +99,7 @@ impl WalletSection {
             ("path", self.path.as_ref().map(path)),
             ("password_file", self.password_file.as_ref().map(path)),
             ("password_env", self.password_env.as_ref().map(|name| quoted(name))),
-            ("endpoint", self.endpoint.as_ref().map(|e| quoted(&e.to_string()))),
+            ("endpoint", self.endpoint.as_ref().map(|e| quoted(e.url()))),
             ("token_file", self.token_file.as_ref().map(path)),
         ] {
             if let Some(value) = value {

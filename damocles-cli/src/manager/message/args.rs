@@ -43,11 +43,12 @@ pub struct ReplaceArgs {
     /// Which message.
     #[command(flatten)]
     pub message: MessageArgs,
-    /// The most that is paid for a unit of gas, e.g. `200 attoFIL` [default: what the policy of its class says]
-    #[arg(long, value_name = "FIL")]
+    /// The most that is paid for a unit of gas, with its unit, e.g. `2 nanoFIL` or `200 attoFIL` [default: what the policy
+    /// of its class says]
+    #[arg(long, value_name = "PRICE", value_parser = parse_gas_price)]
     pub fee_cap: Option<TokenAmount>,
-    /// What the block's maker gets for a unit of gas [default: what the policy of its class says]
-    #[arg(long, value_name = "FIL")]
+    /// What the block's maker gets for a unit of gas, with its unit [default: what the policy of its class says]
+    #[arg(long, value_name = "PRICE", value_parser = parse_gas_price)]
     pub premium: Option<TokenAmount>,
     /// Its gas limit [default: that of the present message]
     #[arg(long, value_name = "GAS")]
@@ -77,4 +78,54 @@ pub struct RecoverArgs {
     /// Whether it is asked.
     #[command(flatten)]
     pub consent: Agreed,
+}
+
+/// The price of a unit of gas. Its unit has to be named: without one, what was meant for nanoFIL would be FIL.
+fn parse_gas_price(text: &str) -> Result<TokenAmount, String> {
+    let bad = || "write a price with its unit: `2 nanoFIL`, `200 attoFIL` or `0.000000002 FIL`".to_owned();
+    let text = text.trim();
+    let amount = if let Some(nano) = text.strip_suffix("nanoFIL") {
+        let (whole, fraction) = nano.trim().split_once('.').unwrap_or((nano.trim(), ""));
+        let digits = |part: &str| part.chars().all(|c| c.is_ascii_digit());
+        if whole.is_empty() || fraction.len() > 9 || !digits(whole) || !digits(fraction) {
+            return Err(bad());
+        }
+        let atto: i128 = format!("{whole}{fraction:0<9}").parse().map_err(|_| bad())?;
+        TokenAmount::from_atto(atto)
+    } else if text.ends_with("FIL") {
+        text.parse().map_err(|_| bad())?
+    } else {
+        return Err(bad());
+    };
+    if amount < TokenAmount::ZERO { Err(bad()) } else { Ok(amount) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_price_of_gas_has_a_unit() {
+        for (text, atto) in [
+            ("2 nanoFIL", 2_000_000_000),
+            ("1.5nanoFIL", 1_500_000_000),
+            ("200 attoFIL", 200),
+            ("0.000000002 FIL", 2_000_000_000),
+        ] {
+            assert_eq!(parse_gas_price(text), Ok(TokenAmount::from_atto(atto)), "{text}");
+        }
+        for bad in [
+            "200",
+            "",
+            "nanoFIL",
+            "-1 nanoFIL",
+            "-1 FIL",
+            "1.0000000001 nanoFIL",
+            "1e3 nanoFIL",
+            "x FIL",
+            "1..2 nanoFIL",
+        ] {
+            assert!(parse_gas_price(bad).is_err_and(|said| said.contains("unit")), "{bad}");
+        }
+    }
 }

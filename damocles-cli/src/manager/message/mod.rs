@@ -2,19 +2,19 @@
 
 pub mod args;
 mod recover;
+mod replace;
 
 use super::{
     act,
     desk::{Desk, When},
     look::gas_price,
-    outbox::{Entry, Outbox},
+    outbox::{Entry, Outbox, Shelf, Standing},
 };
 use crate::{
-    config::manager::Home,
-    exit::{Exit, Failure},
+    config::{ManagerConfig, manager::Home},
+    exit::Failure,
     output::{Printer, Render, table},
 };
-use anyhow::anyhow;
 use args::{CancelArgs, ListArgs, MessageArgs, MessageCommand, ReplaceArgs};
 use damocles_chain::{OutboxState, Replacement, VersionPurpose, venus::VenusState};
 use damocles_core::{
@@ -31,43 +31,27 @@ use std::fmt::Write as _;
 /// What the command could not do.
 pub(super) async fn run(command: &MessageCommand, home: &Home, printer: Printer, cx: &Context) -> Result<(), Failure> {
     match command {
+        // What was recorded can be looked at whatever node, keys and daemon do.
+        MessageCommand::List(args) => return list(home, printer, *args).await,
+        MessageCommand::Show(args) => return show(home, printer, cx, args).await,
+        MessageCommand::Wait(_) => {}
         MessageCommand::Replace(args) => args.consent.possible()?,
         MessageCommand::Cancel(args) => args.consent.possible()?,
         MessageCommand::Recover(args) => args.consent.possible()?,
-        _ => {}
     }
     let desk = Desk::open(home, printer, cx).await?;
-    if let MessageCommand::Recover(args) = command {
-        return recover::run(&desk, args).await;
-    }
-    let outbox = match command {
-        MessageCommand::List(_) | MessageCommand::Show(_) => Outbox::look(&desk.config, home).await?,
-        _ => Outbox::open(&desk.config, home).await?,
-    };
     match command {
-        MessageCommand::List(args) => list(&desk, &outbox, *args).await,
-        MessageCommand::Show(args) => show(&desk, &outbox, args).await,
-        MessageCommand::Wait(args) => wait(&desk, &outbox, args).await,
-        MessageCommand::Replace(args) => replace(&desk, &outbox, args).await,
-        MessageCommand::Cancel(args) => cancel(&desk, &outbox, args).await,
-        MessageCommand::Recover(_) => Ok(()),
+        MessageCommand::List(_) | MessageCommand::Show(_) => Ok(()),
+        MessageCommand::Wait(args) => wait(&desk, args).await,
+        MessageCommand::Replace(args) => replace(&desk, args).await,
+        MessageCommand::Cancel(args) => cancel(&desk, args).await,
+        MessageCommand::Recover(args) => recover::run(&desk, args).await,
     }
 }
 
 /// The entry that a key or the CID of one of its messages names.
-async fn find(outbox: &Outbox, args: &MessageArgs) -> Result<Entry, Failure> {
-    let all = outbox.entries().await?;
-    let is_meant = |Entry { message: entry, messager }: &Entry| {
-        entry.key.0 == args.id
-            || messager.as_ref().is_some_and(|at| at.uid == args.id)
-            || entry.cid.as_deref() == Some(&args.id)
-            || entry.versions.iter().any(|version| version.cid == args.id)
-    };
-    let found = all.into_iter().find(is_meant).ok_or_else(|| {
-        Failure::new(Exit::Failed, anyhow!("no message of this manager has the key or CID `{}`", args.id))
-            .hint("`message list --all` shows them")
-    })?;
-    outbox.entry(&id_of(&found)).await
+async fn find(desk: &Desk<'_>, args: &MessageArgs) -> Result<Entry, Failure> {
+    Shelf::open(&desk.config, desk.home).await?.named(&args.id).await
 }
 
 fn id_of(entry: &Entry) -> MessageId {
@@ -121,11 +105,12 @@ pub(super) fn shortened(address: &str) -> String {
     }
 }
 
-async fn list(desk: &Desk<'_>, outbox: &Outbox, args: ListArgs) -> Result<(), Failure> {
+async fn list(home: &Home, printer: Printer, args: ListArgs) -> Result<(), Failure> {
+    let config = ManagerConfig::load(home.config())?;
     let over = |m: &Entry| matches!(m.message.state, OutboxState::Settled | OutboxState::Dropped);
-    let mut messages = outbox.entries().await?;
+    let mut messages = Shelf::open(&config, home).await?.entries().await?;
     messages.retain(|message| args.all || !over(message));
-    desk.printer.data(&Listed { messages })
+    printer.data(&Listed { messages })
 }
 
 #[derive(Debug, Serialize)]
@@ -149,7 +134,8 @@ impl Render for Shown {
         line("name", self.entry.messager.as_ref().map(|at| at.uid.clone()));
         line("sender", m.sender.clone());
         line("nonce", m.nonce.map(|nonce| nonce.to_string()));
-        line("landed", self.landed_at.as_ref().map(ToString::to_string));
+        let landed = self.landed_at.as_ref().map(ToString::to_string);
+        line("landed", landed.or_else(|| m.landed.map(|epoch| epoch.to_string())));
         line("exit", m.exit_code.map(|code| ExitCode(code).to_string()));
         line("returned", m.returned.as_ref().and_then(|returned| serde_json::to_string(returned).ok()));
         line("trouble", m.error.clone());
@@ -176,40 +162,49 @@ fn shown(desk: &Desk<'_>, entry: Entry) -> Shown {
     Shown { standing: state(&entry), landed_at: entry.message.landed.map(|epoch| desk.when(epoch)), entry }
 }
 
-async fn show(desk: &Desk<'_>, outbox: &Outbox, args: &MessageArgs) -> Result<(), Failure> {
-    let message = find(outbox, args).await?;
-    desk.printer.data(&shown(desk, message))
+async fn show(home: &Home, printer: Printer, cx: &Context, args: &MessageArgs) -> Result<(), Failure> {
+    let config = ManagerConfig::load(home.config())?;
+    let entry = Shelf::open(&config, home).await?.named(&args.id).await?;
+    let Some(epoch) = entry.message.landed else {
+        return printer.data(&Shown { standing: state(&entry), landed_at: None, entry });
+    };
+    let landed_at = match Desk::with(config, home, printer, cx).await {
+        Ok(desk) => Some(desk.when(epoch)),
+        Err(failure) => {
+            printer.note(format_args!("the time of epoch {epoch} is not known: {}", failure.error));
+            None
+        }
+    };
+    printer.data(&Shown { standing: state(&entry), landed_at, entry })
 }
 
-async fn wait(desk: &Desk<'_>, outbox: &Outbox, args: &MessageArgs) -> Result<(), Failure> {
-    let id = id_of(&find(outbox, args).await?);
+async fn wait(desk: &Desk<'_>, args: &MessageArgs) -> Result<(), Failure> {
+    let id = id_of(&find(desk, args).await?);
+    let outbox = Outbox::open(&desk.config, desk.home).await?;
     let receipt = outbox.landed(&id, &desk.cx).await?;
     let message = outbox.entry(&id).await?;
-    desk.printer.data(&shown(desk, message))?;
-    if receipt.is_success() { Ok(()) } else { Err(act::refusal(&format!("do `{id}`"), &receipt)) }
+    let outcome = if receipt.is_success() { Ok(()) } else { Err(act::refusal(&format!("do `{id}`"), &receipt)) };
+    let printed = desk.printer.last(&shown(desk, message), outcome);
+    // Whoever has seen its end means another one by the same command.
+    outbox.told(&id).await?;
+    printed
 }
 
-async fn replace(desk: &Desk<'_>, outbox: &Outbox, args: &ReplaceArgs) -> Result<(), Failure> {
-    let before = find(outbox, &args.message).await?;
+async fn replace(desk: &Desk<'_>, args: &ReplaceArgs) -> Result<(), Failure> {
+    let before = find(desk, &args.message).await?;
     let id = id_of(&before);
-    let said = |amount: Option<_>| amount.map_or_else(|| "by policy".to_owned(), gas_price);
-    let now =
-        before.message.versions.last().map(|v| format!(", now {} and {}", gas_price(v.fee_cap), gas_price(v.premium)));
-    let plan = format!(
-        "This will replace the message of `{id}` by one that does the same.\n  fee cap  {}\n  premium  {}{}",
-        said(args.fee_cap),
-        said(args.premium),
-        now.unwrap_or_default()
-    );
-    args.consent.ask(desk.printer, &plan)?;
+    let standing = Standing::of(desk).await?;
+    let plan = replace::plan(desk, args, &before, &standing).await?;
+    args.consent.ask(desk.printer, &plan, &desk.cx).await?;
     let by = Replacement { fee_cap: args.fee_cap, premium: args.premium, gas_limit: args.gas_limit };
+    let outbox = Outbox::open(&desk.config, desk.home).await?;
+    later(desk, &outbox);
     let message = outbox.replace(&id, by, &desk.cx).await?;
-    later(desk, outbox);
     desk.printer.data(&shown(desk, message))
 }
 
-async fn cancel(desk: &Desk<'_>, outbox: &Outbox, args: &CancelArgs) -> Result<(), Failure> {
-    let before = find(outbox, &args.message).await?;
+async fn cancel(desk: &Desk<'_>, args: &CancelArgs) -> Result<(), Failure> {
+    let before = find(desk, &args.message).await?;
     let id = id_of(&before);
     let plan = match before.message.nonce {
         _ if before.messager.as_ref().is_some_and(|at| at.state != VenusState::Recorded) => format!(
@@ -222,17 +217,23 @@ async fn cancel(desk: &Desk<'_>, outbox: &Outbox, args: &CancelArgs) -> Result<(
              note     the chain decides which of the two lands; `message wait {id}` says"
         ),
     };
-    args.consent.ask(desk.printer, &plan)?;
+    args.consent.ask(desk.printer, &plan, &desk.cx).await?;
+    let outbox = Outbox::open(&desk.config, desk.home).await?;
+    later(desk, &outbox);
     let message = outbox.cancel(&id, &desk.cx).await?;
-    later(desk, outbox);
     desk.printer.data(&shown(desk, message))
 }
 
-/// Says when a daemon does what it was asked for.
+/// Says when it is done what was asked for.
 fn later(desk: &Desk<'_>, outbox: &Outbox) {
-    if outbox.is_daemons() && desk.config.venus.is_none() {
-        desk.printer.note("the daemon does it at the next head; `message show` tells");
+    if desk.config.venus.is_some() {
+        return;
     }
+    desk.printer.note(if outbox.is_daemons() {
+        "the daemon does it at the next head; `message show` tells"
+    } else {
+        "waiting until the new message is signed"
+    });
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! `message recover`: what a messager had given up.
 
 use super::{
-    super::{chain, desk::Desk, outbox::Outbox, signer::Keys},
+    super::{chain, desk::Desk, outbox::Shelf, signer::Keys},
     args::RecoverArgs,
 };
 use crate::{
@@ -60,7 +60,7 @@ pub(super) async fn run(desk: &Desk<'_>, args: &RecoverArgs) -> Result<(), Failu
         messager.endpoint(),
         names.join(", ")
     );
-    args.consent.ask(desk.printer, &plan)?;
+    args.consent.ask(desk.printer, &plan, &desk.cx).await?;
     let mut taken_up = Vec::new();
     for sender in senders {
         let found = messager.recover_failed(&sender).await.map_err(|e| {
@@ -76,6 +76,6 @@ pub(super) async fn run(desk: &Desk<'_>, args: &RecoverArgs) -> Result<(), Failu
 
 /// The keys of this manager's messages by their names at the messager.
 async fn keys(desk: &Desk<'_>) -> Result<BTreeMap<String, String>, Failure> {
-    let all = Outbox::look(&desk.config, desk.home).await?.entries().await?;
+    let all = Shelf::open(&desk.config, desk.home).await?.entries().await?;
     Ok(all.into_iter().filter_map(|entry| Some((entry.messager?.uid, entry.message.key.0))).collect())
 }

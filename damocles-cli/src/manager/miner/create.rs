@@ -2,10 +2,10 @@
 
 use super::{
     super::{
-        act::{self, Act},
+        act::{self, Act, Before, Ended},
         desk::Desk,
         init::write_text,
-        outbox::Outbox,
+        outbox::{Asked, Standing},
         signer,
     },
     args::CreateMinerArgs,
@@ -34,6 +34,9 @@ pub struct Created {
     pub miner: ActorId,
     /// The message that made it.
     pub message: String,
+    /// Whether an earlier command had sent that.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub earlier: bool,
 }
 
 impl Render for Created {
@@ -66,7 +69,7 @@ pub(in crate::manager) async fn run(
 ) -> Result<Option<Created>, Failure> {
     args.consent.possible()?;
     let made = make(args, home, printer, cx, None).await?;
-    Ok(made.map(|made| Created { miner: made.miner, message: made.message }))
+    Ok(made.map(|made| Created { miner: made.miner, message: made.message, earlier: made.earlier }))
 }
 
 /// A miner that was made, with the address that a reorg does not change.
@@ -75,6 +78,7 @@ pub(in crate::manager) struct Made {
     pub(in crate::manager) miner: ActorId,
     pub(in crate::manager) robust: Option<Address>,
     pub(in crate::manager) message: String,
+    earlier: bool,
 }
 
 /// As [`run`]; `exid` makes calls that are otherwise the same different ones.
@@ -90,11 +94,11 @@ pub(in crate::manager) async fn make(
         config.senders.create_miner = Some(from.clone().into());
     }
     let desk = Desk::with(config, home, printer, cx).await?;
-    let outbox = Outbox::open(&desk.config, home).await?;
+    let standing = Standing::of(&desk).await?;
     if let Some(from) = &args.from {
-        only_by(&outbox, from).await?;
+        only_by(&standing, from)?;
     }
-    let (owner, worker) = parties(args, &desk, &outbox).await?;
+    let (owner, worker) = parties(args, &desk, standing.network.is_some()).await?;
     let mut call = CreateMiner::new(owner.clone(), worker.clone(), args.sector_size);
     call.peer_id.clone_from(&args.peer);
     call.multiaddrs.clone_from(&args.multiaddrs);
@@ -113,28 +117,37 @@ pub(in crate::manager) async fn make(
         remarks: vec!["the value is a deposit (FIP-0077), which is released to the miner over time".to_owned()],
         then: None,
     };
+    let asked = Asked::new(act.stem.clone(), false, act.what.clone(), act.call.clone())?;
     if args.consent.simulate {
-        act::simulate(&desk, &outbox, None, &act).await?;
+        act::simulate(&desk, None, &act, &asked).await?;
         return Ok(None);
     }
-    let (_, receipt, id) = act::send(&desk, &outbox, None, &act, args.consent).await?;
-    let Some(miner) = receipt.created.filter(|_| receipt.is_success()) else {
-        outbox.told(&id).await?;
-        return Err(act::refusal(&act.what, &receipt));
+    let ended = match act::earlier(&desk, &asked).await? {
+        Some(found) => act::take_up(&desk, &asked, found).await?,
+        None => act::send(&desk, None, &act, &asked, args.consent).await?,
     };
+    let Some(miner) = ended.receipt.created.filter(|_| ended.receipt.is_success()) else {
+        let failure = act::refusal(&act.what, &ended.receipt);
+        act::tell(&desk, ended, &act.call, None).await?;
+        return Err(failure);
+    };
+    let Ended { outbox, receipt, key, earlier, .. } = ended;
+    if earlier == Some(Before::Landed) {
+        printer.note("an earlier command made this miner, and nothing was sent now; the same command makes one more");
+    }
     // Only what stands in the file is known: a crash before that must find this miner again.
     write_down(&desk.config, home, miner, args.max_sectors)?;
-    outbox.told(&id).await?;
+    outbox.told(&key).await?;
     let robust = match decode_return(&act.call, &receipt.returned) {
         Ok(Returned::Miner { robust, .. }) => Some(robust),
         _ => None,
     };
-    Ok(Some(Made { miner, robust, message: receipt.message }))
+    Ok(Some(Made { miner, robust, message: receipt.message, earlier: earlier.is_some() }))
 }
 
 /// A daemon sends with its own senders, whatever this command would like.
-async fn only_by(outbox: &Outbox, from: &Address) -> Result<(), Failure> {
-    let named = outbox.senders().await?.create_miner;
+fn only_by(standing: &Standing, from: &Address) -> Result<(), Failure> {
+    let named = standing.senders.create_miner.as_ref();
     if named.is_some_and(|named| named.all().iter().all(|address| plain(address) == plain(from))) {
         return Ok(());
     }
@@ -143,11 +156,11 @@ async fn only_by(outbox: &Outbox, from: &Address) -> Result<(), Failure> {
         .hint("write `senders.create_miner` into manager.toml and start it again, or stop it first"))
 }
 
-async fn parties(args: &CreateMinerArgs, desk: &Desk<'_>, outbox: &Outbox) -> Result<(Address, Address), Failure> {
+async fn parties(args: &CreateMinerArgs, desk: &Desk<'_>, has_daemon: bool) -> Result<(Address, Address), Failure> {
     if let (Some(owner), Some(worker)) = (&args.owner, &args.worker) {
         return Ok((owner.clone(), worker.clone()));
     }
-    if outbox.is_daemons() && desk.config.wallet.kind == crate::config::manager::WalletKind::File {
+    if has_daemon && desk.config.wallet.kind == crate::config::manager::WalletKind::File {
         return Err(Failure::usage("whose the miner is to be is not said, and the daemon has the wallet")
             .hint("name --owner and --worker"));
     }

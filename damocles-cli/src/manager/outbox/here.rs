@@ -3,20 +3,21 @@
 use super::{
     super::client::ManagerChain,
     Entry,
-    begin::{Begun, Told},
+    begin::{Asked, Begun, Told},
+    standing::Standing,
 };
 use crate::{
     database::Database,
     exit::{Exit, Failure},
 };
 use anyhow::anyhow;
-use damocles_chain::{OutboxState, Replacement, Senders};
+use damocles_chain::{Fees, OutboxState, Replacement, Senders};
 use damocles_core::{
     Address, Context, Event, EventSink,
-    chain::{Call, ChainClientExt as _, MessageId, Receipt},
+    chain::{ChainClientExt as _, ChainErrorKind, MessageId, MessageState},
 };
 use futures::StreamExt as _;
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 use tokio::sync::Notify;
 
 /// Wakes whoever waits for a message to move.
@@ -36,7 +37,7 @@ impl EventSink for Wake {
 pub(in crate::manager) struct Here {
     chain: ManagerChain,
     wake: Arc<Wake>,
-    senders: Senders,
+    standing: Standing,
     told: Told,
     /// The lock on it, if it is this one's.
     _database: Option<Database>,
@@ -55,7 +56,8 @@ impl Here {
         database: Database,
     ) -> Result<Self, Failure> {
         let told = Told::open(database.pool.clone()).await?;
-        Ok(Self { chain, wake, senders, told, _database: Some(database) })
+        let standing = Standing { network: None, senders, fees: Fees::default() };
+        Ok(Self { chain, wake, standing, told, _database: Some(database) })
     }
 
     /// Over the database of the daemon that this is part of.
@@ -65,44 +67,56 @@ impl Here {
     /// The database cannot be used.
     pub(in crate::manager) async fn of_daemon(
         chain: ManagerChain,
-        senders: Senders,
+        standing: Standing,
         database: &Database,
     ) -> Result<Self, Failure> {
         let told = Told::open(database.pool.clone()).await?;
-        Ok(Self { chain, wake: Arc::default(), senders, told, _database: None })
+        Ok(Self { chain, wake: Arc::default(), standing, told, _database: None })
     }
 
     pub(super) fn chain(&self) -> &ManagerChain {
         &self.chain
     }
 
-    pub(super) fn senders(&self) -> &Senders {
-        &self.senders
+    pub(super) fn standing(&self) -> &Standing {
+        &self.standing
     }
 
     /// Who sends a call that is begun now.
-    pub(super) async fn sender(&self, stem: &str, call: &Call) -> Result<Address, Failure> {
-        self.chain.sender_of(&self.told.next(stem).await?, call).await
+    pub(super) async fn sender(&self, asked: &Asked) -> Result<Address, Failure> {
+        let key = self.told.next(&self.chain.entries().await?, asked).await?;
+        self.chain.sender_of(&key, asked.call()).await
     }
 
-    pub(super) async fn begin(&self, stem: &str, call: &Call) -> Result<Begun, Failure> {
-        self.told.begin(&self.chain, stem, call).await
+    pub(super) async fn begin(&self, asked: &Asked, from: &Address) -> Result<Begun, Failure> {
+        self.told.begin(&self.chain, asked, from).await
     }
 
     pub(super) async fn told(&self, id: &MessageId) -> Result<(), Failure> {
         self.told.note(id).await
     }
 
-    pub(super) async fn landed(&self, id: &MessageId, confidence: i64, cx: &Context) -> Result<Receipt, Failure> {
-        let stopped = || Failure::new(Exit::Retryable, anyhow!("cancelled before message {id} had landed"));
+    /// How a call ended; none if the command was cancelled before.
+    pub(super) async fn ended(
+        &self,
+        id: &MessageId,
+        confidence: i64,
+        cx: &Context,
+    ) -> Result<Option<MessageState>, Failure> {
         let client = self.chain.client();
-        let receipt = tokio::select! {
-            receipt = client.landed(id, confidence, cx) => receipt?,
-            () = self.chain.run(cx.cancel.clone()) => {
-                return Err(stopped().hint(format!("`damocles-manager message wait {id}` takes it up again")));
-            }
+        let landed = tokio::select! {
+            landed = client.landed(id, confidence, cx) => landed,
+            () = self.chain.run(cx.cancel.clone()) => return Ok(None),
         };
-        Ok(receipt)
+        match landed {
+            Ok(receipt) => Ok(Some(MessageState::Landed(receipt))),
+            Err(e) if e.kind() == ChainErrorKind::Dropped => {
+                let entry = self.chain.entry(id).await?;
+                Ok(Some(MessageState::Dropped { reason: entry.message.error.unwrap_or_else(|| e.to_string()) }))
+            }
+            Err(e) if e.kind() == ChainErrorKind::Cancelled => Ok(None),
+            Err(e) => Err(e.into()),
+        }
     }
 
     pub(super) async fn replace(&self, id: &MessageId, by: Replacement, cx: &Context) -> Result<Entry, Failure> {
@@ -115,7 +129,8 @@ impl Here {
         self.moved(id, &before, cx).await
     }
 
-    /// Works until a call has another message than before, or is over. A messager has done at once what it does.
+    /// Works until a call has another message than before, is over, or cannot go on. A messager has done at once what it
+    /// does.
     async fn moved(&self, id: &MessageId, before: &Entry, cx: &Context) -> Result<Entry, Failure> {
         if before.messager.is_some() {
             return Ok(before.clone());
@@ -123,6 +138,8 @@ impl Here {
         let client = self.chain.client();
         let follow = async {
             let mut heads = client.head_changes();
+            let mut looks = tokio::time::interval(LOOK);
+            let mut passes = 0_u32;
             loop {
                 let now = self.chain.entry(id).await?;
                 let message = &now.message;
@@ -130,10 +147,20 @@ impl Here {
                 if over || message.landed.is_some() || message.versions.len() > before.message.versions.len() {
                     return Ok::<_, Failure>(now);
                 }
-                // Its messages move at once where nothing new comes of the chain.
+                let trouble = message.error.as_ref();
+                // The same trouble as before is not told of again: only that nothing changes shows it.
+                if trouble.is_some() && (trouble != before.message.error.as_ref() || passes >= PASSES) {
+                    return Err(stuck(id, trouble));
+                }
+                // Its messages move at once where nothing new comes of the chain. What is refused may be noted in silence.
                 tokio::select! {
-                    _ = heads.next() => {}
+                    head = heads.next() => {
+                        if head.is_none() {
+                            return Err(stuck(id, trouble));
+                        }
+                    }
                     () = self.wake.0.notified() => {}
+                    _ = looks.tick() => passes += 1,
                 }
             }
         };
@@ -144,4 +171,15 @@ impl Here {
             }
         }
     }
+}
+
+/// How often a message is looked at of which nothing is told.
+const LOOK: Duration = Duration::from_secs(3);
+/// After so many looks a message whose trouble is as before has been tried again and did not move.
+const PASSES: u32 = 10;
+
+fn stuck(id: &MessageId, trouble: Option<&String>) -> Failure {
+    let trouble = trouble.map_or("no head comes of the node", String::as_str);
+    Failure::new(Exit::Parked, anyhow!("message {id} does not move: {trouble}"))
+        .hint("`message show` tells what was signed for it; a replacement is asked for anew")
 }

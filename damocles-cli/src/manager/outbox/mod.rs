@@ -5,11 +5,15 @@ mod begin;
 mod entry;
 mod here;
 mod rpc;
+mod shelf;
+mod standing;
 
-pub(super) use begin::Begun;
+pub(super) use begin::{Asked, Begun, Earlier};
 pub(super) use entry::{AtMessager, Entry};
 pub(super) use here::Here;
 pub(super) use rpc::{OperatorRpc, socket};
+pub(super) use shelf::Shelf;
+pub(super) use standing::{Most, Standing};
 
 use super::{chain, signer::Keys};
 use crate::{
@@ -19,10 +23,10 @@ use crate::{
     server::ServerError,
 };
 use anyhow::anyhow;
-use damocles_chain::{Replacement, Senders, outbox_entries, rpc::RpcMetrics};
+use damocles_chain::{Replacement, rpc::RpcMetrics};
 use damocles_core::{
     Address, Context,
-    chain::{Call, MessageId, MessageState, Receipt},
+    chain::{MessageId, MessageState, Receipt},
 };
 use here::Wake;
 use rpc::Daemon;
@@ -38,8 +42,6 @@ pub(super) struct Outbox {
 #[derive(Debug)]
 enum Way {
     Here(Box<Here>),
-    /// Only looked at.
-    Shelf(Database),
     Daemon(Daemon),
 }
 
@@ -58,63 +60,21 @@ impl Outbox {
         Ok(Self { way, confidence })
     }
 
-    /// As [`Self::open`] for whoever only looks: no key is needed for that, and no wallet is opened.
-    ///
-    /// # Errors
-    ///
-    /// The database cannot be used.
-    pub(super) async fn look(config: &ManagerConfig, home: &Home) -> Result<Self, Failure> {
-        let confidence = i64::from(config.commitment.confidence);
-        let way = match Database::open_if_free(&home.database()).await? {
-            Some(database) if config.venus.is_none() => Way::Shelf(database),
-            Some(database) => Way::Here(Box::new(here(config, home, database).await?)),
-            None => Way::Daemon(Daemon::of(home)?),
-        };
-        Ok(Self { way, confidence })
-    }
-
     /// Whether a daemon runs it.
     pub(super) fn is_daemons(&self) -> bool {
         matches!(self.way, Way::Daemon(_))
     }
 
-    /// Who sends what.
+    /// Records a call under the first key of it whose end no command has reported: one that was begun by a command that
+    /// did not see its end is taken up again, and nothing is sent twice.
     ///
     /// # Errors
     ///
-    /// The daemon does not answer.
-    pub(super) async fn senders(&self) -> Result<Senders, Failure> {
+    /// The call cannot be sent, or somebody else than `from` would send it.
+    pub(super) async fn begin(&self, asked: &Asked, from: &Address) -> Result<Begun, Failure> {
         match &self.way {
-            Way::Here(here) => Ok(here.senders().clone()),
-            Way::Shelf(_) => Err(only_looked_at()),
-            Way::Daemon(daemon) => daemon.call("Senders", &[(); 0]).await,
-        }
-    }
-
-    /// Who sends a call that is begun now under a key of `stem`.
-    ///
-    /// # Errors
-    ///
-    /// Nobody here can send it, or the daemon does not answer.
-    pub(super) async fn sender(&self, stem: &str, call: &Call) -> Result<Address, Failure> {
-        match &self.way {
-            Way::Here(here) => here.sender(stem, call).await,
-            Way::Shelf(_) => Err(only_looked_at()),
-            Way::Daemon(daemon) => daemon.call("MessageSender", &(stem, call)).await,
-        }
-    }
-
-    /// Records a call under the first key of `stem` whose end no command has reported: one that was begun by a command
-    /// that did not see its end is taken up again, and nothing is sent twice.
-    ///
-    /// # Errors
-    ///
-    /// The call cannot be sent.
-    pub(super) async fn begin(&self, stem: &str, call: &Call) -> Result<Begun, Failure> {
-        match &self.way {
-            Way::Here(here) => here.begin(stem, call).await,
-            Way::Shelf(_) => Err(only_looked_at()),
-            Way::Daemon(daemon) => daemon.call("BeginMessage", &(stem, call)).await,
+            Way::Here(here) => here.begin(asked, from).await,
+            Way::Daemon(daemon) => daemon.call("BeginMessage", &(asked, from)).await,
         }
     }
 
@@ -126,47 +86,31 @@ impl Outbox {
     pub(super) async fn told(&self, id: &MessageId) -> Result<(), Failure> {
         match &self.way {
             Way::Here(here) => here.told(id).await,
-            Way::Shelf(_) => Err(only_looked_at()),
             Way::Daemon(daemon) => daemon.call("MessageTold", &(id,)).await,
         }
     }
 
-    /// Waits until a call has landed with the confidence of the configuration.
+    /// Waits until a call has landed with the confidence of the configuration. That it never will is told by that.
     ///
     /// # Errors
     ///
     /// It never will, or the command was cancelled.
     pub(super) async fn landed(&self, id: &MessageId, cx: &Context) -> Result<Receipt, Failure> {
-        let state = match &self.way {
-            Way::Here(here) => return here.landed(id, self.confidence, cx).await,
-            Way::Shelf(_) => return Err(only_looked_at()),
-            Way::Daemon(daemon) => cx.cancel.run_until_cancelled(daemon.ended(id, self.confidence)).await,
+        let ended = match &self.way {
+            Way::Here(here) => here.ended(id, self.confidence, cx).await?,
+            Way::Daemon(daemon) => {
+                cx.cancel.run_until_cancelled(daemon.ended(id, self.confidence)).await.transpose()?
+            }
         };
-        let stopped = |what: String| {
-            Failure::new(Exit::Retryable, anyhow!(what)).hint(format!("`damocles-manager message wait {id}` waits on"))
-        };
-        match state.transpose()? {
+        match ended {
             Some(MessageState::Landed(receipt)) => Ok(receipt),
             Some(MessageState::Dropped { reason }) => {
-                Err(Failure::new(Exit::Parked, anyhow!("message {id} will never land: {reason}")))
+                self.told(id).await?;
+                let error = anyhow!("message {id} will never land: {reason}");
+                Err(Failure::new(Exit::Parked, error).hint("the same command makes a new one"))
             }
-            _ => Err(stopped(format!("cancelled before message {id} had landed"))),
-        }
-    }
-
-    /// All calls.
-    ///
-    /// # Errors
-    ///
-    /// The database cannot be read.
-    pub(super) async fn entries(&self) -> Result<Vec<Entry>, Failure> {
-        match &self.way {
-            Way::Here(here) => here.chain().entries().await,
-            Way::Shelf(database) => {
-                let all = outbox_entries(database.pool.clone()).await?;
-                Ok(all.into_iter().map(Entry::of_outbox).collect())
-            }
-            Way::Daemon(daemon) => daemon.call("ListMessages", &[(); 0]).await,
+            _ => Err(Failure::new(Exit::Retryable, anyhow!("cancelled before message {id} had landed"))
+                .hint(format!("`damocles-manager message wait {id}` waits on"))),
         }
     }
 
@@ -178,11 +122,6 @@ impl Outbox {
     pub(super) async fn entry(&self, id: &MessageId) -> Result<Entry, Failure> {
         match &self.way {
             Way::Here(here) => here.chain().entry(id).await,
-            Way::Shelf(_) => {
-                let found = self.entries().await?.into_iter().find(|entry| entry.message.key.0 == id.as_str());
-                found
-                    .ok_or_else(|| Failure::new(Exit::Failed, anyhow!("no message of this manager has the key `{id}`")))
-            }
             Way::Daemon(daemon) => daemon.call("ShowMessage", &(id,)).await,
         }
     }
@@ -195,7 +134,6 @@ impl Outbox {
     pub(super) async fn replace(&self, id: &MessageId, by: Replacement, cx: &Context) -> Result<Entry, Failure> {
         match &self.way {
             Way::Here(here) => here.replace(id, by, cx).await,
-            Way::Shelf(_) => Err(only_looked_at()),
             Way::Daemon(daemon) => daemon.call("ReplaceMessage", &(id, by)).await,
         }
     }
@@ -208,7 +146,6 @@ impl Outbox {
     pub(super) async fn cancel(&self, id: &MessageId, cx: &Context) -> Result<Entry, Failure> {
         match &self.way {
             Way::Here(here) => here.cancel(id, cx).await,
-            Way::Shelf(_) => Err(only_looked_at()),
             Way::Daemon(daemon) => daemon.call("CancelMessage", &(id,)).await,
         }
     }
@@ -223,8 +160,12 @@ async fn here(config: &ManagerConfig, home: &Home, database: Database) -> Result
     Here::new(client, wake, senders, database).await
 }
 
-fn only_looked_at() -> Failure {
-    Failure::new(Exit::Failed, anyhow!("the messages of this home were opened to look at, and not to send"))
+/// Whether a daemon answers for a home, even if only that it is starting.
+pub(super) async fn is_served(home: &Home) -> bool {
+    match Daemon::of(home) {
+        Ok(daemon) => !matches!(daemon.standing().await, Ok(None)),
+        Err(_) => false,
+    }
 }
 
 /// What the daemon of a home asked its nodes so far.
@@ -244,13 +185,13 @@ pub(super) async fn daemon_metrics(home: &Home) -> Result<RpcMetrics, Failure> {
 
 /// What is said when the outbox is taken, and nobody answers for it.
 fn busy(error: ServerError) -> Failure {
-    if matches!(error, ServerError::Unreachable { .. }) {
+    if matches!(error, ServerError::Unreachable { .. } | ServerError::Silent { .. }) {
         let failure = Failure::new(
             Exit::Retryable,
             anyhow::Error::new(error).context("another process has the outbox of this home"),
         );
         return Failure { hint: None, ..failure }.hint(
-            "a command that waits for its message has it, or a daemon that is just starting; try again when it is done",
+            "a command that waits for its message has it, or a daemon that is just starting or very busy; try again when it is done",
         );
     }
     Failure::from(error)

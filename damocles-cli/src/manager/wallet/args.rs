@@ -1,6 +1,6 @@
 //! The arguments of `wallet`, as data. No secret is among them: arguments are seen by every user of the machine.
 
-use crate::supervised::Supervision;
+use crate::{manager::confirm::Agreed, supervised::Supervision};
 use clap::{Args, Subcommand};
 use damocles_chain::{
     signer::{KeyKind, Purpose},
@@ -159,6 +159,21 @@ pub struct PolicyArgs {
     /// Allow everything
     #[arg(long, conflicts_with_all = ["methods", "receivers", "daily", "purposes", "messages"])]
     pub anything: bool,
+    /// Allow any method again
+    #[arg(long, conflicts_with_all = ["methods", "anything"])]
+    pub any_method: bool,
+    /// Allow any receiver again
+    #[arg(long, conflicts_with_all = ["receivers", "anything"])]
+    pub any_receiver: bool,
+    /// Bound the cost of a day no more
+    #[arg(long, conflicts_with_all = ["daily", "anything"])]
+    pub no_daily: bool,
+    /// Allow nothing any more that is no message
+    #[arg(long, conflicts_with_all = ["purposes", "anything"])]
+    pub no_purposes: bool,
+    /// Whether it is asked, where more is allowed than before.
+    #[command(flatten)]
+    pub consent: Agreed,
 }
 
 /// Which `wallet run`.

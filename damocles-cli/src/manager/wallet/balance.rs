@@ -22,8 +22,8 @@ use serde_json::json;
 
 /// Shows what addresses own at the head of the node that the configuration names.
 pub(super) fn show(desk: &Desk<'_>, args: &BalanceArgs) -> Result<(), Failure> {
-    let rpc =
-        RpcClient::with_endpoints(chain::endpoints(&ManagerConfig::load(desk.home.config())?)?, RpcOptions::default())?;
+    let config = ManagerConfig::load(desk.home.config())?;
+    let rpc = RpcClient::with_endpoints(chain::endpoints(&config, desk.home)?, RpcOptions::default())?;
     let addresses = if args.addresses.is_empty() {
         let keys = desk.unlocked()?.keys()?;
         keys.into_iter().filter(|key| key.deleted.is_none()).map(|key| key.address).collect()
