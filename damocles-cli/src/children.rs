@@ -1,17 +1,20 @@
 //! From configured slots to a pool of children.
 
+mod slots;
+
 use crate::{
-    config::{ChildProtocol, Processors, SlotSpec as Configured},
-    exit::{Exit, Failure},
+    config::{ChildProtocol, ProcessorKind, Processors, SlotSpec as Configured},
+    exit::Failure,
     worker::args::ProcessorArgs,
 };
-use anyhow::{Context as _, anyhow};
+use anyhow::Context as _;
 use damocles_core::pool::{ProcessorPool, TaskKind};
 use damocles_seal::{
-    pool::{self, CommandSpec, Limits, LocalPool, PoolSpec, Protocol, SlotSpec},
+    machine::{Machine, Roots},
+    pool::{Backlog, Breaker, Limits, LocalPool, PoolSpec},
     processor::{self, ServeOptions, Served},
 };
-use std::{path::Path, sync::Arc};
+use std::sync::Arc;
 
 /// This program. Not its path: that may name a newer build by the time a child starts, and all parts of one daemon must
 /// be of one build.
@@ -23,56 +26,72 @@ pub(crate) const OWN: &str = "/proc/self/exe";
 ///
 /// A slot cannot be had as it is configured.
 pub fn pool(slots: &[Configured], processors: &Processors) -> Result<Arc<dyn ProcessorPool>, Failure> {
+    let spec = pool_spec(slots, processors, &|| Machine::read(&Roots::host()))?;
+    Ok(Arc::new(LocalPool::new(spec).context("set up processors")?))
+}
+
+/// The pool as data. `machine` is asked only where a slot depends on it: GPUs by number, cores by cache.
+///
+/// # Errors
+///
+/// A slot cannot be had as it is configured.
+pub fn pool_spec(
+    slots: &[Configured],
+    processors: &Processors,
+    machine: &dyn Fn() -> Machine,
+) -> Result<PoolSpec, Failure> {
     let time = slots.iter().map(|slot| (slot.kind.task_kind(), processors.limitation.timeout_of(slot.kind))).collect();
-    let own = Path::new(OWN);
-    let slots = slots.iter().map(|slot| spec_of(slot, own)).collect::<Result<_, _>>()?;
-    let mut spec = PoolSpec::new(slots);
-    let count = |n: u32| usize::try_from(n).unwrap_or(usize::MAX);
+    let mut children = Vec::new();
+    for slot in slots {
+        children.extend(slots::of(slot, machine)?);
+    }
+    let mut spec = PoolSpec::new(children);
     spec.limits = Limits {
         concurrent: processors.limitation.concurrent.iter().map(|(k, n)| (k.task_kind(), count(*n))).collect(),
         staggered: processors.limitation.staggered.iter().map(|(k, gap)| (k.task_kind(), gap.0)).collect(),
         time,
         ext_locks: processors.ext_locks.iter().map(|(name, n)| (name.clone(), count(*n))).collect(),
     };
-    Ok(Arc::new(LocalPool::new(spec).context("set up processors")?))
-}
-
-/// Says which setting this version cannot honour: a slot that is not as it was asked for does not start.
-fn refuse(slot: &Configured) -> Result<(), Failure> {
-    let (key, instead) = if slot.numa_preferred.is_some() {
-        ("numa_preferred", "bind the slot to the CPUs of that node with `cgroup.cpuset`")
-    } else if slot.concurrent.get() > 1 {
-        ("concurrent", "write one [[processors.<stage>]] entry for each task that may run at a time")
-    } else if slot.group_name.is_some() {
-        ("cgroup.group_name", "remove it: `cgroup.cpuset` alone binds the child")
-    } else if !slot.auto_restart {
-        ("auto_restart", "remove it: a child that died is started again with the next task")
-    } else if slot.protocol == ChildProtocol::V1 && !pool::has_v1(&slot.kind.task_kind()) {
-        ("protocol = \"v1\"", "give this stage a program that speaks v2: the old protocol does it in other steps")
-    } else {
-        return Ok(());
+    if let Some(backlog) = backlog(slots, processors) {
+        spec.backlog.insert(ProcessorKind::Pc1.task_kind(), backlog);
+    }
+    spec.breaker = Breaker {
+        failures: processors.breaker.failures.unwrap_or(spec.breaker.failures),
+        rest: processors.breaker.rest.map_or(spec.breaker.rest, |rest| rest.0),
     };
-    let error = anyhow!("slot `{}`: this version cannot honour `{key}`", slot.name);
-    Err(Failure::new(Exit::Usage, error).hint(instead))
-}
-
-fn spec_of(slot: &Configured, own: &Path) -> Result<SlotSpec, Failure> {
-    refuse(slot)?;
-    let program = slot.bin.clone().unwrap_or_else(|| own.to_owned());
-    let mut command = CommandSpec::new(program, slot.args.clone());
-    command.envs.clone_from(&slot.envs);
-    command.inherit_envs = slot.inherit_envs;
-    let mut spec = SlotSpec::new(slot.name.clone(), vec![slot.kind.task_kind()], command);
-    spec.stable_wait = slot.stable_wait;
-    spec.locks.clone_from(&slot.locks);
-    spec.protocol = match slot.protocol {
-        ChildProtocol::V1 => Protocol::V1,
-        ChildProtocol::V2 => Protocol::V2,
-    };
-    // Made anew for every child, for it alone.
-    spec.talk.payload_dir = Some(std::env::temp_dir());
-    spec.placement.cpus.clone_from(&slot.cpuset);
+    let asked = &processors.isolation;
+    if asked.cgroups == Some(false) {
+        spec.isolation.cgroup_root = None;
+    } else if let Some(root) = &asked.cgroup_root {
+        spec.isolation.cgroup_root = Some(root.clone());
+    }
+    if let Some(name) = processors.group_name() {
+        spec.isolation.name = name.to_owned();
+    }
+    spec.isolation.keep_capabilities = asked.keep_capabilities;
+    if let Some(every) = asked.verify_interval {
+        spec.isolation.verify_every = every.0;
+    }
     Ok(spec)
+}
+
+fn count(n: u32) -> usize {
+    usize::try_from(n).unwrap_or(usize::MAX)
+}
+
+/// How far PC1 runs ahead of PC2. As many sectors as PC1 works on are always in between, or its slots would stand
+/// idle; one more for each slot of PC2 keeps that busy.
+fn backlog(slots: &[Configured], processors: &Processors) -> Option<Backlog> {
+    let at_once = |kind: ProcessorKind| {
+        let sum = slots.iter().filter(|slot| slot.kind == kind).map(|slot| slot.concurrent.get()).sum::<u32>();
+        processors.limitation.concurrent.get(&kind).map_or(sum, |limit| sum.min(*limit))
+    };
+    let (first, next) = (at_once(ProcessorKind::Pc1), at_once(ProcessorKind::Pc2));
+    if first == 0 || next == 0 || processors.backlog.enable == Some(false) {
+        return None;
+    }
+    let most = processors.backlog.pc2.unwrap_or_else(|| first.saturating_add(next));
+    Some(Backlog { next: ProcessorKind::Pc2.task_kind(), most: count(most) })
 }
 
 /// What the hidden command `processor <kind>` of both programs does.
@@ -104,29 +123,4 @@ fn end_now() -> ! {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::config::{ManagerConfig, Source};
-
-    fn refused(slot: &str) -> String {
-        let text = format!("[chain]\nendpoint = \"http://h:1\"\n[[processors.window_post]]\n{slot}\n");
-        let config = ManagerConfig::parse(&Source::of("manager.toml", text)).unwrap();
-        let failure = pool(&config.slots(), &config.processors).unwrap_err();
-        assert_eq!(failure.exit, Exit::Usage);
-        failure.error.to_string()
-    }
-
-    #[tokio::test]
-    async fn what_cannot_be_honoured_is_refused() {
-        for (slot, key) in [
-            ("numa_preferred = 0", "numa_preferred"),
-            ("concurrent = 2", "concurrent"),
-            ("auto_restart = false", "auto_restart"),
-            ("protocol = \"v1\"", "protocol = \"v1\""),
-            ("cgroup = { cpuset = \"0\", group_name = \"vc-worker\" }", "cgroup.group_name"),
-        ] {
-            let error = refused(slot);
-            assert!(error.contains(&format!("`{key}`")), "{error}");
-        }
-    }
-}
+mod tests;

@@ -10,7 +10,7 @@ pub use senders::{Addresses, SendersSection};
 pub use venus::VenusSection;
 pub use wallet::{WalletKind, WalletSection};
 
-use super::{ConfigError, Endpoint, ProcessorKind, Processors, Retired, Secret, Source, retired};
+use super::{ConfigError, Endpoint, Findings, ProcessorKind, Processors, Retired, Secret, Source, retired};
 use damocles_chain::Fees;
 use damocles_core::ActorId;
 use serde::Deserialize;
@@ -330,7 +330,9 @@ impl ManagerConfig {
         }
         check_stores(source, &self.persist_stores)?;
         self.proving.check(source)?;
-        self.processors.check(source, &ProcessorKind::PROVING)
+        let mut found = Findings::new(source);
+        self.processors.check(&mut found, &ProcessorKind::PROVING);
+        found.first()
     }
 
     /// The file that says this, with comments. Children and tokens are not written: an operator adds them.

@@ -2,10 +2,14 @@
 //!
 //! [`worker`] and [`manager`] are the two files as plain data; [`strict`] reads them.
 
+pub mod check;
 pub mod endpoint;
+mod findings;
+pub mod import;
 pub mod manager;
 mod nearest;
 pub mod processors;
+pub mod reference;
 mod retired;
 pub mod secret;
 pub mod strict;
@@ -13,6 +17,7 @@ pub mod time;
 pub mod worker;
 
 pub use endpoint::Endpoint;
+pub use findings::Findings;
 pub use manager::ManagerConfig;
 pub use processors::{ChildProtocol, ProcessorKind, Processors, SlotConfig, SlotSpec};
 pub use secret::Secret;

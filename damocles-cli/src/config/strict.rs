@@ -10,6 +10,8 @@ use std::{
 };
 use toml::de::{DeTable, DeValue};
 
+mod prune;
+
 /// The text of one configuration file.
 #[derive(Clone, Debug)]
 pub struct Source {
@@ -70,8 +72,7 @@ impl Source {
         let places = Places::of(&self.text).map_err(|e| self.error(e.span(), lower_first(e.message())))?;
         for place in &places.0 {
             if let Some(retired) = retired.iter().find(|r| place.is_at(r.path)) {
-                let message = format!("key `{}` is no longer used", place.path);
-                return Err(self.error(Some(place.key.clone()), message).hint_with(retired.instead));
+                return Err(self.retired(place, retired));
             }
         }
         toml::from_str(&self.text).map_err(|e| self.explain(&places, &e))
@@ -81,6 +82,17 @@ impl Source {
     pub fn error_at(&self, path: &str, message: impl fmt::Display) -> ConfigError {
         let places = Places::of(&self.text).unwrap_or_default();
         self.error(places.nearest_to(path).map(|p| p.key.clone()), format!("`{path}`: {message}"))
+    }
+
+    /// Every key of the text with its line and column, in the order of the text; none if it is no TOML.
+    pub fn keys(&self) -> Vec<(String, (usize, usize))> {
+        let places = Places::of(&self.text).unwrap_or_default().0.into_iter();
+        places.map(|place| (place.path, position(&self.text, place.key.start))).collect()
+    }
+
+    fn retired(&self, place: &Place, retired: &Retired) -> ConfigError {
+        let message = format!("key `{}` is no longer used", place.path);
+        self.error(Some(place.key.clone()), message).hint_with(retired.instead)
     }
 
     fn error(&self, span: Option<Range<usize>>, message: String) -> ConfigError {
@@ -220,6 +232,11 @@ impl ConfigError {
     /// Line and column, both from 1, if the error has a place.
     pub fn position(&self) -> Option<(usize, usize)> {
         self.at
+    }
+
+    /// What is wrong, without the place.
+    pub fn message(&self) -> &str {
+        &self.message
     }
 
     /// What to write instead.

@@ -1,14 +1,13 @@
 //! The worker's file, in the layout and with the names that workers of this network have had since 2022.
 
-use super::{ConfigError, Endpoint, HumanDuration, ProcessorKind, Processors, Retired, Secret, Source, retired};
+use super::{
+    ConfigError, Endpoint, Findings, HumanDuration, ProcessorKind, Processors, Retired, Secret, Source, retired,
+};
 use damocles_core::{ActorId, ByteSize, SectorSize};
 use serde::Deserialize;
-use std::{
-    collections::BTreeMap,
-    net::SocketAddr,
-    path::{Component, Path, PathBuf},
-    time::Duration,
-};
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
+
+mod rules;
 
 /// A worker's configuration.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
@@ -72,6 +71,8 @@ pub struct ManagerSection {
     pub token: Option<Secret>,
     /// A file that holds that token.
     pub token_file: Option<PathBuf>,
+    /// The variable of the daemon's environment that holds that token.
+    pub token_env: Option<String>,
 }
 
 /// `rpc_client.*`.
@@ -117,6 +118,9 @@ pub struct SealingThread {
     /// What becomes of its sectors.
     #[serde(default)]
     pub plan: PlanName,
+    /// The disk, device, mount point or file-system identifier that the store must lie on.
+    #[serde(default)]
+    pub disk: Option<String>,
     /// Goes before `[sealing]`.
     #[serde(default)]
     pub sealing: SealingSection,
@@ -151,6 +155,9 @@ pub struct Attached {
     /// Whether no sector goes there.
     #[serde(default)]
     pub readonly: bool,
+    /// The disk, device, mount point or file-system identifier that the store must lie on.
+    #[serde(default)]
+    pub disk: Option<String>,
 }
 
 /// What one thread seals, with every default filled in.
@@ -200,8 +207,22 @@ impl WorkerConfig {
     pub fn parse(source: &Source) -> Result<Self, ConfigError> {
         let retired: Vec<Retired> = retired::WORKER.iter().chain(retired::PROCESSORS).copied().collect();
         let config: Self = source.parse(&retired)?;
-        config.check(source)?;
+        let mut found = Findings::new(source);
+        config.check(&mut found);
+        found.first()?;
         Ok(config)
+    }
+
+    /// Reads and checks a text to its end, however much of it is wrong. `None` where the rest is no worker's file.
+    pub fn parse_all<'s>(source: &'s Source) -> (Option<Self>, Findings<'s>) {
+        let retired: Vec<Retired> = retired::WORKER.iter().chain(retired::PROCESSORS).copied().collect();
+        let mut found = Findings::new(source);
+        let (config, errors) = source.parse_all::<Self>(&retired);
+        found.extend(errors);
+        if let Some(config) = &config {
+            config.check(&mut found);
+        }
+        (config, found)
     }
 
     /// The worker's name: its own, else the machine's.
@@ -213,16 +234,23 @@ impl WorkerConfig {
         self.worker.name.clone().unwrap_or_else(machine)
     }
 
-    /// The token for the manager, from the file that holds it if one is named.
+    /// The token for the manager, from the file or the variable that holds it if one is named.
     ///
     /// # Errors
     ///
-    /// The token file cannot be read.
+    /// The token file cannot be read, or the variable is not set.
+    #[expect(clippy::disallowed_methods, reason = "the file names the variable")]
     pub fn token(&self) -> std::io::Result<Option<Secret>> {
-        match &self.sector_manager.token_file {
-            Some(file) => Ok(Some(Secret::new(fs_err::read_to_string(file)?.trim()))),
-            None => Ok(self.sector_manager.token.clone()),
+        let manager = &self.sector_manager;
+        if let Some(file) = &manager.token_file {
+            return Ok(Some(Secret::new(fs_err::read_to_string(file)?.trim())));
         }
+        if let Some(name) = &manager.token_env {
+            let unset =
+                |_| std::io::Error::other(format!("the variable `{name}` of `sector_manager.token_env` is not set"));
+            return std::env::var(name).map(|token| Some(Secret::new(token.trim()))).map_err(unset);
+        }
+        Ok(manager.token.clone())
     }
 
     /// What each thread seals, with every default filled in.
@@ -233,82 +261,6 @@ impl WorkerConfig {
     /// The slots with every default filled in.
     pub fn slots(&self) -> Vec<super::SlotSpec> {
         self.processors.slots(&ProcessorKind::SEALING)
-    }
-
-    fn check(&self, source: &Source) -> Result<(), ConfigError> {
-        if let Some(name) = &self.worker.name
-            && !is_file_name(name)
-        {
-            let error = source.error_at("worker.name", format_args!("`{name}` cannot name a worker"));
-            return Err(error.hint_with("use letters, digits, `-`, `_` and `.`, at most 64"));
-        }
-        if self.worker.ping_interval.is_some_and(|i| i.0.is_zero()) {
-            return Err(source.error_at("worker.ping_interval", "no time at all"));
-        }
-        if self.sector_manager.token.is_some() && self.sector_manager.token_file.is_some() {
-            let error = source.error_at("sector_manager.token_file", "there is a `token` too");
-            return Err(error.hint_with("keep one of the two"));
-        }
-        let addr = &self.sector_manager.rpc_client.addr;
-        if addr.is_websocket() {
-            let error = source.error_at("sector_manager.rpc_client.addr", "the manager does not speak WebSocket");
-            return Err(error.hint_with("write the address with http or https"));
-        }
-        if addr.token().is_some() {
-            let error = source.error_at("sector_manager.rpc_client.addr", "a token stands before the address");
-            return Err(error.hint_with("write it as `sector_manager.token` or into a `token_file`"));
-        }
-        if self.sealing_thread.is_empty() {
-            let error = source.error_at("sealing_thread", "a worker needs at least one");
-            return Err(error.hint_with("add [[sealing_thread]] with `location = \"<sealing store>\"`"));
-        }
-        self.check_threads(source)?;
-        self.check_attached(source)?;
-        self.processors.check(source, &ProcessorKind::SEALING)
-    }
-
-    fn check_threads(&self, source: &Source) -> Result<(), ConfigError> {
-        check_sealing(source, "sealing", &self.sealing)?;
-        let mut seen = BTreeMap::new();
-        for (i, thread) in self.sealing_thread.iter().enumerate() {
-            let path = format!("sealing_thread[{i}].location");
-            if thread.location.as_os_str().is_empty() {
-                return Err(source.error_at(&path, "names no directory"));
-            }
-            if let Some(first) = seen.insert(plain(&thread.location), i) {
-                let error = source.error_at(&path, format_args!("sealing_thread[{first}] has the same store"));
-                return Err(error.hint_with("give each thread a store of its own"));
-            }
-            check_sealing(source, &format!("sealing_thread[{i}].sealing"), &thread.sealing)?;
-        }
-        Ok(())
-    }
-
-    fn check_attached(&self, source: &Source) -> Result<(), ConfigError> {
-        let mut names = BTreeMap::new();
-        let mut locations = BTreeMap::new();
-        for (i, attached) in self.attached.iter().enumerate() {
-            let path = format!("attached[{i}]");
-            if attached.location.as_os_str().is_empty() {
-                return Err(source.error_at(&format!("{path}.location"), "names no directory"));
-            }
-            if let Some(first) = names.insert(attached.name(), i) {
-                let name = attached.name();
-                let error = source.error_at(&format!("{path}.name"), format_args!("attached[{first}] is `{name}` too"));
-                return Err(error.hint_with("give each store the name that the manager knows it by"));
-            }
-            if let Some(first) = locations.insert(plain(&attached.location), i) {
-                let error = format!("attached[{first}] has the same directory");
-                return Err(source.error_at(&format!("{path}.location"), error));
-            }
-            if let Some(thread) =
-                self.sealing_thread.iter().position(|t| plain(&t.location) == plain(&attached.location))
-            {
-                let error = format!("sealing_thread[{thread}] has the same directory");
-                return Err(source.error_at(&format!("{path}.location"), error));
-            }
-        }
-        Ok(())
     }
 }
 
@@ -342,32 +294,10 @@ impl SealingThread {
     }
 }
 
-fn check_sealing(source: &Source, path: &str, sealing: &SealingSection) -> Result<(), ConfigError> {
-    let empty = [
-        ("allowed_miners", sealing.allowed_miners.as_ref().is_some_and(Vec::is_empty)),
-        ("allowed_sizes", sealing.allowed_sizes.as_ref().is_some_and(Vec::is_empty)),
-    ];
-    if let Some((key, _)) = empty.into_iter().find(|(_, empty)| *empty) {
-        let error = source.error_at(&format!("{path}.{key}"), "allows nothing");
-        return Err(error.hint_with("remove it to allow all"));
-    }
-    let times =
-        [("recover_interval", sealing.recover_interval), ("rpc_polling_interval", sealing.rpc_polling_interval)];
-    match times.into_iter().find(|(_, time)| time.is_some_and(|t| t.0.is_zero())) {
-        Some((key, _)) => Err(source.error_at(&format!("{path}.{key}"), "no time at all")),
-        None => Ok(()),
-    }
-}
-
 /// Whether a name can be a file's, because the control socket is named after the worker.
 fn is_file_name(name: &str) -> bool {
     let plain = name.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.'));
     plain && !name.is_empty() && name.len() <= 64 && !name.starts_with('.')
-}
-
-/// The path without `.` parts and doubled separators, for comparison only.
-fn plain(path: &Path) -> PathBuf {
-    path.components().filter(|c| *c != Component::CurDir).collect()
 }
 
 #[cfg(test)]

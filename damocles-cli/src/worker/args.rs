@@ -1,6 +1,6 @@
 //! The arguments of `damocles-worker`, as data.
 
-use super::{hwinfo::HwinfoArgs, plan::PlanArgs, sealcalc::SealcalcArgs};
+use super::{config::ConfigCommand, hwinfo::HwinfoArgs, plan::PlanArgs, sealcalc::SealcalcArgs};
 use crate::{config::ChildProtocol, frame::Global, supervised::Supervision};
 use clap::{Args, Parser, Subcommand};
 use std::path::PathBuf;
@@ -34,6 +34,9 @@ pub enum WorkerCommand {
     /// Let a user without privileges bind its worker's children
     #[command(subcommand)]
     Cgroup(CgroupCommand),
+    /// Check a configuration file, or make one of an older program's
+    #[command(subcommand)]
+    Config(ConfigCommand),
     /// Show what this machine is made of
     Hwinfo(HwinfoArgs),
     /// Print a worker file for this machine, with the reasons
@@ -141,7 +144,7 @@ mod tests {
         command.clone().debug_assert();
         command.build();
         insta::assert_snapshot!("worker_help", command.render_long_help());
-        for name in ["daemon", "store", "list", "pause", "resume", "cgroup", "hwinfo", "plan", "sealcalc"] {
+        for name in ["daemon", "store", "list", "pause", "resume", "cgroup", "config", "hwinfo", "plan", "sealcalc"] {
             let help = command.find_subcommand_mut(name).unwrap().render_long_help();
             insta::assert_snapshot!(format!("worker_{name}_help"), help);
         }

@@ -52,16 +52,13 @@ const CALL_LIMIT: Duration = Duration::from_secs(60);
 ///
 /// Its configuration, stores or control socket cannot be used, or a store is proven to be inconsistent.
 pub fn daemon(args: DaemonArgs, printer: Printer) -> Result<(), Failure> {
-    let config = WorkerConfig::load(&args.file.config)?;
+    let config = super::config::load(&args.file.config, printer)?;
     frame::runtime()?.block_on(serve(args, config, printer))
 }
 
 /// Settings that are understood and that this version cannot do are refused, not passed over.
 fn refuse(config: &WorkerConfig) -> Result<(), Failure> {
-    let threads = config.threads();
-    let any = |asked: fn(&SealingSettings) -> bool| threads.iter().any(asked);
     let told = "remove it: `damocles-worker list --json` tells what the worker does";
-    let chosen = "remove it: the manager gives each new sector the pieces that wait";
     let refusals = [
         ("metrics.enable", config.metrics.enable, told),
         ("metrics.http_listen", config.metrics.http_listen.is_some(), told),
@@ -69,15 +66,6 @@ fn refuse(config: &WorkerConfig) -> Result<(), Failure> {
             "worker.ping_interval",
             config.worker.ping_interval.is_some(),
             "remove it: the manager hears from the worker at every step of a sector",
-        ),
-        ("sealing.enable_deals = false", any(|t| !t.enable_deals), "remove it and queue no pieces at the manager"),
-        ("sealing.disable_cc = true", any(|t| t.disable_cc), chosen),
-        ("sealing.max_deals", any(|t| t.max_deals.is_some()), chosen),
-        ("sealing.min_deal_space", any(|t| t.min_deal_space.is_some()), chosen),
-        (
-            "processors.static_tree_d",
-            !config.processors.static_tree_d.is_empty(),
-            "remove it: tree D is built for every sector",
         ),
     ];
     match refusals.into_iter().find(|(_, asked, _)| *asked).map(|(key, _, instead)| (key, instead)) {
@@ -419,11 +407,6 @@ mod tests {
             ("[metrics]\nenable = true", "metrics.enable"),
             ("[metrics]\nhttp_listen = \"127.0.0.1:9000\"", "metrics.http_listen"),
             ("[worker]\nping_interval = \"30s\"", "worker.ping_interval"),
-            ("[sealing]\nenable_deals = false", "sealing.enable_deals = false"),
-            ("[sealing]\ndisable_cc = true", "sealing.disable_cc = true"),
-            ("[sealing]\nmax_deals = 3", "sealing.max_deals"),
-            ("[sealing]\nmin_deal_space = \"8GiB\"", "sealing.min_deal_space"),
-            ("[processors.static_tree_d]\n32GiB = \"/x\"", "processors.static_tree_d"),
         ] {
             let failure = refuse(&config(rest)).unwrap_err();
             assert_eq!(failure.exit, Exit::Usage);

@@ -2,6 +2,7 @@
 
 pub mod args;
 mod cgroup;
+pub mod config;
 pub mod control;
 mod daemon;
 pub mod hwinfo;
@@ -35,6 +36,7 @@ fn dispatch(args: WorkerArgs, printer: Printer) -> Result<Exit, Failure> {
         WorkerCommand::Store(command) => store::init(command, printer)?,
         WorkerCommand::Cgroup(command) => cgroup::run(command, printer)?,
         WorkerCommand::Daemon(args) => daemon(args, printer)?,
+        WorkerCommand::Config(command) => return config::run(command, printer),
         WorkerCommand::Hwinfo(args) => hwinfo::hwinfo(&args, printer)?,
         WorkerCommand::Plan(args) => plan::print(&args, printer)?,
         WorkerCommand::Sealcalc(args) => sealcalc::print(&args, printer)?,

@@ -36,6 +36,25 @@ struct Identity {
     version: u32,
 }
 
+fn identity(op: &'static str, location: &Path) -> Result<(File, StoreId), StoreError> {
+    let error = |kind| Error::new(kind, op).with("path", location.display());
+    require_dir(op, location)?;
+    let path = location.join(IDENTITY);
+    let file = File::open(&path).map_err(|e| match e.kind() {
+        io::ErrorKind::NotFound if location.join(".holder").exists() => error(StoreErrorKind::NotAStore)
+            .hint_with("it belongs to damocles-worker 0.13: let that finish its sector, then use an empty directory"),
+        io::ErrorKind::NotFound => error(StoreErrorKind::NotAStore),
+        _ => io_error(op, &path, e),
+    })?;
+    let text = std::fs::read(&path).map_err(|e| io_error(op, &path, e))?;
+    let Identity { id, version } = serde_json::from_slice(&text)
+        .map_err(|e| Error::new(StoreErrorKind::Identity, op).with("path", path.display()).because(e))?;
+    if version > VERSION {
+        return Err(error(StoreErrorKind::Newer).with("version", version));
+    }
+    Ok((file, id))
+}
+
 impl SealingStore {
     /// Makes a store at `location`; directories are made.
     ///
@@ -71,29 +90,28 @@ impl SealingStore {
     /// The directory is missing or no store, another process has it, or a newer version made it.
     pub fn open(location: &Path) -> Result<Self, StoreError> {
         let op = "open sealing store";
-        let error = |kind| Error::new(kind, op).with("path", location.display());
-        require_dir(op, location)?;
-        let path = location.join(IDENTITY);
-        let lock = File::open(&path).map_err(|e| match e.kind() {
-            io::ErrorKind::NotFound => error(StoreErrorKind::NotAStore),
-            _ => io_error(op, &path, e),
-        })?;
+        let (lock, id) = identity(op, location)?;
         match lock.try_lock() {
             Ok(()) => {}
-            Err(TryLockError::WouldBlock) => return Err(error(StoreErrorKind::InUse)),
-            Err(TryLockError::Error(e)) => return Err(io_error(op, &path, e)),
-        }
-        let text = std::fs::read(&path).map_err(|e| io_error(op, &path, e))?;
-        let Identity { id, version } = serde_json::from_slice(&text)
-            .map_err(|e| Error::new(StoreErrorKind::Identity, op).with("path", path.display()).because(e))?;
-        if version > VERSION {
-            return Err(error(StoreErrorKind::Newer).with("version", version));
+            Err(TryLockError::WouldBlock) => {
+                return Err(Error::new(StoreErrorKind::InUse, op).with("path", location.display()));
+            }
+            Err(TryLockError::Error(e)) => return Err(io_error(op, &location.join(IDENTITY), e)),
         }
         for dir in std::iter::once(location.join("meta")).chain(DATA.map(|d| location.join("data").join(d))) {
             // Empty directories get lost when a store is copied.
             std::fs::create_dir_all(&dir).map_err(|e| io_error(op, &dir, e))?;
         }
         Ok(Self { location: location.to_owned(), id, _lock: lock })
+    }
+
+    /// The identity of the store at `location`, whoever uses it now. Changes nothing.
+    ///
+    /// # Errors
+    ///
+    /// The directory is missing or no store, or a newer version made it.
+    pub fn look(location: &Path) -> Result<StoreId, StoreError> {
+        identity("look at sealing store", location).map(|(_, id)| id)
     }
 
     /// Its identity.

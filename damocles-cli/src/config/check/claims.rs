@@ -1,0 +1,111 @@
+//! What a worker's file claims of a machine.
+
+use super::sdr::{self, Multicore};
+use crate::config::{Findings, SlotSpec, WorkerConfig, worker::SealingSettings};
+use damocles_core::{ByteSize, SectorSize};
+use damocles_seal::machine::{
+    Machine,
+    figures::{Figures, Step},
+    legal::{SDR_PRODUCERS, SlotClaim, StoreClaim, Violation},
+};
+
+/// The claims of one file.
+#[derive(Debug)]
+pub(super) struct Claimed {
+    pub(super) slots: Vec<SlotClaim>,
+    /// Those with a path from the root on; they are named by their place in the file.
+    pub(super) stores: Vec<StoreClaim>,
+    pub(super) shared: ByteSize,
+    relative: Vec<String>,
+}
+
+pub(super) fn of(config: &WorkerConfig, machine: &Machine) -> Claimed {
+    let figures = sizes(&config.threads()).map(Figures::of);
+    let slots = config.slots().iter().map(|slot| claim(config, machine, figures.as_ref(), slot)).collect();
+    let threads = config.sealing_thread.iter().enumerate().map(|(i, thread)| StoreClaim {
+        name: format!("sealing_thread[{i}]"),
+        location: thread.location.clone(),
+        writable: true,
+        on: thread.disk.clone(),
+        space: figures.as_ref().map(|figures| figures.scratch),
+    });
+    let attached = config.attached.iter().enumerate().map(|(i, store)| StoreClaim {
+        name: format!("attached[{i}]"),
+        location: store.location.clone(),
+        writable: !store.readonly,
+        on: store.disk.clone(),
+        space: None,
+    });
+    let (stores, relative): (Vec<_>, Vec<_>) = threads.chain(attached).partition(|s| s.location.is_absolute());
+    Claimed {
+        slots,
+        stores,
+        shared: figures.map(|figures| figures.parent_cache).unwrap_or_default(),
+        relative: relative.into_iter().map(|store| store.name).collect(),
+    }
+}
+
+/// The largest sectors that the threads are for, if the file tells.
+fn sizes(threads: &[SealingSettings]) -> Option<SectorSize> {
+    let any = threads.iter().any(|thread| thread.allowed_sizes.is_empty());
+    threads.iter().flat_map(|thread| thread.allowed_sizes.iter().copied()).max().filter(|_| !any)
+}
+
+fn claim(config: &WorkerConfig, machine: &Machine, figures: Option<&Figures>, slot: &SlotSpec) -> SlotClaim {
+    let mut claim = SlotClaim::new(slot.name.clone(), slot.kind.task_kind());
+    claim.cpus.clone_from(&slot.cpuset);
+    claim.mems.clone_from(&slot.mems);
+    claim.gpus = gpus(slot);
+    claim.exclusive = slot.exclusive;
+    claim.concurrent = slot.concurrent.get();
+    // A limit holds for each child.
+    claim.memory = slot.memory.map(|limit| ByteSize(limit.0.saturating_mul(u64::from(slot.concurrent.get()))));
+    claim.task_memory = figures.and_then(|figures| Some(figures.cost(slot.kind.name().parse::<Step>().ok()?).memory));
+    if sdr::multicore(slot) == Multicore::Asked {
+        claim.multicore_sdr = Some(sdr::producers(machine, slot).unwrap_or(SDR_PRODUCERS));
+    }
+    let locks = slot.locks.iter().filter(|lock| config.processors.ext_locks.get(*lock) == Some(&1));
+    claim.locks = locks.cloned().collect();
+    claim
+}
+
+/// The cards that a slot names, itself or by the variable that CUDA reads.
+fn gpus(slot: &SlotSpec) -> Vec<String> {
+    if !slot.gpus.is_empty() {
+        return slot.gpus.clone();
+    }
+    let visible = slot.envs.get("CUDA_VISIBLE_DEVICES").map(String::as_str).unwrap_or_default();
+    // CUDA reads up to the first that is none: `-1` hides all.
+    let named = visible.split(',').map(str::trim).take_while(|name| !name.is_empty() && *name != "-1");
+    named.map(ToOwned::to_owned).collect()
+}
+
+impl Claimed {
+    /// The slots with what they are limited to, and nothing else of memory.
+    pub(super) fn limits_only(&self) -> Vec<SlotClaim> {
+        self.slots.iter().cloned().map(|slot| SlotClaim { task_memory: None, ..slot }).collect()
+    }
+
+    /// Stores whose path depends on where the worker is started, by their place in the file.
+    pub(super) fn relative(&self) -> &[String] {
+        &self.relative
+    }
+
+    pub(super) fn error(&self, config: &WorkerConfig, violation: &Violation, found: &mut Findings<'_>) {
+        found.error(&place(config, violation), violation, violation.remedy.clone());
+    }
+
+    pub(super) fn warn(&self, config: &WorkerConfig, violation: &Violation, found: &mut Findings<'_>) {
+        found.warn(&place(config, violation), violation, violation.remedy.clone());
+    }
+}
+
+/// Where what was broken is written: the last of those that broke it together, because the file was right before it.
+fn place(config: &WorkerConfig, violation: &Violation) -> String {
+    let slots = config.slots();
+    let place = violation.of.last().map(|name| match slots.iter().find(|slot| slot.name == *name) {
+        Some(slot) => slot.path.clone(),
+        None => format!("{name}.location"),
+    });
+    place.unwrap_or_else(|| "processors".to_owned())
+}

@@ -1,0 +1,93 @@
+//! What has to be there on the machine that the worker runs on: programs, stores, the token.
+
+use crate::config::{Findings, WorkerConfig};
+use damocles_seal::{
+    machine::Machine,
+    store::{PersistStore, SealingStore, StoreError},
+};
+use std::{
+    os::unix::fs::PermissionsExt as _,
+    path::{Path, PathBuf},
+};
+
+pub(super) fn check(config: &WorkerConfig, machine: &Machine, found: &mut Findings<'_>) {
+    for slot in config.slots() {
+        if let Some(bin) = &slot.bin
+            && let Err(why) = program(bin)
+        {
+            let hint = "install it, or remove `bin` to run this program";
+            found.error(&format!("{}.bin", slot.path), format_args!("`{}` {why}", bin.display()), hint);
+        }
+    }
+    for (i, thread) in config.sealing_thread.iter().enumerate() {
+        if let Err(error) = SealingStore::look(&thread.location) {
+            let hint = "is the disk mounted? `damocles-worker store sealing-init -l DIR` makes a sealing store";
+            store(&format!("sealing_thread[{i}].location"), &error, hint, found);
+        }
+    }
+    for (i, attached) in config.attached.iter().enumerate() {
+        // For reading: a check makes nothing.
+        if let Err(error) = PersistStore::open(&attached.location, attached.name.as_deref(), true) {
+            let hint = "is the disk mounted? `damocles-worker store file-init -l DIR` makes a persist store";
+            store(&format!("attached[{i}].location"), &error, hint, found);
+        }
+    }
+    if let Some(file) = &config.sector_manager.token_file
+        && let Err(error) = fs_err::metadata(file).and_then(|_| fs_err::File::open(file))
+    {
+        let hint = "write the token there, readable by the worker's user alone";
+        found.error("sector_manager.token_file", format_args!("cannot be read: {}", error), hint);
+    }
+    for (i, dir) in config.worker.local_pieces_dirs.iter().enumerate().filter(|(_, dir)| !dir.is_dir()) {
+        let message = format_args!("`{}` is no directory", dir.display());
+        found.warn(&format!("worker.local_pieces_dirs[{i}]"), message, "make it, or remove it");
+    }
+    groups(config, machine, found);
+}
+
+fn store(path: &str, error: &StoreError, hint: &str, found: &mut Findings<'_>) {
+    found.error(path, error.chain(), error.hint().unwrap_or(hint));
+}
+
+/// Whether a child can be started from this: a path, or a name that is looked up in `PATH`.
+fn program(bin: &Path) -> Result<(), &'static str> {
+    if bin.components().count() > 1 || bin.is_absolute() {
+        return executable(bin);
+    }
+    let found = search_path().into_iter().any(|dir| executable(&dir.join(bin)).is_ok());
+    if found { Ok(()) } else { Err("is in no directory of PATH") }
+}
+
+#[expect(clippy::disallowed_methods, reason = "children are looked up in the program's own PATH")]
+fn search_path() -> Vec<PathBuf> {
+    std::env::var_os("PATH").map(|path| std::env::split_paths(&path).collect()).unwrap_or_default()
+}
+
+fn executable(file: &Path) -> Result<(), &'static str> {
+    match file.metadata() {
+        Err(_) => Err("is not there"),
+        Ok(facts) if !facts.is_file() => Err("is no file"),
+        Ok(facts) if facts.permissions().mode() & 0o111 == 0 => Err("is not executable"),
+        Ok(_) => Ok(()),
+    }
+}
+
+/// Limits need control groups that this user may make.
+fn groups(config: &WorkerConfig, machine: &Machine, found: &mut Findings<'_>) {
+    let able = |name: &str| {
+        let old = machine.cgroups.v1.iter().any(|controller| controller.name == name && controller.writable);
+        let new = machine.cgroups.v2.as_ref().is_some_and(|v2| v2.writable && v2.controllers.iter().any(|c| c == name));
+        old || new
+    };
+    for slot in config.slots() {
+        for (key, controller, asked) in
+            [("memory", "memory", slot.memory.is_some()), ("cpu_weight", "cpu", slot.cpu_weight.is_some())]
+        {
+            if asked && !able(controller) {
+                let message = format_args!("this user cannot make control groups with the controller `{controller}`");
+                let hint = "run `damocles-worker cgroup setup --user USER` as root, and start the worker as it says";
+                found.warn(&format!("{}.cgroup.{key}", slot.path), message, hint);
+            }
+        }
+    }
+}

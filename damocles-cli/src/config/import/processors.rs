@@ -1,0 +1,270 @@
+//! `[processors]` of both forms.
+
+use super::{Import, Part, What};
+use crate::config::{HumanDuration, ProcessorKind, retired};
+use damocles_seal::pool::has_v1;
+use std::time::Duration;
+use toml::{Table, Value};
+
+/// Stages that had processors of their own.
+const STAGES: [ProcessorKind; 6] = [
+    ProcessorKind::AddPieces,
+    ProcessorKind::TreeD,
+    ProcessorKind::Pc1,
+    ProcessorKind::Pc2,
+    ProcessorKind::C2,
+    ProcessorKind::Transfer,
+];
+
+/// Stages of plans that this version has not, and of other programs.
+const OTHERS: [&str; 7] =
+    ["snap_encode", "snap_prove", "synth_proof", "unseal", "window_post", "winning_post", "sealing_daemons"];
+
+/// What a slot could say.
+const SLOT: [&str; 14] = [
+    "bin",
+    "args",
+    "stable_wait",
+    "cgroup",
+    "envs",
+    "inherit_envs",
+    "numa_preferred",
+    "concurrent",
+    "locks",
+    "auto_restart",
+    "weight",
+    "external",
+    "subs",
+    "hugepage",
+];
+
+impl Import {
+    pub(super) fn processors(&mut self, top: &mut Part) {
+        let tree = "tree D is built for every sector: no ready-made one is taken";
+        self.drop_key(top, "static_tree_d", tree);
+        let limit = self.table(top, "limit");
+        let mut part = self.table(top, "processors").unwrap_or_else(|| Part::new("processors", Table::new()));
+        self.drop_key(&mut part, "static_tree_d", tree);
+        self.drop_key(&mut part, "ext_stages", "a slot serves every task of its [[processors.<stage>]]");
+        self.limitation(limit, &mut part);
+        if let Some(mut locks) = self.table(&mut part, "ext_locks") {
+            for name in locks.keys() {
+                match locks.take(&name) {
+                    Some(Value::Integer(0)) => {
+                        self.dropped(&locks.at(&name), "a lock that nobody can hold blocks for ever");
+                    }
+                    Some(count) => drop(self.out.locks.insert(name, count)),
+                    None => {}
+                }
+            }
+        }
+        for kind in STAGES {
+            self.stage(&mut part, kind);
+        }
+        for name in OTHERS {
+            let why = retired::PROCESSORS.iter().find(|retired| retired.path == format!("processors.{name}"));
+            self.drop_key(&mut part, name, why.map_or("the manager proves", |retired| retired.instead));
+        }
+        self.in_process();
+        let known: Vec<&str> = STAGES.iter().map(|kind| kind.name()).chain(OTHERS).collect();
+        let tables = ["limitation", "limit", "ext_locks", "static_tree_d", "ext_stages"];
+        self.rest(part, &known.into_iter().chain(tables).collect::<Vec<_>>());
+    }
+
+    fn limitation(&mut self, older: Option<Part>, part: &mut Part) {
+        let mut limitation = self.table(part, "limitation").unwrap_or_else(|| Part::new("", Table::new()));
+        let today = self.table(&mut limitation, "concurrent");
+        let middle = self.table(part, "limit");
+        for limits in [&older, &middle].into_iter().flatten() {
+            let why = "is [processors.limitation.concurrent] now";
+            if today.is_some() {
+                self.dropped(limits.path(), "`processors.limitation.concurrent` is there, which the old program took");
+            } else {
+                self.changed(limits.path(), why);
+            }
+        }
+        if let Some(mut limits) = today.or(middle).or(older) {
+            for (kind, value) in self.by_stage(&mut limits) {
+                match value {
+                    Value::Integer(0) => self.dropped(&limits.at(kind.name()), "0 blocks for ever"),
+                    value => drop(self.out.limits.insert(kind.name().to_owned(), value)),
+                }
+            }
+        }
+        if let Some(mut gaps) = self.table(&mut limitation, "staggered") {
+            for (kind, value) in self.by_stage(&mut gaps) {
+                let short = value.clone().try_into::<HumanDuration>().is_ok_and(|gap| gap.0 < Duration::from_secs(1));
+                if short {
+                    self.dropped(&gaps.at(kind.name()), "the old program ignored gaps of less than a second");
+                } else {
+                    self.out.staggered.insert(kind.name().to_owned(), value);
+                }
+            }
+        }
+        self.rest(limitation, &["concurrent", "staggered"]);
+    }
+
+    /// Values by stage, of stages that this version has.
+    fn by_stage(&mut self, part: &mut Part) -> Vec<(ProcessorKind, Value)> {
+        let found = ProcessorKind::SEALING.iter().filter_map(|kind| Some((*kind, part.take(kind.name())?))).collect();
+        for name in OTHERS {
+            self.drop_key(part, name, "this version's worker has no such stage");
+        }
+        let known: Vec<&str> = ProcessorKind::SEALING.iter().map(|kind| kind.name()).chain(OTHERS).collect();
+        let left = std::mem::replace(part, Part::new(part.path(), Table::new()));
+        self.rest(left, &known);
+        found
+    }
+
+    fn stage(&mut self, part: &mut Part, kind: ProcessorKind) {
+        // The older form is one table: with `external` its `subs` are children, or it is one itself.
+        if !matches!(part.get(kind.name()), Some(Value::Table(_))) {
+            for slot in self.tables(part, kind.name()) {
+                self.slot(slot, kind);
+            }
+            return;
+        }
+        let Some(mut stage) = self.table(part, kind.name()) else { return };
+        let external = stage.take("external");
+        let subs = self.tables(&mut stage, "subs");
+        if !matches!(external, Some(Value::Boolean(true))) {
+            let why = "without `external = true` the old program did this stage itself, and none of this was used";
+            self.dropped(stage.path(), why);
+            return;
+        }
+        self.changed(&stage.at("external"), "each [[processors.<stage>]] entry is one child");
+        if subs.is_empty() {
+            self.slot(stage, kind);
+            return;
+        }
+        for mut sub in subs {
+            // What stands above the children holds for all that say nothing else.
+            if let (None, Some(locks)) = (sub.get("locks"), stage.get("locks").cloned()) {
+                sub.put("locks", locks);
+            }
+            self.slot(sub, kind);
+        }
+        let _ = stage.take("locks");
+        self.rest(stage, &["external", "subs", "locks"]);
+    }
+
+    fn slot(&mut self, mut part: Part, kind: ProcessorKind) {
+        let mut slot = Table::new();
+        self.program(&mut part, kind, &mut slot);
+        for key in ["stable_wait", "inherit_envs", "auto_restart"] {
+            if let Some(value) = part.take(key) {
+                slot.insert(key.to_owned(), value);
+            }
+        }
+        if let Some(node) = part.take("numa_preferred") {
+            self.changed(&part.at("numa_preferred"), "the child gets memory of this node alone, and not only first");
+            slot.insert("numa_preferred".to_owned(), node);
+        }
+        match part.take("concurrent") {
+            Some(Value::Integer(0)) => self.dropped(&part.at("concurrent"), "0 blocks for ever"),
+            Some(count) => drop(slot.insert("concurrent".to_owned(), count)),
+            None => {}
+        }
+        self.drop_key(&mut part, "weight", "the least loaded child is taken");
+        if let Some(mut cgroup) = self.table(&mut part, "cgroup") {
+            if let Some(cpus) = cgroup.take("cpuset") {
+                let mut ours = Table::new();
+                ours.insert("cpuset".to_owned(), cpus);
+                slot.insert("cgroup".to_owned(), ours.into());
+            }
+            self.group(&mut cgroup);
+            self.rest(cgroup, &["cpuset", "group_name"]);
+        }
+        if let Some(mut envs) = self.table(&mut part, "envs") {
+            for name in ["HUGEPAGE_FILES_PATH", "HUGEPAGE_FILES_PATH_PATTERN"] {
+                self.drop_key(&mut envs, name, "hugepage files are of the old program's own proofs library");
+            }
+            let kept: Table =
+                envs.keys().into_iter().filter_map(|name| Some((name.clone(), envs.take(&name)?))).collect();
+            if !kept.is_empty() {
+                slot.insert("envs".to_owned(), kept.into());
+            }
+        }
+        self.locks(&mut part, &mut slot);
+        self.rest(part, &SLOT);
+        self.out.slots.push((kind.name(), slot));
+    }
+
+    fn program(&mut self, part: &mut Part, kind: ProcessorKind, slot: &mut Table) {
+        let args = part.take("args");
+        let Some(bin) = part.take("bin") else {
+            if let Some(args) = args {
+                let why = if args.to_string().contains("hugepage") {
+                    "hugepage files are of the old program's own proofs library"
+                } else {
+                    "they were for the old program itself: ours is started with its own"
+                };
+                self.dropped(&part.at("args"), why);
+            }
+            return;
+        };
+        if !has_v1(&kind.task_kind()) {
+            self.dropped(&part.at("bin"), "the old protocol does this stage in other steps: this program does it");
+            return;
+        }
+        self.changed(&part.at("bin"), "is spoken with as the old program did: `protocol = \"v1\"`");
+        slot.insert("bin".to_owned(), bin);
+        if let Some(args) = args {
+            slot.insert("args".to_owned(), args);
+        }
+        slot.insert("protocol".to_owned(), "v1".into());
+    }
+
+    fn group(&mut self, cgroup: &mut Part) {
+        let Some(group) = cgroup.take("group_name") else { return };
+        let path = cgroup.at("group_name");
+        match self.out.isolation.get("name") {
+            Some(other) if *other != group => {
+                self.dropped(&path, "all children have one group above theirs: `processors.isolation.name`");
+            }
+            _ => {
+                self.changed(&path, "is `processors.isolation.name` now");
+                self.out.isolation.insert("name".to_owned(), group);
+            }
+        }
+    }
+
+    fn locks(&mut self, part: &mut Part, slot: &mut Table) {
+        let Some(locks) = part.take("locks") else { return };
+        let Value::Array(named) = locks else {
+            self.note(&part.at("locks"), What::Ignored, "is no list");
+            return;
+        };
+        let mut kept = Vec::new();
+        for (i, lock) in named.into_iter().enumerate() {
+            let known = lock.as_str().is_some_and(|name| self.out.locks.contains_key(name));
+            if known {
+                kept.push(lock);
+            } else {
+                let why = "[processors.ext_locks] does not name it: the old program took none";
+                self.dropped(&format!("{}[{i}]", part.at("locks")), why);
+            }
+        }
+        if !kept.is_empty() {
+            slot.insert("locks".to_owned(), kept.into());
+        }
+    }
+
+    /// Stages that the old program did inside itself, each thread for itself: as many children do them.
+    fn in_process(&mut self) {
+        let threads = i64::try_from(self.out.threads.len()).unwrap_or(i64::MAX);
+        for kind in ProcessorKind::SEALING.into_iter().filter(|kind| *kind != ProcessorKind::Transfer) {
+            if self.out.slots.iter().any(|(slot, _)| *slot == kind.name()) {
+                continue;
+            }
+            let limit = self.out.limits.get(kind.name()).and_then(Value::as_integer).unwrap_or(i64::MAX);
+            let at_once = threads.min(limit);
+            if at_once > 1 {
+                let why = format!("was done in the old program itself, by every thread: {at_once} children do it now");
+                self.changed(&format!("processors.{}", kind.name()), why);
+                let slot = Table::from_iter([("concurrent".to_owned(), at_once.into())]);
+                self.out.slots.push((kind.name(), slot));
+            }
+        }
+    }
+}

@@ -1,0 +1,130 @@
+//! The reference of the worker's file: every key with its unit, default and example.
+//!
+//! `docs/config-worker.md` is printed from this. Tests hold that no key is missing and that every example is taken.
+
+mod keys;
+
+use std::fmt::Write as _;
+
+pub use keys::SECTIONS;
+
+/// A table of the file.
+#[derive(Clone, Copy, Debug)]
+pub struct Section {
+    /// How it is written, e.g. `[worker]`.
+    pub header: &'static str,
+    /// What it is for.
+    pub says: &'static str,
+    /// Its keys.
+    pub keys: &'static [Key],
+}
+
+/// A key of a table.
+#[derive(Clone, Copy, Debug)]
+pub struct Key {
+    /// Its name, with dots where a table stands in the table; `<...>` is one that is free to choose.
+    pub name: &'static str,
+    /// What it takes, with the unit.
+    pub takes: &'static str,
+    /// What holds if it is absent.
+    pub default: &'static str,
+    /// A line of a file.
+    pub example: &'static str,
+    /// What it does.
+    pub says: &'static str,
+}
+
+/// The whole reference as Markdown.
+pub fn markdown() -> String {
+    let mut text = String::from(
+        "# The worker's configuration file\n\n\
+         Printed by `damocles-worker config docs`; change `damocles-cli/src/config/reference/keys.rs` and print it anew.\n\n\
+         The file is TOML and is read strictly: an unknown key, a wrong type or a key of an older program is an error \
+         that names file, line and what to write instead. `damocles-worker config check FILE` tells everything that is \
+         wrong with a file on this machine, on a recorded one (`--machine FILE`, made by `hwinfo --json`), or by itself \
+         (`--machine none`); the daemon checks the same at its start. `damocles-worker config import FILE` makes a file \
+         of one of damocles-worker 0.13 or venus-worker.\n\n\
+         Times are texts such as `30s`, `5min` or `1h 30m`; sizes are texts such as `64GiB`, or numbers of bytes; CPUs \
+         and memory nodes are lists as the kernel writes them, such as `0-7,16`.\n",
+    );
+    for section in SECTIONS {
+        let _ = write!(text, "\n## `{}`\n\n{}\n", section.header, section.says);
+        for key in section.keys {
+            let _ = write!(
+                text,
+                "\n### `{}`\n\n{}\n\n- Takes: {}\n- Default: {}\n- Example: `{}`\n",
+                key.name, key.says, key.takes, key.default, key.example
+            );
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Source, WorkerConfig};
+    use std::collections::BTreeSet;
+
+    /// A file with one line more in a section.
+    fn file(section: &Section, line: &str) -> String {
+        let header = section.header.replace("<stage>", "pc1");
+        let base = match section.header {
+            "[sector_manager]" if !line.starts_with("rpc_client.addr") => "rpc_client.addr = \"http://m\"\n",
+            "[[sealing_thread]]" | "[[attached]]" if !line.starts_with("location") => "location = \"/mnt/x\"\n",
+            _ => "",
+        };
+        // Locks of examples.
+        let locks = "[processors.ext_locks]\ngpu0 = 1\n";
+        let locks = if section.header == "[processors.ext_locks]" { "" } else { locks };
+        let manager = "[sector_manager]\nrpc_client.addr = \"http://m\"\n";
+        let manager = if section.header == "[sector_manager]" { "" } else { manager };
+        let cpuset = if line.starts_with("cgroup.exclusive") { "cgroup.cpuset = \"0\"\n" } else { "" };
+        format!("{manager}[[sealing_thread]]\nlocation = \"/mnt/a\"\n{locks}{header}\n{base}{cpuset}{line}\n")
+    }
+
+    #[test]
+    fn every_example_is_taken() {
+        for section in SECTIONS {
+            for key in section.keys {
+                let text = file(section, key.example);
+                if let Err(error) = WorkerConfig::parse(&Source::of("w.toml", text.as_str())) {
+                    panic!("{} {}: {error}\n{text}", section.header, key.name);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn no_key_is_missing() {
+        for section in SECTIONS {
+            // The table itself, and each table in it whose keys are not free to choose.
+            let tables: BTreeSet<&str> = section
+                .keys
+                .iter()
+                .filter(|key| !key.name.contains('<'))
+                .map(|key| key.name.rsplit_once('.').map_or("", |(table, _)| table))
+                .collect();
+            for table in tables {
+                let prefix = if table.is_empty() { String::new() } else { format!("{table}.") };
+                let text = file(section, &format!("{prefix}zzzzzzzzzzzzzzzzzzzzzzzz = 1"));
+                let error = WorkerConfig::parse(&Source::of("w.toml", text)).unwrap_err();
+                let known = error.hint().unwrap().strip_prefix("known here: ").unwrap_or_else(|| panic!("{error}"));
+                let documented: BTreeSet<&str> = section
+                    .keys
+                    .iter()
+                    .filter_map(|key| key.name.strip_prefix(prefix.as_str()))
+                    .map(|name| name.split('.').next().unwrap_or(name))
+                    .collect();
+                assert_eq!(documented, known.split(", ").collect(), "{} {table}", section.header);
+            }
+        }
+    }
+
+    #[test]
+    fn the_page_is_up_to_date() {
+        let page = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/config-worker.md");
+        let there = std::fs::read_to_string(page).unwrap_or_default();
+        assert!(there == markdown(), "write it anew: damocles-worker config docs >docs/config-worker.md");
+    }
+}
