@@ -6,7 +6,7 @@ use crate::{
     worker::args::ProcessorArgs,
 };
 use anyhow::{Context as _, anyhow};
-use damocles_core::pool::{ProcessorPool, TaskKind};
+use damocles_core::pool::TaskKind;
 use damocles_seal::{
     pool::{self, CommandSpec, Limits, LocalPool, PoolSpec, Protocol, SlotSpec},
     processor::{self, ServeOptions, Served},
@@ -22,7 +22,7 @@ pub(crate) const OWN: &str = "/proc/self/exe";
 /// # Errors
 ///
 /// A slot cannot be had as it is configured.
-pub fn pool(slots: &[Configured], processors: &Processors) -> Result<Arc<dyn ProcessorPool>, Failure> {
+pub fn pool(slots: &[Configured], processors: &Processors) -> Result<Arc<LocalPool>, Failure> {
     let time = slots.iter().map(|slot| (slot.kind.task_kind(), processors.limitation.timeout_of(slot.kind))).collect();
     let own = Path::new(OWN);
     let slots = slots.iter().map(|slot| spec_of(slot, own)).collect::<Result<_, _>>()?;

@@ -50,6 +50,10 @@ pub struct WorkerSection {
     pub scan_persist_stores: Vec<String>,
     /// Where the control socket lies; the run directory of the user if it is absent.
     pub run_dir: Option<PathBuf>,
+    /// A port on which the worker takes orders too, from whoever has the token; none if it is absent.
+    pub control_listen: Option<SocketAddr>,
+    /// The file with that token, which only its owner may read.
+    pub control_token_file: Option<PathBuf>,
 }
 
 /// `[metrics]`.
@@ -106,6 +110,8 @@ pub struct SealingSection {
     pub recover_interval: Option<HumanDuration>,
     /// The longest time between two questions about the state of the chain.
     pub rpc_polling_interval: Option<HumanDuration>,
+    /// After how long a parked sector goes on by itself, if its error may pass; `0s` is never. One hour if it is absent.
+    pub auto_resume: Option<HumanDuration>,
 }
 
 /// `[[sealing_thread]]`.
@@ -180,6 +186,8 @@ pub struct SealingSettings {
     pub recover_interval: Duration,
     /// The longest time between two questions about the state of the chain.
     pub rpc_polling_interval: Duration,
+    /// After how long a parked sector goes on by itself, if its error may pass.
+    pub auto_resume: Option<Duration>,
 }
 
 impl WorkerConfig {
@@ -244,6 +252,10 @@ impl WorkerConfig {
         }
         if self.worker.ping_interval.is_some_and(|i| i.0.is_zero()) {
             return Err(source.error_at("worker.ping_interval", "no time at all"));
+        }
+        if self.worker.control_listen.is_some() != self.worker.control_token_file.is_some() {
+            let error = source.error_at("worker", "`control_listen` and `control_token_file` need each other");
+            return Err(error.hint_with("write both, or neither: the control socket needs no token"));
         }
         if self.sector_manager.token.is_some() && self.sector_manager.token_file.is_some() {
             let error = source.error_at("sector_manager.token_file", "there is a `token` too");
@@ -338,6 +350,7 @@ impl SealingThread {
             seal_interval: time(own.seal_interval, common.seal_interval, 30),
             recover_interval: time(own.recover_interval, common.recover_interval, 60),
             rpc_polling_interval: time(own.rpc_polling_interval, common.rpc_polling_interval, 180),
+            auto_resume: Some(time(own.auto_resume, common.auto_resume, 3600)).filter(|time| !time.is_zero()),
         }
     }
 }
