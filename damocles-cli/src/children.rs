@@ -8,7 +8,7 @@ use crate::{
     worker::args::ProcessorArgs,
 };
 use anyhow::Context as _;
-use damocles_core::pool::{ProcessorPool, TaskKind};
+use damocles_core::pool::TaskKind;
 use damocles_seal::{
     machine::{Machine, Roots},
     pool::{Backlog, Breaker, Limits, LocalPool, PoolSpec},
@@ -25,7 +25,7 @@ pub(crate) const OWN: &str = "/proc/self/exe";
 /// # Errors
 ///
 /// A slot cannot be had as it is configured.
-pub fn pool(slots: &[Configured], processors: &Processors) -> Result<Arc<dyn ProcessorPool>, Failure> {
+pub fn pool(slots: &[Configured], processors: &Processors) -> Result<Arc<LocalPool>, Failure> {
     let spec = pool_spec(slots, processors, &|| Machine::read(&Roots::host()))?;
     Ok(Arc::new(LocalPool::new(spec).context("set up processors")?))
 }

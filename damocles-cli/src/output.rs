@@ -2,10 +2,12 @@
 
 use crate::exit::Failure;
 use comfy_table::{Attribute, Cell, ContentArrangement, Table, presets};
+use damocles_core::Timestamp;
 use serde::Serialize;
 use std::{
     fmt,
     io::{self, IsTerminal as _, Write as _},
+    time::{Duration, UNIX_EPOCH},
 };
 
 /// Something that a reading command shows: a JSON document, or text for people.
@@ -98,6 +100,14 @@ pub fn no_color() -> bool {
 pub(crate) fn line(text: impl fmt::Display) {
     // A closed standard error is no reason to stop working.
     let _ = writeln!(io::stderr().lock(), "{text}");
+}
+
+/// A time as people and programs read it.
+pub(crate) fn time_text(time: Timestamp) -> String {
+    // What lies before 1970 or after 9999 is no time of a block, and cannot be written.
+    let most = 253_402_300_799_000;
+    let millis = u64::try_from(time.0.clamp(0, most)).unwrap_or_default();
+    humantime::format_rfc3339_seconds(UNIX_EPOCH + Duration::from_millis(millis)).to_string()
 }
 
 /// A table without frames: aligned columns that also `cut` and `awk` understand.

@@ -14,13 +14,20 @@ use damocles_core::{
 };
 use parking_lot::Mutex;
 use serde_json::Value;
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::Arc,
+    time::Duration,
+};
 
 /// After so many rewinds to one stage since the sector was opened, it waits for an operator.
 const MAX_REWINDS: usize = 8;
 
 /// How long the manager may take to hear of a step that is recorded already.
 const REPORT_LIMIT: Duration = Duration::from_secs(10);
+
+/// So many reports wait for a manager that is away; beyond that the oldest is forgotten. A plan has fewer stages.
+const MOST_UNTOLD: usize = 64;
 
 /// Moves sectors through a [`Plan`] and keeps what came of it in a [`Journal`].
 ///
@@ -43,6 +50,8 @@ struct OpenSector {
     /// The output of a stage that ended when the journal could not be written. It may have cost hours, so that it is
     /// recorded by the next step that can, instead of being made again.
     unrecorded: Option<(StageId, Value)>,
+    /// What the manager has not heard of yet, oldest first.
+    untold: VecDeque<Report>,
     /// What the manager made of the sector behind our back.
     ended: Option<Ended>,
     closed: bool,
@@ -188,25 +197,40 @@ impl StagedPipeline {
         }
     }
 
-    /// Tells the manager; that it cannot be told loses nothing.
+    /// Tells the manager, after what it has not heard of yet. A manager that is away is told later, in order.
     async fn report(&self, open: &mut OpenSector, report: Report, cx: &Context) {
         let Some(service) = &self.service else {
             return;
         };
-        let told = tokio::select! {
-            biased;
-            () = cx.cancel.cancelled() => return,
-            told = tokio::time::timeout(REPORT_LIMIT, service.report(&open.lease, &report)) => told,
-        };
-        match told {
-            // The last step ends the sector for us too.
-            Ok(Ok(answer)) if !matches!(report, Report::Moved { next: None, .. }) => {
-                let finalized = answer.finalized.then_some(Ended::Finalized);
-                open.ended = answer.abort_reason.map(Ended::Aborted).or(finalized);
+        if open.untold.len() >= MOST_UNTOLD {
+            open.untold.pop_front();
+        }
+        open.untold.push_back(report);
+        while let Some(report) = open.untold.front() {
+            let told = tokio::select! {
+                biased;
+                () = cx.cancel.cancelled() => return,
+                told = tokio::time::timeout(REPORT_LIMIT, service.report(&open.lease, report)) => told,
+            };
+            match told {
+                // The last step ends the sector for us too.
+                Ok(Ok(answer)) if !matches!(report, Report::Moved { next: None, .. }) => {
+                    let finalized = answer.finalized.then_some(Ended::Finalized);
+                    open.ended = answer.abort_reason.map(Ended::Aborted).or(finalized);
+                }
+                Ok(Ok(_)) => {}
+                Ok(Err(error)) => {
+                    note(cx, format!("{}: report not delivered: {}", open.lease.sector, error.chain()));
+                    if matches!(error.recovery(), Recovery::Retry { .. }) {
+                        return;
+                    }
+                }
+                Err(_) => {
+                    note(cx, format!("{}: report not delivered: no answer", open.lease.sector));
+                    return;
+                }
             }
-            Ok(Ok(_)) => {}
-            Ok(Err(error)) => note(cx, format!("{}: report not delivered: {}", open.lease.sector, error.chain())),
-            Err(_) => note(cx, format!("{}: report not delivered: no answer", open.lease.sector)),
+            open.untold.pop_front();
         }
     }
 }
@@ -227,15 +251,22 @@ fn note(cx: &Context, text: String) {
 impl SealingPipeline for StagedPipeline {
     async fn open(&self, lease: SectorLease) -> Result<SectorId, SealError> {
         let id = lease.sector;
-        let fresh = OpenSector { lease: lease.clone(), started: None, unrecorded: None, ended: None, closed: false };
+        let fresh = OpenSector {
+            lease: lease.clone(),
+            started: None,
+            unrecorded: None,
+            untold: VecDeque::new(),
+            ended: None,
+            closed: false,
+        };
         let known = self.open.lock().get(&id).cloned();
         if let Some(known) = known {
             // A running step goes on under its own lease; the new one counts from the next step on.
             let mut open = known.lock().await;
             if !open.closed {
                 self.journal.open(&lease).await?;
-                let unrecorded = open.unrecorded.take();
-                *open = OpenSector { unrecorded, ..fresh };
+                let (unrecorded, untold) = (open.unrecorded.take(), std::mem::take(&mut open.untold));
+                *open = OpenSector { unrecorded, untold, ..fresh };
                 return Ok(id);
             }
         }

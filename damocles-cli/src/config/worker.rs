@@ -49,6 +49,10 @@ pub struct WorkerSection {
     pub scan_persist_stores: Vec<String>,
     /// Where the control socket lies; the run directory of the user if it is absent.
     pub run_dir: Option<PathBuf>,
+    /// A port on which the worker takes orders too, from whoever has the token; none if it is absent.
+    pub control_listen: Option<SocketAddr>,
+    /// The file with that token, which only its owner may read.
+    pub control_token_file: Option<PathBuf>,
 }
 
 /// `[metrics]`.
@@ -107,6 +111,8 @@ pub struct SealingSection {
     pub recover_interval: Option<HumanDuration>,
     /// The longest time between two questions about the state of the chain.
     pub rpc_polling_interval: Option<HumanDuration>,
+    /// After how long a parked sector goes on by itself, if its error may pass; `0s` is never. One hour if it is absent.
+    pub auto_resume: Option<HumanDuration>,
 }
 
 /// `[[sealing_thread]]`.
@@ -187,6 +193,8 @@ pub struct SealingSettings {
     pub recover_interval: Duration,
     /// The longest time between two questions about the state of the chain.
     pub rpc_polling_interval: Duration,
+    /// After how long a parked sector goes on by itself, if its error may pass.
+    pub auto_resume: Option<Duration>,
 }
 
 impl WorkerConfig {
@@ -290,6 +298,7 @@ impl SealingThread {
             seal_interval: time(own.seal_interval, common.seal_interval, 30),
             recover_interval: time(own.recover_interval, common.recover_interval, 60),
             rpc_polling_interval: time(own.rpc_polling_interval, common.rpc_polling_interval, 180),
+            auto_resume: Some(time(own.auto_resume, common.auto_resume, 3600)).filter(|time| !time.is_zero()),
         }
     }
 }

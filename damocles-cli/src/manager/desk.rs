@@ -8,12 +8,9 @@ use crate::{
 };
 use anyhow::anyhow;
 use damocles_chain::Operator;
-use damocles_core::{ActorId, Address, Context, Epoch, EpochTimes, Network, Timestamp, chain::TipsetRef};
+use damocles_core::{ActorId, Address, Context, Epoch, EpochTimes, Network, chain::TipsetRef};
 use serde::Serialize;
-use std::{
-    fmt,
-    time::{Duration, UNIX_EPOCH},
-};
+use std::fmt;
 
 /// The chain as the node of this home shows it at one head.
 #[derive(Debug)]
@@ -41,13 +38,7 @@ impl fmt::Display for When {
     }
 }
 
-/// A time as people write it, in UTC.
-pub(super) fn time_text(time: Timestamp) -> String {
-    // What lies before 1970 or after 9999 is no time of a block, and cannot be written.
-    let most = 253_402_300_799_000;
-    let millis = u64::try_from(time.0.clamp(0, most)).unwrap_or_default();
-    humantime::format_rfc3339_seconds(UNIX_EPOCH + Duration::from_millis(millis)).to_string()
-}
+pub(super) use crate::output::time_text;
 
 impl<'a> Desk<'a> {
     /// Asks the node that the configuration names.
@@ -119,6 +110,7 @@ pub(super) fn parse_miner(text: &str) -> Result<ActorId, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use damocles_core::Timestamp;
 
     #[test]
     fn miners_and_times_are_read_and_written() {

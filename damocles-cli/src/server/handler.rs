@@ -70,5 +70,8 @@ pub trait WsHandler: Send + Sync + 'static {
     );
 }
 
+/// Makes a text.
+pub type TextSource = Arc<dyn Fn() -> futures::future::BoxFuture<'static, String> + Send + Sync>;
+
 /// Finds the file behind a name; the name is whatever a caller wrote, so it must not be joined to a path unchecked.
 pub type FileLookup = Arc<dyn Fn(&str) -> Option<PathBuf> + Send + Sync>;

@@ -1,6 +1,6 @@
 //! The routes, and the server on a TCP port.
 
-use super::{FileLookup, RpcHandler, ServerError, WsHandler, files, rpc, ws};
+use super::{FileLookup, RpcHandler, ServerError, TextSource, WsHandler, files, rpc, ws};
 use axum::{
     Router,
     extract::{Path, Request, WebSocketUpgrade},
@@ -62,6 +62,17 @@ impl Routes {
         self
     }
 
+    /// A text by GET at `path`, made anew for each request.
+    #[must_use]
+    pub fn text(mut self, path: &str, content_type: &'static str, text: TextSource) -> Self {
+        let answer = move || {
+            let made = text();
+            async move { ([(header::CONTENT_TYPE, content_type)], made.await).into_response() }
+        };
+        self.router = self.router.route(path, get(answer));
+        self
+    }
+
     /// Serves on `listener` until `cancel` fires; answers under way get a grace period.
     pub(super) async fn serve<L>(self, listener: L, cancel: CancellationToken) -> Result<(), ServerError>
     where
@@ -117,6 +128,15 @@ impl Server {
         if !address.ip().is_loopback() {
             return Err(ServerError::NotLoopback(address));
         }
+        Self::bind_anywhere(address).await
+    }
+
+    /// Takes a port that other machines may reach: for what asks for a token itself, or may be read by anybody.
+    ///
+    /// # Errors
+    ///
+    /// The address is in use, or the kernel refuses it.
+    pub async fn bind_anywhere(address: SocketAddr) -> Result<Self, ServerError> {
         let listener = TcpListener::bind(address).await.map_err(|source| match source.kind() {
             io::ErrorKind::AddrInUse => ServerError::InUse(address),
             _ => ServerError::Bind { address, source },
@@ -148,6 +168,13 @@ impl Server {
     #[must_use]
     pub fn route_files(mut self, prefix: &str, lookup: FileLookup) -> Self {
         self.routes = self.routes.files(prefix, lookup);
+        self
+    }
+
+    /// A text by GET at `path`, made anew for each request.
+    #[must_use]
+    pub fn route_text(mut self, path: &str, content_type: &'static str, text: TextSource) -> Self {
+        self.routes = self.routes.text(path, content_type, text);
         self
     }
 

@@ -14,6 +14,6 @@ mod ws;
 mod tests;
 
 pub use error::{LOOPBACK_HINT, ServerError};
-pub use handler::{FileLookup, RequestHeaders, RpcHandler, WsHandler, WsIncoming, WsOutgoing};
+pub use handler::{FileLookup, RequestHeaders, RpcHandler, TextSource, WsHandler, WsIncoming, WsOutgoing};
 pub use http::{BODY_LIMIT, Routes, Server};
 pub use unix::{CONTROL_PATH, UnixClient, UnixServer, default_run_dir, socket_path};

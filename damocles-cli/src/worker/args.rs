@@ -2,7 +2,8 @@
 
 use super::{config::ConfigCommand, hwinfo::HwinfoArgs, plan::PlanArgs, sealcalc::SealcalcArgs};
 use crate::{config::ChildProtocol, frame::Global, supervised::Supervision};
-use clap::{Args, Parser, Subcommand};
+use clap::{ArgGroup, Args, Parser, Subcommand};
+use damocles_core::SectorId;
 use std::path::PathBuf;
 
 /// Seals sectors on this machine for a manager
@@ -27,10 +28,18 @@ pub enum WorkerCommand {
     Store(StoreCommand),
     /// Show what each sealing thread of a running worker does
     List(ConfigFile),
+    /// Show what a running worker is made of: slots, limits, stores and its manager
+    Info(ConfigFile),
+    /// Say why a sector or a sealing thread does not work
+    Explain(ExplainArgs),
     /// Take no new step in a sealing thread
-    Pause(ThreadArgs),
-    /// Go on in a paused sealing thread
-    Resume(ThreadArgs),
+    Pause(PauseArgs),
+    /// Go on in a paused, parked or waiting sealing thread
+    Resume(ResumeArgs),
+    /// End one sealing thread, or all and the worker with them
+    Drain(DrainArgs),
+    /// Give the sector of a sealing thread up
+    Abort(AbortArgs),
     /// Let a user without privileges bind its worker's children
     #[command(subcommand)]
     Cgroup(CgroupCommand),
@@ -76,6 +85,71 @@ pub struct ThreadArgs {
     /// The thread's number in `list`
     #[arg(short, long, value_name = "N")]
     pub index: usize,
+}
+
+/// Which thread, and how soon.
+#[derive(Clone, Debug, Args)]
+pub struct PauseArgs {
+    /// The thread
+    #[command(flatten)]
+    pub thread: ThreadArgs,
+    /// Give the running stage up instead of waiting for its end; it is repeated after the resume
+    #[arg(long)]
+    pub now: bool,
+}
+
+/// Which thread, and where it goes on.
+#[derive(Clone, Debug, Args)]
+pub struct ResumeArgs {
+    /// The thread
+    #[command(flatten)]
+    pub thread: ThreadArgs,
+    /// Go back to this stage of the sector first, e.g. `pc1`; its files stay
+    #[arg(short, long, value_name = "STAGE")]
+    pub state: Option<String>,
+}
+
+/// Which thread, and when it ends.
+#[derive(Clone, Debug, Args)]
+pub struct DrainArgs {
+    /// The worker
+    #[command(flatten)]
+    pub config: ConfigFile,
+    /// The thread's number in `list`; all threads without it
+    #[arg(short, long, value_name = "N")]
+    pub index: Option<usize>,
+    /// Finish the sector first instead of only the running stage
+    #[arg(long)]
+    pub sector: bool,
+}
+
+/// Which thread, and why.
+#[derive(Clone, Debug, Args)]
+pub struct AbortArgs {
+    /// The thread
+    #[command(flatten)]
+    pub thread: ThreadArgs,
+    /// Why, for the manager's records
+    #[arg(short, long, value_name = "TEXT")]
+    pub reason: String,
+    /// An aborted sector cannot be taken up again
+    #[arg(long)]
+    pub really_do_it: bool,
+}
+
+/// Which sector or thread.
+#[derive(Clone, Debug, Args)]
+#[command(group(ArgGroup::new("which").multiple(false)))]
+pub struct ExplainArgs {
+    /// The worker
+    #[command(flatten)]
+    pub config: ConfigFile,
+    /// The sector, e.g. `s-t01000-7`; all without it
+    #[arg(group = "which", value_name = "SECTOR")]
+    pub sector: Option<SectorId>,
+    /// The thread's number in `list`
+    #[arg(short, long, group = "which", value_name = "N")]
+    pub index: Option<usize>,
 }
 
 /// Commands on stores.
@@ -144,7 +218,10 @@ mod tests {
         command.clone().debug_assert();
         command.build();
         insta::assert_snapshot!("worker_help", command.render_long_help());
-        for name in ["daemon", "store", "list", "pause", "resume", "cgroup", "config", "hwinfo", "plan", "sealcalc"] {
+        for name in [
+            "daemon", "store", "list", "info", "explain", "pause", "resume", "drain", "abort", "cgroup", "config", "hwinfo",
+            "plan", "sealcalc",
+        ] {
             let help = command.find_subcommand_mut(name).unwrap().render_long_help();
             insta::assert_snapshot!(format!("worker_{name}_help"), help);
         }

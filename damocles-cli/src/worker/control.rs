@@ -1,37 +1,116 @@
-//! The control RPC of a running worker: what `damocles-worker list` asks.
+//! What a running worker answers: the documents, and what stands behind its control RPC.
 
+use super::{explain::Explanation, info::WorkerInfo};
 use crate::{
-    output::{Render, table},
-    server::{RequestHeaders, RpcHandler},
+    exit::{Exit, Failure},
+    output::{Render, table, time_text},
 };
 use async_trait::async_trait;
-use damocles_core::SectorId;
-use jsonrpc_core::{IoHandler, Params};
+use damocles_core::{SectorId, Timestamp};
 use serde::{Deserialize, Serialize};
-use std::{fmt, path::PathBuf, sync::Arc};
+use std::{fmt, path::PathBuf};
 
 /// What a control socket asks of the worker behind it.
+#[async_trait]
 pub trait WorkerControl: fmt::Debug + Send + Sync + 'static {
     /// What the worker does.
     fn status(&self) -> WorkerStatus;
-    /// Takes no new step in a thread. False if it was paused already.
+    /// What it is made of.
+    async fn info(&self) -> WorkerInfo;
+    /// Why its threads do not work.
+    fn explain(&self) -> Explanation;
+    /// Does to a thread what an operator orders.
     ///
     /// # Errors
     ///
-    /// There is no such thread, or it is not at work yet.
-    fn pause(&self, index: usize) -> Result<bool, NoSuchThread>;
-    /// Goes on in a thread. False if it was not paused.
-    ///
-    /// # Errors
-    ///
-    /// There is no such thread, or it is not at work yet.
-    fn resume(&self, index: usize) -> Result<bool, NoSuchThread>;
+    /// There is no such thread, it is not at work yet, or it refuses.
+    async fn order(&self, index: usize, order: Order) -> Result<Answer, Refusal>;
+    /// Ends all threads, and the daemon after them.
+    fn drain(&self, sector: bool) -> Answer;
 }
 
-/// An index beyond the last thread that is at work.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("no sealing thread at work has the number {0}")]
-pub struct NoSuchThread(pub usize);
+/// What an operator orders.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Order {
+    /// Take no new step.
+    Pause {
+        /// Whether the running step is given up.
+        now: bool,
+        /// Who asks, for people.
+        by: Option<String>,
+    },
+    /// Go on.
+    Resume {
+        /// At this stage instead of where the sector stands.
+        state: Option<String>,
+    },
+    /// End after the running step.
+    Drain {
+        /// After the sector instead.
+        sector: bool,
+    },
+    /// Give the sector up.
+    Abort {
+        /// Why, for the manager.
+        reason: String,
+    },
+}
+
+/// The version of the document that the orders print with `--json`.
+pub const ANSWER_VERSION: u32 = 1;
+
+/// What became of an order.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Answer {
+    /// The version of this document.
+    pub version: u32,
+    /// Whether something is otherwise than before. Asking twice changes nothing.
+    pub changed: bool,
+    /// What is so now, in words.
+    pub message: String,
+}
+
+impl Answer {
+    /// An answer of this version.
+    pub fn new(changed: bool, message: impl Into<String>) -> Self {
+        Self { version: ANSWER_VERSION, changed, message: message.into() }
+    }
+}
+
+impl Render for Answer {
+    fn text(&self, _: bool) -> String {
+        self.message.clone()
+    }
+}
+
+/// Why an order is not obeyed.
+#[derive(Debug)]
+pub struct Refusal {
+    /// Why.
+    pub message: String,
+    /// What can be done about it.
+    pub hint: Option<String>,
+    /// How the command that gave the order ends.
+    pub exit: Exit,
+}
+
+impl Refusal {
+    /// No thread at work has this number.
+    pub fn no_such_thread(index: usize) -> Self {
+        Self {
+            message: format!("no sealing thread at work has the number {index}"),
+            hint: Some("`damocles-worker list` shows the threads and their numbers".to_owned()),
+            exit: Exit::Usage,
+        }
+    }
+}
+
+impl From<damocles_core::pipeline::SealError> for Refusal {
+    fn from(error: damocles_core::pipeline::SealError) -> Self {
+        let failure = Failure::from(error);
+        Self { message: format!("{:#}", failure.error), hint: failure.hint, exit: Exit::Failed }
+    }
+}
 
 /// The version of the document that `list --json` prints.
 pub const STATUS_VERSION: u32 = 1;
@@ -58,16 +137,55 @@ pub struct ThreadStatus {
     pub plan: String,
     /// Whether it is at work.
     pub state: ThreadState,
+    /// Since when, in milliseconds since 1970.
+    pub since: Option<Timestamp>,
     /// Its sector.
     pub sector: Option<SectorId>,
     /// The stage of that sector.
     pub stage: Option<String>,
+    /// How often that stage failed since the sector moved on.
+    pub failures: u32,
+    /// The job of that stage, if it has one.
+    pub job: Option<JobView>,
     /// What went wrong last.
     pub last_error: Option<String>,
 }
 
+/// A job of a sector.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JobView {
+    /// Its kind.
+    pub kind: String,
+    /// Its slot, if it has one.
+    pub slot: Option<String>,
+    /// The process in that slot.
+    pub pid: Option<u32>,
+    /// How much of the work is done.
+    pub done: Option<u64>,
+    /// Of how much, in the same unit.
+    pub total: Option<u64>,
+    /// Why it has no slot.
+    pub waits: Option<String>,
+}
+
+impl JobView {
+    /// Slot, process and progress in one short text.
+    pub fn short(&self) -> String {
+        let place = match (&self.slot, self.pid) {
+            (Some(slot), Some(pid)) => format!("{slot} (pid {pid})"),
+            (Some(slot), None) => slot.clone(),
+            (None, _) => format!("{} waits", self.kind),
+        };
+        match (self.done, self.total) {
+            (Some(done), Some(total)) => format!("{place} {done}/{total}"),
+            (Some(done), None) => format!("{place} {done}"),
+            (None, _) => place,
+        }
+    }
+}
+
 /// Whether a thread is at work.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ThreadState {
     /// Not at work yet: the worker waits for its manager, or for parameters.
@@ -84,10 +202,25 @@ pub enum ThreadState {
     Paused,
     /// Not taking new sectors any more.
     Draining,
+    /// It has ended.
+    Stopped,
 }
 
 impl ThreadState {
-    const fn name(self) -> &'static str {
+    /// All of them.
+    pub const ALL: [Self; 8] = [
+        Self::Starting,
+        Self::Idle,
+        Self::Running,
+        Self::Waiting,
+        Self::Parked,
+        Self::Paused,
+        Self::Draining,
+        Self::Stopped,
+    ];
+
+    /// Its name in documents.
+    pub const fn name(self) -> &'static str {
         match self {
             Self::Starting => "starting",
             Self::Idle => "idle",
@@ -96,6 +229,7 @@ impl ThreadState {
             Self::Parked => "parked",
             Self::Paused => "paused",
             Self::Draining => "draining",
+            Self::Stopped => "stopped",
         }
     }
 }
@@ -109,99 +243,15 @@ impl Render for WorkerStatus {
                 thread.location.display().to_string(),
                 thread.plan.clone(),
                 thread.state.name().to_owned(),
+                or_dash(thread.since.map(time_text)),
                 or_dash(thread.sector.map(|s| s.to_string())),
                 or_dash(thread.stage.clone()),
+                thread.failures.to_string(),
+                or_dash(thread.job.as_ref().map(JobView::short)),
                 or_dash(thread.last_error.clone()),
             ]
         });
-        table(&["#", "LOCATION", "PLAN", "STATE", "SECTOR", "STAGE", "LAST ERROR"], rows, color)
-    }
-}
-
-/// Serves a [`WorkerControl`] as JSON-RPC.
-#[derive(Debug)]
-pub struct ControlRpc(IoHandler);
-
-impl ControlRpc {
-    /// The methods `Worker.List`, `Worker.Pause` and `Worker.Resume`.
-    pub fn new(control: Arc<dyn WorkerControl>) -> Self {
-        let mut io = IoHandler::new();
-        let worker = Arc::clone(&control);
-        io.add_sync_method("Worker.List", move |params: Params| {
-            params.expect_no_params()?;
-            serde_json::to_value(worker.status()).map_err(|_| jsonrpc_core::Error::internal_error())
-        });
-        let worker = Arc::clone(&control);
-        io.add_sync_method("Worker.Pause", move |params: Params| {
-            let (index,): (usize,) = params.parse()?;
-            worker.pause(index).map(Into::into).map_err(refused)
-        });
-        io.add_sync_method("Worker.Resume", move |params: Params| {
-            let (index,): (usize,) = params.parse()?;
-            control.resume(index).map(Into::into).map_err(refused)
-        });
-        Self(io)
-    }
-}
-
-fn refused(error: NoSuchThread) -> jsonrpc_core::Error {
-    jsonrpc_core::Error::invalid_params(error.to_string())
-}
-
-#[async_trait]
-impl RpcHandler for ControlRpc {
-    async fn handle(&self, _headers: &RequestHeaders, body: String) -> Option<String> {
-        self.0.handle_request(&body).await
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[derive(Debug)]
-    struct FakeWorker;
-
-    impl WorkerControl for FakeWorker {
-        fn status(&self) -> WorkerStatus {
-            let thread = ThreadStatus {
-                index: 0,
-                location: "/mnt/a".into(),
-                plan: "sealer".to_owned(),
-                state: ThreadState::Waiting,
-                sector: "s-t01000-7".parse().ok(),
-                stage: Some("seed".to_owned()),
-                last_error: None,
-            };
-            WorkerStatus { version: STATUS_VERSION, worker: "w".to_owned(), threads: vec![thread] }
-        }
-
-        fn pause(&self, index: usize) -> Result<bool, NoSuchThread> {
-            if index == 0 { Ok(true) } else { Err(NoSuchThread(index)) }
-        }
-
-        fn resume(&self, index: usize) -> Result<bool, NoSuchThread> {
-            if index == 0 { Ok(false) } else { Err(NoSuchThread(index)) }
-        }
-    }
-
-    async fn ask(body: &str) -> String {
-        ControlRpc::new(Arc::new(FakeWorker)).handle(&RequestHeaders::default(), body.to_owned()).await.unwrap()
-    }
-
-    #[tokio::test]
-    async fn the_three_methods_answer() {
-        insta::assert_snapshot!(ask(r#"{"jsonrpc":"2.0","id":1,"method":"Worker.List","params":[]}"#).await, @r#"{"jsonrpc":"2.0","result":{"threads":[{"index":0,"last_error":null,"location":"/mnt/a","plan":"sealer","sector":{"miner":1000,"number":7},"stage":"seed","state":"waiting"}],"version":1,"worker":"w"},"id":1}"#);
-        insta::assert_snapshot!(ask(r#"{"jsonrpc":"2.0","id":1,"method":"Worker.Pause","params":[0]}"#).await, @r#"{"jsonrpc":"2.0","result":true,"id":1}"#);
-        insta::assert_snapshot!(ask(r#"{"jsonrpc":"2.0","id":1,"method":"Worker.Resume","params":[5]}"#).await, @r#"{"jsonrpc":"2.0","error":{"code":-32602,"message":"no sealing thread at work has the number 5"},"id":1}"#);
-        insta::assert_snapshot!(ask("rubbish").await, @r#"{"jsonrpc":"2.0","error":{"code":-32700,"message":"Parse error"},"id":null}"#);
-    }
-
-    #[test]
-    fn the_list_is_a_table() {
-        insta::assert_snapshot!(FakeWorker.status().text(false), @r"
-        #  LOCATION  PLAN    STATE    SECTOR      STAGE  LAST ERROR
-        0  /mnt/a    sealer  waiting  s-t01000-7  seed   -
-        ");
+        let header = ["#", "LOCATION", "PLAN", "STATE", "SINCE", "SECTOR", "STAGE", "FAILURES", "JOB", "LAST ERROR"];
+        table(&header, rows, color)
     }
 }

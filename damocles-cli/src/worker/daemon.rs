@@ -2,8 +2,12 @@
 
 use super::{
     args::DaemonArgs,
-    control::{ControlRpc, NoSuchThread, STATUS_VERSION, ThreadState, ThreadStatus, WorkerControl, WorkerStatus},
+    board::Board,
+    info::{Facts, Opened},
+    jobs::Jobs,
     list::control_socket,
+    metrics::{Calls, StageTimes, scrape},
+    rpc::{ControlRpc, Guarded},
 };
 use crate::{
     children,
@@ -14,31 +18,33 @@ use crate::{
     },
     exit::{Exit, Failure},
     frame,
-    logging::LogSink,
+    manager::wallet::password::private_text,
     output::Printer,
     parameters,
     progress::Progress,
-    server::{CONTROL_PATH, UnixServer},
+    server::{CONTROL_PATH, Server, TextSource, UnixServer},
     signals::{self, Shutdown},
     verifier,
 };
 use anyhow::{Context as _, anyhow};
 use damocles_core::{
-    CancellationToken, Context, SealProofType, SectorSize, pool::ProcessorPool, verify::ProofVerifier,
+    CancellationToken, Clock as _, Context, SealProofType, SectorSize, pool::ProcessorPool as _, verify::ProofVerifier,
 };
 use damocles_seal::{
     Plan, StagedPipeline,
     allocator::RemoteAllocator,
     journal::{Journal, SqliteJournal},
+    pool::LocalPool,
     rpc::{RpcClient, RpcOptions, RpcService, WorkerIdentity},
     service::{KeyTable, SealingService},
     stage::{FirstOf, HttpPieces, LocalPieces, PieceSource, StageDeps},
     store::{PersistStore, PersistStores, SealingStore},
-    worker::{SealingThread, ThreadConfig, ThreadControl, ThreadParts},
+    worker::{SealingThread, ThreadConfig, ThreadParts},
 };
 use std::{
+    net::{Ipv4Addr, SocketAddr},
     path::Path,
-    sync::{Arc, OnceLock},
+    sync::Arc,
     time::Duration,
 };
 use tokio::task::JoinSet;
@@ -58,20 +64,11 @@ pub fn daemon(args: DaemonArgs, printer: Printer) -> Result<(), Failure> {
 
 /// Settings that are understood and that this version cannot do are refused, not passed over.
 fn refuse(config: &WorkerConfig) -> Result<(), Failure> {
-    let told = "remove it: `damocles-worker list --json` tells what the worker does";
-    let refusals = [
-        ("metrics.enable", config.metrics.enable, told),
-        ("metrics.http_listen", config.metrics.http_listen.is_some(), told),
-        (
-            "worker.ping_interval",
-            config.worker.ping_interval.is_some(),
-            "remove it: the manager hears from the worker at every step of a sector",
-        ),
-    ];
-    match refusals.into_iter().find(|(_, asked, _)| *asked).map(|(key, _, instead)| (key, instead)) {
-        Some((key, instead)) => Err(Failure::usage(format_args!("this version cannot honour `{key}`")).hint(instead)),
-        None => Ok(()),
+    if config.worker.ping_interval.is_none() {
+        return Ok(());
     }
+    let hint = "remove it: the manager hears from the worker at every step of a sector";
+    Err(Failure::usage("this version cannot honour `worker.ping_interval`").hint(hint))
 }
 
 async fn serve(args: DaemonArgs, config: WorkerConfig, printer: Printer) -> Result<(), Failure> {
@@ -79,8 +76,16 @@ async fn serve(args: DaemonArgs, config: WorkerConfig, printer: Printer) -> Resu
     let shutdown = signals::install().context("listen for signals")?;
     let socket = control_socket(&config)?;
     let control = UnixServer::bind(&socket).await?;
-    let board = Arc::new(Board::new(&config));
-    let control = control.route_rpc(CONTROL_PATH, Arc::new(ControlRpc::new(board.clone())));
+    let stages = Arc::new(StageTimes::default());
+    let calls = Arc::new(Calls::new(Arc::new(SystemClock)));
+    let facts = Facts::new(&config, SystemClock.now(), calls);
+    let jobs = Arc::new(Jobs::new(Arc::clone(&stages)));
+    let board = Arc::new(Board::new(&config, &shutdown, jobs, facts));
+    let clock = Arc::new(SystemClock);
+    let control = control.route_rpc(CONTROL_PATH, Arc::new(ControlRpc::new(board.clone(), clock)));
+    let mut ports = Vec::new();
+    ports.extend(control_port(&config, &board, printer).await?);
+    ports.extend(metrics_port(&config, &board, &stages, printer).await?);
     // Its own token: at the second signal it answers until the threads have stopped.
     let served = CancellationToken::new();
     let working = async {
@@ -89,10 +94,10 @@ async fn serve(args: DaemonArgs, config: WorkerConfig, printer: Printer) -> Resu
         worked
     };
     let serving = async {
-        let served = control.serve(served.clone()).await;
-        // A worker that nobody reaches is to end.
-        shutdown.drain.cancel();
-        served
+        let ports = ports.into_iter().map(|port| until(port.serve(served.clone()), &shutdown));
+        let (served, ports) =
+            tokio::join!(until(control.serve(served.clone()), &shutdown), futures::future::try_join_all(ports));
+        served.and(ports.map(drop))
     };
     let (worked, served) = tokio::join!(working, serving);
     worked?;
@@ -100,6 +105,58 @@ async fn serve(args: DaemonArgs, config: WorkerConfig, printer: Printer) -> Resu
         return Err(Failure::new(Exit::Retryable, anyhow!("stopped before running work had ended")));
     }
     Ok(served?)
+}
+
+/// A server until its end. A worker that nobody reaches is to end too.
+async fn until<T>(server: impl Future<Output = T>, shutdown: &Shutdown) -> T {
+    let served = server.await;
+    shutdown.drain.cancel();
+    served
+}
+
+/// The port on which the worker takes orders from whoever has the token.
+async fn control_port(config: &WorkerConfig, board: &Arc<Board>, printer: Printer) -> Result<Option<Server>, Failure> {
+    let (Some(address), Some(file)) = (config.worker.control_listen, &config.worker.control_token_file) else {
+        return Ok(None);
+    };
+    let token = private_text(file)?;
+    let token = token.trim();
+    if token.len() < 16 {
+        return Err(Failure::usage(format_args!("`{}` holds no token of at least 16 characters", file.display()))
+            .hint(format!("write one with `openssl rand -hex 32 > {}`", file.display())));
+    }
+    let mut server = Server::bind_anywhere(address).await?;
+    printer.note(format_args!("orders are taken at http://{} from whoever has the token", server.address()));
+    // Tools of the incumbent use any of these.
+    for path in ["/", "/rpc/v0", CONTROL_PATH] {
+        let rpc = ControlRpc::new(board.clone(), Arc::new(SystemClock));
+        server = server.route_rpc(path, Arc::new(Guarded::new(rpc, token)));
+    }
+    Ok(Some(server))
+}
+
+/// Where metrics are served if the file does not say where.
+const METRICS: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 17_891);
+
+/// The port from which Prometheus reads.
+async fn metrics_port(
+    config: &WorkerConfig,
+    board: &Arc<Board>,
+    stages: &Arc<StageTimes>,
+    printer: Printer,
+) -> Result<Option<Server>, Failure> {
+    if !config.metrics.enable {
+        return Ok(None);
+    }
+    let server = Server::bind_anywhere(config.metrics.http_listen.unwrap_or(METRICS)).await?;
+    printer.note(format_args!("metrics are served at http://{}/metrics", server.address()));
+    let (board, stages) = (Arc::clone(board), Arc::clone(stages));
+    let text: TextSource = Arc::new(move || {
+        let (board, stages) = (Arc::clone(&board), Arc::clone(&stages));
+        Box::pin(async move { scrape(&board, &stages, SystemClock.now()).await })
+    });
+    let content = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+    Ok(Some(server.route_text("/metrics", content, text)))
 }
 
 /// Waits for the manager, then seals until it is told to stop.
@@ -111,7 +168,7 @@ async fn work(
     shutdown: &Shutdown,
     printer: Printer,
 ) -> Result<(), Failure> {
-    let client = client(config)?;
+    let client = client(config, &board.facts.calls)?;
     let Some(keys) = own_keys(&client, config, shutdown, printer).await? else { return Ok(()) };
     let pool = children::pool(&config.slots(), &config.processors)?;
     let shared = Shared {
@@ -123,13 +180,18 @@ async fn work(
         keys,
     };
     let mut threads = Vec::new();
+    let mut stores = vec![Opened::Persist(Arc::new(shared.persist.clone()))];
     for settings in config.threads() {
-        threads.push(thread(&shared, &settings).await?);
+        let store = Arc::new(SealingStore::open(&settings.location)?);
+        stores.push(Opened::Sealing(Arc::clone(&store)));
+        threads.push(thread(&shared, &settings, store).await?);
     }
-    board.begin(threads.iter().map(SealingThread::control).collect());
+    // They are opened once.
+    let _ = board.facts.stores.set(stores);
+    board.begin(threads.iter().map(SealingThread::control).collect(), Arc::clone(&pool));
     printer.note(format_args!("worker `{}`: control socket `{}`", shared.name, socket.display()));
     args.supervision.ready(None, shutdown)?;
-    let ended = seal(threads, shutdown).await;
+    let ended = seal(threads, &board.jobs, shutdown).await;
     // Idle children end; running ones were asked to by their jobs' cancellation.
     let _ = shutdown.stop.run_until_cancelled(pool.drain()).await;
     ended
@@ -139,16 +201,17 @@ async fn work(
 struct Shared {
     name: String,
     client: RpcClient,
-    pool: Arc<dyn ProcessorPool>,
+    pool: Arc<LocalPool>,
     persist: PersistStores,
     pieces: Arc<dyn PieceSource>,
     keys: KeyTable,
 }
 
-fn client(config: &WorkerConfig) -> Result<RpcClient, Failure> {
+fn client(config: &WorkerConfig, calls: &Arc<Calls>) -> Result<RpcClient, Failure> {
     let mut options = RpcOptions::new(config.sector_manager.rpc_client.addr.url_or("/rpc/v0"));
     options.token = config.token()?.map(|token| token.reveal().to_owned());
     options.timeout = CALL_LIMIT;
+    options.observer = Some(Arc::clone(calls) as _);
     Ok(RpcClient::http(&options)?)
 }
 
@@ -226,15 +289,18 @@ fn pieces(config: &WorkerConfig) -> Result<Arc<dyn PieceSource>, Failure> {
     Ok(Arc::new(FirstOf(vec![local, remote])))
 }
 
-async fn thread(shared: &Shared, settings: &SealingSettings) -> Result<SealingThread, Failure> {
-    let store = Arc::new(SealingStore::open(&settings.location)?);
+async fn thread(
+    shared: &Shared,
+    settings: &SealingSettings,
+    store: Arc<SealingStore>,
+) -> Result<SealingThread, Failure> {
     let clock = Arc::new(SystemClock);
     let journal: Arc<dyn Journal> = Arc::new(SqliteJournal::open(store.journal_path(), clock.clone()).await?);
     let identity = WorkerIdentity { instance: shared.name.clone(), location: settings.location.display().to_string() };
     let service: Arc<dyn SealingService> = Arc::new(RpcService::new(shared.client.clone(), identity));
     let deps = StageDeps {
         service: Arc::clone(&service),
-        pool: Arc::clone(&shared.pool),
+        pool: Arc::clone(&shared.pool) as _,
         store: Arc::clone(&store),
         persist: shared.persist.clone(),
         pieces: Arc::clone(&shared.pieces),
@@ -250,6 +316,7 @@ async fn thread(shared: &Shared, settings: &SealingSettings) -> Result<SealingTh
         store,
         clock,
         keys: shared.keys.clone(),
+        backlog: Some(Arc::clone(&shared.pool) as _),
     };
     Ok(SealingThread::new(parts, thread_config(&shared.name, settings)))
 }
@@ -265,16 +332,17 @@ fn thread_config(worker: &str, settings: &SealingSettings) -> ThreadConfig {
         call_limit: CALL_LIMIT,
         max_retries: settings.max_retries,
         longest_wait: settings.recover_interval.max(Duration::from_secs(1)),
+        auto_resume: settings.auto_resume,
         ..ThreadConfig::default()
     }
 }
 
 /// Runs all threads to their end. One that ends by an error drains the others: its store is inconsistent, theirs are
 /// not.
-async fn seal(threads: Vec<SealingThread>, shutdown: &Shutdown) -> Result<(), Failure> {
+async fn seal(threads: Vec<SealingThread>, jobs: &Arc<Jobs>, shutdown: &Shutdown) -> Result<(), Failure> {
     let mut running = JoinSet::new();
     for thread in threads {
-        let cx = Context { cancel: shutdown.stop.clone(), events: Arc::new(LogSink) };
+        let cx = Context { cancel: shutdown.stop.clone(), events: Arc::clone(jobs) as _ };
         let drain = shutdown.drain.clone();
         running.spawn(async move { thread.run(&cx, &drain).await });
     }
@@ -293,87 +361,13 @@ async fn seal(threads: Vec<SealingThread>, shutdown: &Shutdown) -> Result<(), Fa
     first
 }
 
-/// The threads as `damocles-worker list` sees them.
-#[derive(Debug)]
-struct Board {
-    worker: String,
-    threads: Vec<SealingSettings>,
-    /// None until the manager answered and the parameters are there.
-    controls: OnceLock<Vec<ThreadControl>>,
-}
-
-impl Board {
-    fn new(config: &WorkerConfig) -> Self {
-        Self { worker: config.name(), threads: config.threads(), controls: OnceLock::new() }
-    }
-
-    fn begin(&self, controls: Vec<ThreadControl>) {
-        // It begins once.
-        let _ = self.controls.set(controls);
-    }
-
-    fn control(&self, index: usize) -> Option<&ThreadControl> {
-        self.controls.get().and_then(|controls| controls.get(index))
-    }
-
-    fn thread(&self, index: usize) -> Result<&ThreadControl, NoSuchThread> {
-        self.control(index).ok_or(NoSuchThread(index))
-    }
-}
-
-impl WorkerControl for Board {
-    fn status(&self) -> WorkerStatus {
-        let threads = self.threads.iter().enumerate().map(|(index, settings)| {
-            let status = self.control(index).map(ThreadControl::status);
-            let last_error = status.as_ref().and_then(|status| status.last_error.clone());
-            ThreadStatus {
-                index,
-                location: settings.location.clone(),
-                plan: settings.plan.name().to_owned(),
-                state: status.as_ref().map_or(ThreadState::Starting, |status| state_of(status.state)),
-                sector: status.as_ref().and_then(|status| status.sector),
-                stage: status.and_then(|status| status.stage).map(|stage| stage.to_string()),
-                last_error: last_error.map(|e| match e.hint {
-                    Some(hint) => format!("{} (hint: {hint})", e.error),
-                    None => e.error,
-                }),
-            }
-        });
-        WorkerStatus { version: STATUS_VERSION, worker: self.worker.clone(), threads: threads.collect() }
-    }
-
-    fn pause(&self, index: usize) -> Result<bool, NoSuchThread> {
-        let thread = self.thread(index)?;
-        let changed = thread.status().state != damocles_seal::worker::ThreadState::Paused;
-        thread.pause();
-        Ok(changed)
-    }
-
-    fn resume(&self, index: usize) -> Result<bool, NoSuchThread> {
-        use damocles_seal::worker::ThreadState as S;
-        let thread = self.thread(index)?;
-        let changed = matches!(thread.status().state, S::Paused | S::Parked | S::Waiting);
-        thread.resume();
-        Ok(changed)
-    }
-}
-
-fn state_of(state: damocles_seal::worker::ThreadState) -> ThreadState {
-    use damocles_seal::worker::ThreadState as S;
-    match state {
-        S::Running => ThreadState::Running,
-        S::Waiting => ThreadState::Waiting,
-        S::Paused => ThreadState::Paused,
-        S::Parked => ThreadState::Parked,
-        S::Stopped => ThreadState::Draining,
-        _ => ThreadState::Idle,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::Source;
+    use crate::{
+        config::Source,
+        worker::control::{Order, ThreadState, WorkerControl as _},
+    };
 
     fn config(rest: &str) -> WorkerConfig {
         let least = "[sector_manager]\nrpc_client.addr = \"http://m:1\"\n";
@@ -392,20 +386,43 @@ mod tests {
         assert_eq!(sizes_of(&one, &[small]), [large]);
     }
 
-    #[test]
-    fn a_worker_that_waits_for_its_manager_says_so() {
-        let board = Board::new(&config(""));
+    #[tokio::test]
+    async fn a_worker_that_waits_for_its_manager_says_so() {
+        let (config, shutdown) = (config(""), Shutdown::new());
+        let jobs = Arc::new(Jobs::new(Arc::default()));
+        let calls = Arc::new(Calls::new(Arc::new(SystemClock)));
+        let facts = Facts::new(&config, SystemClock.now(), calls);
+        let board = Board::new(&config, &shutdown, jobs, facts);
         let status = board.status();
         assert_eq!((status.threads.len(), status.threads[0].state), (1, ThreadState::Starting));
         assert_eq!(status.threads[0].location, Path::new("/mnt/a"));
-        assert!(board.pause(0).is_err() && board.resume(0).is_err());
+        assert!(board.order(0, Order::Pause { now: true, by: None }).await.is_err());
+        let told = board.explain();
+        assert!(!told.threads[0].works && told.threads[0].reasons[0].contains("http://m:1"), "{told:?}");
+        assert_eq!(board.info().await.manager.answers, None);
+        assert!(scrape(&board, &StageTimes::default(), SystemClock.now()).await.contains("state=\"starting\"} 1"));
+        // There is no sector to finish yet.
+        assert!(board.drain(true).changed && shutdown.drain.is_cancelled() && !board.drain(false).changed);
+    }
+
+    #[test]
+    fn a_port_for_orders_needs_a_token() {
+        let text = "[worker]\ncontrol_listen = \"127.0.0.1:0\"\n[sector_manager]\nrpc_client.addr = \"http://m:1\"\n";
+        let error = WorkerConfig::parse(&Source::of("worker.toml", text.to_owned())).unwrap_err();
+        assert!(error.to_string().contains("control_token_file"), "{error}");
+    }
+
+    #[test]
+    fn parked_sectors_go_on_by_themselves_unless_that_is_switched_off() {
+        let after = |rest: &str| thread_config("w", &config(rest).threads()[0]).auto_resume;
+        assert_eq!(after(""), Some(Duration::from_secs(3600)));
+        assert_eq!(after("[sealing]\nauto_resume = \"5m\""), Some(Duration::from_secs(300)));
+        assert_eq!(after("[sealing]\nauto_resume = \"0s\""), None);
     }
 
     #[test]
     fn what_cannot_be_honoured_is_refused() {
         for (rest, key) in [
-            ("[metrics]\nenable = true", "metrics.enable"),
-            ("[metrics]\nhttp_listen = \"127.0.0.1:9000\"", "metrics.http_listen"),
             ("[worker]\nping_interval = \"30s\"", "worker.ping_interval"),
         ] {
             let failure = refuse(&config(rest)).unwrap_err();

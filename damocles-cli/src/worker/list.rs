@@ -1,6 +1,6 @@
-//! `damocles-worker list`, `pause` and `resume`: questions to the control socket.
+//! `damocles-worker list`, `info` and `explain`: questions to the control socket.
 
-use super::{args::ThreadArgs, control::WorkerStatus};
+use super::{args::ExplainArgs, control::WorkerStatus, explain::Explanation, info::WorkerInfo};
 use crate::{
     config::WorkerConfig,
     exit::Failure,
@@ -24,7 +24,7 @@ pub fn control_socket(config: &WorkerConfig) -> Result<PathBuf, Failure> {
     Ok(socket_path(&dir, &config.name()))
 }
 
-fn client(file: &Path) -> Result<UnixClient, Failure> {
+pub(super) fn client(file: &Path) -> Result<UnixClient, Failure> {
     let config = WorkerConfig::load(file)?;
     Ok(UnixClient::new(&control_socket(&config)?)?)
 }
@@ -34,14 +34,23 @@ pub(super) async fn list(file: &Path, printer: Printer) -> Result<(), Failure> {
     printer.data(&status)
 }
 
-pub(super) async fn pause(args: &ThreadArgs, printer: Printer) -> Result<(), Failure> {
-    let paused: bool = client(&args.config.config)?.call("Worker.Pause", json!([args.index])).await?;
-    printer.note(if paused { "paused" } else { "was paused already" });
-    Ok(())
+pub(super) async fn info(file: &Path, printer: Printer) -> Result<(), Failure> {
+    let info: WorkerInfo = client(file)?.call("Worker.Info", json!([])).await?;
+    printer.data(&info)
 }
 
-pub(super) async fn resume(args: &ThreadArgs, printer: Printer) -> Result<(), Failure> {
-    let resumed: bool = client(&args.config.config)?.call("Worker.Resume", json!([args.index])).await?;
-    printer.note(if resumed { "resumed" } else { "was not paused" });
-    Ok(())
+pub(super) async fn explain(args: &ExplainArgs, printer: Printer) -> Result<(), Failure> {
+    let mut told: Explanation = client(&args.config.config)?.call("Worker.Explain", json!([])).await?;
+    let all = told.threads.len();
+    told.threads.retain(|why| {
+        args.index.is_none_or(|index| why.index == index) && (args.sector.is_none() || why.sector == args.sector)
+    });
+    if told.threads.is_empty() && all > 0 {
+        let error = match args.sector {
+            Some(sector) => format!("no sealing thread of this worker has sector {sector}"),
+            None => "there is no such sealing thread".to_owned(),
+        };
+        return Err(Failure::usage(error).hint("`damocles-worker list` shows the threads and their sectors"));
+    }
+    printer.data(&told)
 }

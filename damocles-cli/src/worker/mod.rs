@@ -1,15 +1,23 @@
 //! `damocles-worker`: seals sectors for a manager.
 
 pub mod args;
+mod board;
 mod cgroup;
 pub mod config;
 pub mod control;
 mod daemon;
+pub mod explain;
 pub mod hwinfo;
+pub mod info;
+mod jobs;
+mod legacy;
 mod list;
+mod metrics;
 pub mod plan;
+mod rpc;
 pub mod sealcalc;
 mod store;
+mod threads;
 
 use crate::{
     children,
@@ -31,8 +39,12 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
 fn dispatch(args: WorkerArgs, printer: Printer) -> Result<Exit, Failure> {
     match args.command {
         WorkerCommand::List(file) => frame::runtime()?.block_on(list::list(&file.config, printer))?,
-        WorkerCommand::Pause(thread) => frame::runtime()?.block_on(list::pause(&thread, printer))?,
-        WorkerCommand::Resume(thread) => frame::runtime()?.block_on(list::resume(&thread, printer))?,
+        WorkerCommand::Info(file) => frame::runtime()?.block_on(list::info(&file.config, printer))?,
+        WorkerCommand::Explain(args) => frame::runtime()?.block_on(list::explain(&args, printer))?,
+        WorkerCommand::Pause(args) => frame::runtime()?.block_on(threads::pause(&args, printer))?,
+        WorkerCommand::Resume(args) => frame::runtime()?.block_on(threads::resume(&args, printer))?,
+        WorkerCommand::Drain(args) => frame::runtime()?.block_on(threads::drain(&args, printer))?,
+        WorkerCommand::Abort(args) => frame::runtime()?.block_on(threads::abort(&args, printer))?,
         WorkerCommand::Store(command) => store::init(command, printer)?,
         WorkerCommand::Cgroup(command) => cgroup::run(command, printer)?,
         WorkerCommand::Daemon(args) => daemon(args, printer)?,

@@ -69,6 +69,8 @@ pub enum Phase {
         error: String,
         /// What an operator can do.
         hint: Option<String>,
+        /// Whether the error may pass although nobody does anything.
+        may_pass: bool,
     },
     /// The work is over; the manager may or may not know.
     Ending {

@@ -211,6 +211,15 @@ impl NewEntry {
         Self::new(EntryKind::Parked, stage, json!({ "error": error, "hint": hint, "recovery": Recovery::Park }))
     }
 
+    /// Says of [`NewEntry::parked`] that the error may pass by itself.
+    #[must_use]
+    pub fn may_pass(mut self) -> Self {
+        if let Some(output) = self.output.as_object_mut() {
+            output.insert("may_pass".to_owned(), Value::Bool(true));
+        }
+        self
+    }
+
     /// An operator let it go on.
     pub fn resumed() -> Self {
         Self::new(EntryKind::Resumed, None, Value::Null)

@@ -174,6 +174,9 @@ fn newer(sector: SectorId, seq: u64) -> SealError {
 struct Parked {
     error: String,
     hint: Option<String>,
+    /// Entries of earlier versions do not say so.
+    #[serde(default)]
+    may_pass: bool,
 }
 
 #[derive(Deserialize)]
@@ -191,8 +194,8 @@ pub(crate) fn phase_of(sector: SectorId, last: Option<&Entry>) -> Phase {
         let output = entry.verified(sector)?;
         Ok(match entry.kind {
             EntryKind::Parked => {
-                let Parked { error, hint } = serde_json::from_value(output).map_err(EntryFault::Output)?;
-                Phase::Parked { stage: entry.stage.clone(), error, hint }
+                let Parked { error, hint, may_pass } = serde_json::from_value(output).map_err(EntryFault::Output)?;
+                Phase::Parked { stage: entry.stage.clone(), error, hint, may_pass }
             }
             EntryKind::Ending => {
                 let Ending { outcome, reason } = serde_json::from_value(output).map_err(EntryFault::Output)?;
@@ -206,5 +209,5 @@ pub(crate) fn phase_of(sector: SectorId, last: Option<&Entry>) -> Phase {
 
 /// A sector that waits for an operator because of what the journal holds of it.
 pub(crate) fn parked(error: &SealError) -> Phase {
-    Phase::Parked { stage: None, error: error.chain(), hint: error.hint().map(ToOwned::to_owned) }
+    Phase::Parked { stage: None, error: error.chain(), hint: error.hint().map(ToOwned::to_owned), may_pass: false }
 }

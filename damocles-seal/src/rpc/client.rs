@@ -34,6 +34,7 @@ struct Inner {
     transport: Box<dyn Transport>,
     timeout: Duration,
     next_id: AtomicU64,
+    observer: Option<Arc<dyn CallObserver>>,
     /// What the manager said of itself; forgotten when it cannot be reached, as another may answer next.
     hello: Mutex<Option<Arc<Hello>>>,
 }
@@ -49,12 +50,37 @@ pub struct RpcOptions {
     pub timeout: Duration,
     /// The longest answer that is read, in bytes.
     pub response_limit: usize,
+    /// Who is told of every call.
+    pub observer: Option<Arc<dyn CallObserver>>,
+}
+
+/// Is told of every call to a manager.
+pub trait CallObserver: fmt::Debug + Send + Sync + 'static {
+    /// A call ended after so long.
+    fn called(&self, method: &str, took: Duration, result: CallResult<'_>);
+}
+
+/// How a call ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CallResult<'a> {
+    /// With a result.
+    Answered,
+    /// With an error of the manager's, in its words.
+    Refused(&'a str),
+    /// Without an answer that could be read, and why.
+    Unanswered(&'a str),
 }
 
 impl RpcOptions {
     /// The manager at this address, without a token.
     pub fn new(url: impl Into<String>) -> Self {
-        Self { url: url.into(), token: None, timeout: Duration::from_secs(30), response_limit: 64 << 20 }
+        Self {
+            url: url.into(),
+            token: None,
+            timeout: Duration::from_secs(30),
+            response_limit: 64 << 20,
+            observer: None,
+        }
     }
 }
 
@@ -87,17 +113,17 @@ impl RpcClient {
     /// The address is no HTTP URL, or the token cannot be sent.
     pub fn http(options: &RpcOptions) -> Result<Self, ServiceError> {
         let transport = HttpTransport::new(&options.url, options.token.as_deref(), options.response_limit)?;
-        Ok(Self::over(Box::new(transport), options.timeout))
+        Ok(Self::over(Box::new(transport), options.timeout, options.observer.clone()))
     }
 
     /// A client of a dispatch in the same process.
     #[cfg(feature = "testing")]
     pub fn in_process(handler: Arc<jsonrpc_core::MetaIoHandler<Caller>>) -> Self {
-        Self::over(Box::new(super::transport::InProcess(handler)), Duration::from_secs(30))
+        Self::over(Box::new(super::transport::InProcess(handler)), Duration::from_secs(30), None)
     }
 
-    fn over(transport: Box<dyn Transport>, timeout: Duration) -> Self {
-        let inner = Inner { transport, timeout, next_id: AtomicU64::new(1), hello: Mutex::new(None) };
+    fn over(transport: Box<dyn Transport>, timeout: Duration, observer: Option<Arc<dyn CallObserver>>) -> Self {
+        let inner = Inner { transport, timeout, next_id: AtomicU64::new(1), observer, hello: Mutex::new(None) };
         Self { inner: Arc::new(inner) }
     }
 
@@ -149,6 +175,24 @@ impl RpcClient {
     }
 
     pub(crate) async fn call<M: Method>(&self, caller: Caller, params: &M::Params) -> Result<M::Output, CallError> {
+        let begun = tokio::time::Instant::now();
+        let answer = self.exchange::<M>(caller, params).await;
+        if let Some(observer) = &self.inner.observer {
+            let took = begun.elapsed();
+            match &answer {
+                Ok(_) => observer.called(M::NAME, took, CallResult::Answered),
+                Err(CallError::Remote(error, _)) => {
+                    observer.called(M::NAME, took, CallResult::Refused(&error.to_string()));
+                }
+                Err(CallError::Unreachable(cause, _) | CallError::Malformed(cause, _)) => {
+                    observer.called(M::NAME, took, CallResult::Unanswered(&cause.to_string()));
+                }
+            }
+        }
+        answer
+    }
+
+    async fn exchange<M: Method>(&self, caller: Caller, params: &M::Params) -> Result<M::Output, CallError> {
         let endpoint = || self.endpoint().to_owned();
         let id = self.inner.next_id.fetch_add(1, Ordering::Relaxed);
         let params = serde_json::to_value(params).map_err(|e| CallError::Malformed(e.into(), endpoint()))?;

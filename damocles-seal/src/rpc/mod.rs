@@ -15,7 +15,7 @@ pub mod venus;
 mod venus_dispatch;
 
 pub use caller::{Caller, CallerError, FENCE_HEADER, IDEMPOTENCY_HEADER};
-pub use client::{RpcClient, RpcOptions};
+pub use client::{CallObserver, CallResult, RpcClient, RpcOptions};
 pub use dispatch::manager_handler;
 pub use method::Method;
 pub use service::{RpcService, WorkerIdentity};

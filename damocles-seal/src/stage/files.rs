@@ -3,11 +3,16 @@
 use super::{StageDeps, StageOutcome, deps::unless_cancelled, fault, id};
 use crate::{journal::SectorRecord, store::StoreErrorKind, task::FileFact};
 use damocles_core::{
-    Context,
+    CancellationToken, Context,
     pipeline::{SealError, StageId},
 };
 use serde::Deserialize;
-use std::path::{Path, PathBuf};
+use std::{
+    future::Future,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 /// Every output that names files does so under `files`.
 #[derive(Deserialize)]
@@ -51,9 +56,33 @@ pub(crate) async fn replica_damage(
     damage(deps, record, &[id::PC1, id::PC2], cx).await
 }
 
-/// What is to be recorded of these files.
+/// How long a look at finished files goes on after a cancellation.
+const GRACE: Duration = Duration::from_secs(10);
+
+/// What is to be recorded of these files. The work that made them may have taken hours and is over: a cancellation does
+/// not throw it away, unless the disk does not answer.
 pub(crate) async fn facts(deps: &StageDeps, paths: Vec<PathBuf>, cx: &Context) -> Result<Vec<FileFact>, SealError> {
-    deps.files(cx, "look at files", move |store| paths.iter().map(|p| store.fact(p)).collect()).await
+    let look = |cx: Context| async move {
+        deps.files(&cx, "look at files", move |store| paths.iter().map(|p| store.fact(p)).collect()).await
+    };
+    kept(cx, look).await
+}
+
+/// Does what follows finished work, with a context that is cancelled later than `cx`.
+pub(crate) async fn kept<T, F: Future<Output = T>>(cx: &Context, what: impl FnOnce(Context) -> F) -> T {
+    let inner = Context { cancel: CancellationToken::new(), events: Arc::clone(&cx.events) };
+    let work = what(inner.clone());
+    tokio::pin!(work);
+    let late = async {
+        cx.cancel.cancelled().await;
+        tokio::time::sleep(GRACE).await;
+    };
+    tokio::select! {
+        biased;
+        done = &mut work => return done,
+        () = late => inner.cancel.cancel(),
+    }
+    work.await
 }
 
 /// Makes a directory and those above it.

@@ -50,7 +50,7 @@ impl Stage for Pc2Stage {
         let task = Pc2 {
             sector,
             proof_type: record.lease().proof_type,
-            pc1: layers.pc1,
+            pc1: layers.pc1.clone(),
             staged: deps.store.staged(sector),
             sealed: deps.store.sealed(sector),
             cache: deps.store.cache(sector),
@@ -63,7 +63,10 @@ impl Stage for Pc2Stage {
                 .with("replica holds", comm_d));
         }
         same_as_before(record, &ticket, comm_r)?;
-        let left = unless_cancelled(cx, "look at files", self.left_files(record, &layers.files)).await?;
+        let list = |cx: Context| async move {
+            unless_cancelled(&cx, "look at files", self.left_files(record, &layers.files)).await
+        };
+        let left = files::kept(cx, list).await?;
         let files = files::facts(deps, left, cx).await?;
         StageOutcome::done(&ReplicaOutput { comm_r, comm_d, ticket, files })
     }

@@ -49,6 +49,12 @@ pub(super) fn decide(config: &ThreadConfig, error: &SealError, count: u32) -> Re
     }
 }
 
+/// Whether what an error says may be over later although nobody did anything about it. What is proven never is.
+pub(super) fn may_pass(error: &SealError) -> bool {
+    use SealErrorKind as K;
+    matches!(error.kind(), K::Stage | K::Journal | K::DiskFull | K::Service | K::Cancelled)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -29,6 +29,9 @@ pub struct ThreadConfig {
     pub first_wait: Duration,
     /// The longest wait between two repeats.
     pub longest_wait: Duration,
+    /// After how long a parked sector goes on by itself, if its error may pass. What is proven to be inconsistent waits
+    /// for an operator in any case.
+    pub auto_resume: Option<Duration>,
 }
 
 impl Default for ThreadConfig {
@@ -45,6 +48,7 @@ impl Default for ThreadConfig {
             max_retries: 5,
             first_wait: Duration::from_secs(1),
             longest_wait: Duration::from_secs(60),
+            auto_resume: None,
         }
     }
 }

@@ -35,14 +35,21 @@ impl Run<'_> {
     /// Tells the manager how the sector ended and only then removes what is left of it. May be repeated.
     pub(super) async fn end(&self, lease: &SectorLease, outcome: Outcome, reason: Option<&str>) -> Result<(), Exit> {
         self.show_sector(Some(lease.sector));
+        self.show_ending(true);
+        // It ends in any case: what else was wanted of it is void.
+        drop(self.take_abort());
         self.show(ThreadState::Running);
         if let Err(error) = self.tell_all(lease, outcome, reason).await? {
             self.show_error(Some((&error).into()));
             // The entry that says that it ends stays the last one, so that the same is tried again after the wait.
-            return self.await_operator().await;
+            return self.await_operator(self.thread.config.auto_resume).await;
         }
         // It may never have been open in this process.
         drop(self.thread.parts.pipeline.close(lease.sector).await);
+        if let Some(backlog) = &self.thread.parts.backlog {
+            backlog.forget(lease.sector);
+        }
+        self.show_ending(false);
         self.show_sector(None);
         self.show_error(None);
         self.show(ThreadState::Idle);

@@ -11,6 +11,8 @@ use damocles_core::{
 pub(super) enum Exit {
     /// It was asked to.
     Asked,
+    /// An operator wants something that the next look at the journal decides: the thread goes on.
+    Anew,
     /// Our own state is inconsistent.
     Halted(SealError),
 }

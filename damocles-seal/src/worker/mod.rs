@@ -9,12 +9,14 @@ mod control;
 mod ending;
 mod exit;
 mod keeper;
+mod rewind;
 mod run;
 mod status;
 mod taking;
 mod thread;
+mod waiting;
 
 pub use config::ThreadConfig;
-pub use control::ThreadControl;
+pub use control::{Drain, Pause, ThreadControl};
 pub use status::{ThreadError, ThreadState, ThreadStatus};
-pub use thread::{SealingThread, ThreadParts};
+pub use thread::{Backlog, SealingThread, ThreadParts};

@@ -2,23 +2,20 @@
 
 use super::{
     SealingThread, ThreadError, ThreadState,
-    backoff::{Failures, decide, wait_before},
-    control::Wanted,
+    backoff::{Failures, decide, may_pass, wait_before},
     exit::Exit,
     keeper::LeaseKeeper,
 };
 use crate::journal::NewEntry;
 use damocles_core::{
-    CancellationToken, Context, Error, Event, Recovery, SectorId,
+    CancellationToken, Context, Event, Recovery, SectorId,
     allocator::{Outcome, SectorLease},
     pipeline::{SealError, SealErrorKind, StageId, Step, Wake},
 };
-use futures::future::BoxFuture;
-use std::{future::Future, sync::Arc, time::Duration};
-use tokio::sync::watch;
+use std::{sync::Arc, time::Duration};
 
 /// A manager that always says that something changed is not asked faster than this.
-const LEAST_WAIT: Duration = Duration::from_millis(20);
+pub(super) const LEAST_WAIT: Duration = Duration::from_millis(20);
 
 /// The longest wait that is asked of a manager in one call.
 const LONGEST_POLL: Duration = Duration::from_secs(3600);
@@ -28,7 +25,7 @@ const LONGEST_POLL: Duration = Duration::from_secs(3600);
 pub(super) struct Run<'a> {
     pub(super) thread: &'a SealingThread,
     pub(super) cx: &'a Context,
-    drain: &'a CancellationToken,
+    pub(super) drain: &'a CancellationToken,
 }
 
 impl<'a> Run<'a> {
@@ -39,14 +36,18 @@ impl<'a> Run<'a> {
     /// Steps an open sector until it ends, has to be taken up anew, or the thread is asked to end.
     pub(super) async fn seal(&self, lease: SectorLease) -> Result<(), Exit> {
         let pipeline = &self.thread.parts.pipeline;
-        let step_cx = self.cx.child();
-        let keeper = self.keeper(&lease, step_cx.clone());
+        let lease_cx = self.cx.child();
+        let keeper = self.keeper(&lease, lease_cx.clone());
         let mut failures = Failures::default();
         loop {
             self.gate().await?;
+            if let Some(reason) = self.take_abort() {
+                return self.finish(&lease, Outcome::Abandoned, Some(&reason)).await;
+            }
             self.show_next(lease.sector).await;
             self.show(ThreadState::Running);
-            let step = pipeline.step(lease.sector, &step_cx).await;
+            let step_cx = lease_cx.child();
+            let step = self.interruptible(&step_cx, pipeline.step(lease.sector, &step_cx)).await;
             let step = match keeper.lost() {
                 Some(lost) if step.is_err() => Err(lost),
                 Some(lost) => {
@@ -66,6 +67,8 @@ impl<'a> Run<'a> {
                 }
                 Ok(Step::Finished) => return self.finish(&lease, Outcome::Sealed, None).await,
                 Ok(_) => {}
+                // An operator did not wait for it.
+                Err(error) if error.kind() == SealErrorKind::Cancelled && self.is_interrupted() => {}
                 Err(error) => {
                     self.asked_to_stop()?;
                     let count = failures.add(error.kind());
@@ -92,7 +95,10 @@ impl<'a> Run<'a> {
         let shown = ThreadError::from(error);
         if let Some(lease) = lease {
             let stage = self.thread.shared.status.lock().stage.clone();
-            let parked = NewEntry::parked(stage, &shown.error, shown.hint.as_deref());
+            let mut parked = NewEntry::parked(stage, &shown.error, shown.hint.as_deref());
+            if may_pass(error) {
+                parked = parked.may_pass();
+            }
             // Whoever holds a newer fence has the sector and records for it.
             if let Err(error) = self.thread.parts.journal.append(lease.sector, lease.fence, parked).await {
                 self.note(format!("{}: that it is parked is not recorded: {}", lease.sector, error.chain()));
@@ -100,7 +106,7 @@ impl<'a> Run<'a> {
         }
         self.show_error(Some(shown));
         let _keeper = lease.map(|lease| self.keeper(lease, self.cx.child()));
-        self.await_operator().await?;
+        self.await_operator(self.by_itself(may_pass(error))).await?;
         match lease {
             Some(lease) => self.resumed(lease).await,
             None => Ok(()),
@@ -110,6 +116,10 @@ impl<'a> Run<'a> {
     /// An operator let the sector go on: it will be taken up anew, which forgets what its last holder counted.
     pub(super) async fn resumed(&self, lease: &SectorLease) -> Result<(), Exit> {
         let parts = &self.thread.parts;
+        if self.thread.shared.wanted.borrow().abort.is_some() {
+            // It ends instead, as it is taken up.
+            return Ok(());
+        }
         if let Err(error) = parts.journal.append(lease.sector, lease.fence, NewEntry::resumed()).await {
             self.note(format!("{}: that it was resumed is not recorded: {}", lease.sector, error.chain()));
         }
@@ -120,13 +130,15 @@ impl<'a> Run<'a> {
 
     /// Waits until the manager speaks up or it is time to look again.
     async fn await_change(&self, lease: &SectorLease, until: Wake) -> Result<(), Exit> {
-        let at_most = match until {
-            Wake::After(wait) => wait,
-            _ => self.thread.config.poll_interval,
+        let (at_most, epoch) = match until {
+            Wake::After(wait) => (wait, None),
+            Wake::Epoch(epoch) => (self.thread.config.poll_interval, Some(epoch)),
+            _ => (self.thread.config.poll_interval, None),
         };
         if at_most.is_zero() {
             return Ok(());
         }
+        self.thread.shared.status.lock().epoch = epoch;
         self.show(ThreadState::Waiting);
         let at_most = at_most.min(LONGEST_POLL);
         let changed = async {
@@ -136,111 +148,21 @@ impl<'a> Run<'a> {
             }
             tokio::time::sleep(LEAST_WAIT).await;
         };
-        self.unless_asked(async { drop(tokio::time::timeout(at_most, changed).await) }).await
+        self.show_wake(Some(at_most));
+        let waited = self.unless_asked(async { drop(tokio::time::timeout(at_most, changed).await) }).await;
+        self.show_wake(None);
+        self.thread.shared.status.lock().epoch = None;
+        waited
     }
 
-    /// Waits, but not longer than an operator wants.
-    pub(super) async fn wait(&self, time: Duration) -> Result<(), Exit> {
-        self.unless_asked(tokio::time::sleep(time)).await
+    /// After how long a parked sector goes on by itself.
+    pub(super) fn by_itself(&self, may_pass: bool) -> Option<Duration> {
+        self.thread.config.auto_resume.filter(|_| may_pass)
     }
 
-    /// Waits for `what`, for an operator's resume, or ends because it was asked to.
-    async fn unless_asked(&self, what: impl Future<Output = ()>) -> Result<(), Exit> {
-        let wanted = self.thread.shared.wanted.subscribe();
-        let resumes = wanted.borrow().resumes;
-        self.unless_resumed(wanted, resumes, what).await
-    }
-
-    /// As [`Self::unless_asked`], for a resume since there were so many.
-    async fn unless_resumed(
-        &self,
-        mut wanted: watch::Receiver<Wanted>,
-        resumes: u64,
-        what: impl Future<Output = ()>,
-    ) -> Result<(), Exit> {
-        tokio::select! {
-            biased;
-            () = self.cx.cancel.cancelled() => Err(Exit::Asked),
-            () = self.drain.cancelled() => Err(Exit::Asked),
-            _ = wanted.wait_for(|w| w.resumes != resumes) => Ok(()),
-            () = what => Ok(()),
-        }
-    }
-
-    /// Waits for an operator's resume.
-    pub(super) async fn await_operator(&self) -> Result<(), Exit> {
-        let wanted = self.thread.shared.wanted.subscribe();
-        // Whoever sees that it is parked may resume it at once.
-        let before = wanted.borrow().resumes;
-        self.show(ThreadState::Parked);
-        self.unless_resumed(wanted, before, std::future::pending()).await
-    }
-
-    /// Lets nothing through while the thread is paused.
-    pub(super) async fn gate(&self) -> Result<(), Exit> {
-        self.asked_to_stop()?;
-        let mut wanted = self.thread.shared.wanted.subscribe();
-        if !wanted.borrow_and_update().paused {
-            return Ok(());
-        }
-        self.show(ThreadState::Paused);
-        tokio::select! {
-            biased;
-            () = self.cx.cancel.cancelled() => Err(Exit::Asked),
-            () = self.drain.cancelled() => Err(Exit::Asked),
-            _ = wanted.wait_for(|w| !w.paused) => Ok(()),
-        }
-    }
-
-    fn asked_to_stop(&self) -> Result<(), Exit> {
-        if self.cx.cancel.is_cancelled() || self.drain.is_cancelled() { Err(Exit::Asked) } else { Ok(()) }
-    }
-
-    /// Repeats a call for as long as its errors say so, and returns the first other result.
-    pub(super) async fn patiently<'f, T>(
-        &self,
-        what: &'static str,
-        call: impl Fn() -> BoxFuture<'f, Result<T, SealError>> + Send,
-    ) -> Result<Result<T, SealError>, Exit> {
-        let mut count = 0_u32;
-        loop {
-            self.asked_to_stop()?;
-            let result = tokio::select! {
-                biased;
-                () = self.cx.cancel.cancelled() => return Err(Exit::Asked),
-                result = call() => result,
-            };
-            let error = match result {
-                Ok(value) => {
-                    if count > 0 {
-                        self.show_error(None);
-                    }
-                    return Ok(Ok(value));
-                }
-                Err(error) => error,
-            };
-            match error.recovery() {
-                Recovery::Retry { after } => {
-                    count = count.saturating_add(1);
-                    if count == 1 {
-                        self.note(format!("{what} failed and will be repeated: {}", error.chain()));
-                    }
-                    self.show_error(Some((&error).into()));
-                    self.show(ThreadState::Waiting);
-                    self.wait(wait_before(&self.thread.config, count, after)).await?;
-                }
-                Recovery::Halt => return Err(Exit::Halted(error)),
-                _ => return Ok(Err(error)),
-            }
-        }
-    }
-
-    /// One call to the manager, within its limit.
-    pub(super) async fn limited<T>(&self, op: &'static str, call: impl Future<Output = T>) -> Result<T, SealError> {
-        let limit = self.thread.config.call_limit;
-        tokio::time::timeout(limit, call)
-            .await
-            .map_err(|_| Error::new(SealErrorKind::Service, op).with("no answer within seconds", limit.as_secs()))
+    fn is_interrupted(&self) -> bool {
+        let asked = self.thread.shared.wanted.borrow().interrupts();
+        asked && !self.cx.cancel.is_cancelled()
     }
 
     pub(super) fn keeper(&self, lease: &SectorLease, step: Context) -> LeaseKeeper {
@@ -287,7 +209,17 @@ impl<'a> Run<'a> {
         status.last_error = error;
     }
 
-    fn show_failures(&self, failures: u32) {
+    /// When it looks up again, if nothing happens before.
+    pub(super) fn show_wake(&self, after: Option<Duration>) {
+        let at = after.map(|after| self.thread.parts.clock.now().plus(after));
+        self.thread.shared.status.lock().wakes_at = at;
+    }
+
+    pub(super) fn show_ending(&self, ending: bool) {
+        self.thread.shared.status.lock().ending = ending;
+    }
+
+    pub(super) fn show_failures(&self, failures: u32) {
         self.thread.shared.status.lock().failures = failures;
     }
 

@@ -1,6 +1,6 @@
 //! What a sealing thread does at this moment, for people.
 
-use damocles_core::{Kind, SectorId, Timestamp, pipeline::StageId};
+use damocles_core::{Epoch, Kind, SectorId, Timestamp, pipeline::StageId};
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
@@ -21,6 +21,16 @@ pub struct ThreadStatus {
     pub last_error: Option<ThreadError>,
     /// How often the stage failed since the sector moved on.
     pub failures: u32,
+    /// Whether the work on the sector is over and the manager is told.
+    #[serde(default)]
+    pub ending: bool,
+    /// When a waiting sector is looked at again, or a parked one goes on by itself, if the manager does not speak up
+    /// and no operator acts before.
+    #[serde(default)]
+    pub wakes_at: Option<Timestamp>,
+    /// What the sector waits for, if that is an epoch of the chain.
+    #[serde(default)]
+    pub epoch: Option<Epoch>,
 }
 
 /// What a sealing thread does.

@@ -12,7 +12,7 @@ use crate::{
 use damocles_core::{
     Error, Fence, Recovery, RequestId, SealProofType, SectorId,
     allocator::{AllocateRequest, Outcome, SectorLease},
-    pipeline::{SealError, SealErrorKind, StageId},
+    pipeline::{SealError, SealErrorKind},
 };
 
 /// What to do next.
@@ -48,8 +48,18 @@ impl Run<'_> {
                     Some(JournalSector { lease, phase: Phase::Ending { outcome, reason } }) => {
                         return Ok(Taken::Ending { lease, outcome, reason });
                     }
-                    Some(held) => self.take_up(held).await?,
-                    None => self.allocate().await?,
+                    Some(held) => match self.take_abort() {
+                        Some(reason) => {
+                            self.finish(&held.lease, Outcome::Abandoned, Some(&reason)).await?;
+                            continue;
+                        }
+                        None => self.take_up(held).await?,
+                    },
+                    None => {
+                        // It was about a sector that is not there any more.
+                        drop(self.take_abort());
+                        self.allocate().await?
+                    }
                 },
             };
             match taken {
@@ -78,9 +88,10 @@ impl Run<'_> {
         if let Err(error) = self.open(&lease).await? {
             return Ok(Err(error));
         }
-        if let Phase::Parked { stage, error, hint } = held.phase {
+        if let Phase::Parked { stage, error, hint, may_pass } = held.phase {
             // A restart is not an operator's word.
-            self.stay_parked(&lease, stage, error, hint).await?;
+            self.show_stage(stage);
+            self.stay_parked(&lease, super::ThreadError { error, hint }, may_pass).await?;
             return Ok(Ok(None));
         }
         Ok(Ok(Some(lease)))
@@ -242,17 +253,10 @@ impl Run<'_> {
         }))
     }
 
-    async fn stay_parked(
-        &self,
-        lease: &SectorLease,
-        stage: Option<StageId>,
-        error: String,
-        hint: Option<String>,
-    ) -> Result<(), Exit> {
+    async fn stay_parked(&self, lease: &SectorLease, error: super::ThreadError, may_pass: bool) -> Result<(), Exit> {
         let _keeper = self.keeper(lease, self.cx.child());
-        self.show_stage(stage);
-        self.show_error(Some(super::ThreadError { error, hint }));
-        self.await_operator().await?;
+        self.show_error(Some(error));
+        self.await_operator(self.by_itself(may_pass)).await?;
         self.resumed(lease).await
     }
 }

@@ -4,7 +4,7 @@ use super::{
     ThreadConfig, ThreadControl, ThreadState, ThreadStatus,
     control::{Shared, Wanted},
     exit::Exit,
-    run::Run,
+    run::{LEAST_WAIT, Run},
     taking::Taken,
 };
 use crate::{
@@ -13,12 +13,12 @@ use crate::{
     store::SealingStore,
 };
 use damocles_core::{
-    CancellationToken, Clock, Context,
+    CancellationToken, Clock, Context, SectorId,
     allocator::SectorAllocator,
     pipeline::{SealError, SealingPipeline},
 };
 use parking_lot::Mutex;
-use std::sync::Arc;
+use std::{fmt, sync::Arc};
 use tokio::sync::watch;
 
 /// What a sealing thread works with.
@@ -38,6 +38,20 @@ pub struct ThreadParts {
     pub clock: Arc<dyn Clock>,
     /// The digests of the verifying keys that fit this worker's proofs. A manager with others is not worked for.
     pub keys: KeyTable,
+    /// Who counts the sectors between two stages.
+    pub backlog: Option<Arc<dyn Backlog>>,
+}
+
+/// Counts the sectors between two stages, to start none whose next stage cannot follow.
+pub trait Backlog: fmt::Debug + Send + Sync + 'static {
+    /// The work on a sector is over: it is between no two stages any more.
+    fn forget(&self, sector: SectorId);
+}
+
+impl Backlog for crate::pool::LocalPool {
+    fn forget(&self, sector: SectorId) {
+        Self::forget(self, sector);
+    }
 }
 
 /// Carries one sector after the other through the plan, in one sealing store.
@@ -59,6 +73,9 @@ impl SealingThread {
             since: parts.clock.now(),
             last_error: None,
             failures: 0,
+            ending: false,
+            wakes_at: None,
+            epoch: None,
         };
         let shared = Shared { status: Mutex::new(status), wanted: watch::Sender::new(Wanted::default()) };
         Self { parts, config, shared: Arc::new(shared) }
@@ -71,7 +88,7 @@ impl SealingThread {
 
     /// How it is steered.
     pub fn control(&self) -> ThreadControl {
-        ThreadControl(Arc::clone(&self.shared))
+        ThreadControl { shared: Arc::clone(&self.shared), parts: self.parts.clone() }
     }
 
     /// Seals until it is asked to end: `drain` lets the running step end, `cx.cancel` stops it too. The sector stays in
@@ -82,19 +99,24 @@ impl SealingThread {
     /// Our own state is proven to be inconsistent; every other error is waited out or parks the sector.
     pub async fn run(&self, cx: &Context, drain: &CancellationToken) -> Result<(), SealError> {
         let run = Run::new(self, cx, drain);
-        let ended = async {
-            loop {
-                match run.take().await? {
-                    Taken::Open { lease } => run.seal(lease).await?,
-                    Taken::Ending { lease, outcome, reason } => run.end(&lease, outcome, reason.as_deref()).await?,
-                }
+        let once = || async {
+            match run.take().await? {
+                Taken::Open { lease } => run.seal(lease).await,
+                Taken::Ending { lease, outcome, reason } => run.end(&lease, outcome, reason.as_deref()).await,
             }
         };
-        let ended: Result<(), Exit> = ended.await;
+        let ended = loop {
+            match once().await {
+                Ok(()) => {}
+                // A journal that cannot be read is not asked without end.
+                Err(Exit::Anew) => tokio::time::sleep(LEAST_WAIT).await,
+                Err(exit) => break exit,
+            }
+        };
         run.show(ThreadState::Stopped);
         match ended {
-            Ok(()) | Err(Exit::Asked) => Ok(()),
-            Err(Exit::Halted(error)) => Err(error),
+            Exit::Asked | Exit::Anew => Ok(()),
+            Exit::Halted(error) => Err(error),
         }
     }
 }

@@ -7,6 +7,7 @@
 )]
 
 mod conformance;
+mod control;
 mod crash;
 mod damage;
 mod fake_work;

@@ -19,16 +19,16 @@ use damocles_seal::{
 use std::{sync::Arc, time::Duration};
 use tokio::task::JoinHandle;
 
-const SECOND: SectorId = SectorId::new(ActorId(1000), SectorNumber(2));
+pub(crate) const SECOND: SectorId = SectorId::new(ActorId(1000), SectorNumber(2));
 
-struct Running {
-    control: ThreadControl,
+pub(crate) struct Running {
+    pub(crate) control: ThreadControl,
     drain: CancellationToken,
     cx: Context,
-    task: JoinHandle<Result<(), SealError>>,
+    pub(crate) task: JoinHandle<Result<(), SealError>>,
 }
 
-fn run(thread: SealingThread) -> Running {
+pub(crate) fn run(thread: SealingThread) -> Running {
     let (cx, drain) = (Context::detached(), CancellationToken::new());
     let control = thread.control();
     let task = tokio::spawn({
@@ -39,19 +39,19 @@ fn run(thread: SealingThread) -> Running {
 }
 
 impl Running {
-    async fn drained(self) {
+    pub(crate) async fn drained(self) {
         self.drain.cancel();
         self.task.await.unwrap().unwrap();
         assert_eq!(self.control.status().state, ThreadState::Stopped);
     }
 
-    async fn shows(&self, what: impl Fn(&ThreadStatus) -> bool + Send + Sync) -> ThreadStatus {
+    pub(crate) async fn shows(&self, what: impl Fn(&ThreadStatus) -> bool + Send + Sync) -> ThreadStatus {
         eventually(|| Some(self.control.status()).filter(&what)).await
     }
 }
 
 /// Bounded only so that a failure ends; nothing depends on how long it takes.
-async fn eventually<T: Send>(what: impl Fn() -> Option<T> + Send + Sync) -> T {
+pub(crate) async fn eventually<T: Send>(what: impl Fn() -> Option<T> + Send + Sync) -> T {
     for _ in 0..6_000 {
         if let Some(found) = what() {
             return found;
@@ -61,7 +61,7 @@ async fn eventually<T: Send>(what: impl Fn() -> Option<T> + Send + Sync) -> T {
     panic!("it never came true");
 }
 
-fn finalized(world: &World, sector: SectorId) -> bool {
+pub(crate) fn finalized(world: &World, sector: SectorId) -> bool {
     world.service.inner.reports().contains(&(sector, Report::Finalized))
 }
 

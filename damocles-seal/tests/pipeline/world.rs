@@ -2,11 +2,13 @@
 
 use crate::fake_work::{self, Bench};
 use async_trait::async_trait;
+use bytes::Bytes;
 use damocles_core::{
     ActorId, Context, Epoch, Fence, SealProofType, SectorId, SectorNumber, SectorSize, StoreId, Timestamp,
     allocator::{SectorAllocator, SectorLease},
     pipeline::{SealError, SealingPipeline, StageId, Step},
-    testing::{FakeClock, InMemoryAllocator},
+    pool::{Capacity, Job, PoolError, PoolErrorKind, ProcessorPool, SlotReport, TaskKind},
+    testing::{FakeClock, FakePool, InMemoryAllocator},
     verify::VerifyingKeys,
 };
 use damocles_seal::{
@@ -18,10 +20,11 @@ use damocles_seal::{
     },
     stage::{LocalPieces, StageDeps},
     store::{PersistStore, PersistStores, SealingStore},
-    worker::{SealingThread, ThreadConfig, ThreadParts},
+    worker::{Backlog, SealingThread, ThreadConfig, ThreadParts},
 };
 use parking_lot::Mutex;
 use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
+use tokio::sync::watch;
 
 pub(crate) const PROOF: SealProofType = SealProofType::of(SectorSize::KiB2);
 pub(crate) const SECTOR: SectorId = SectorId::new(ActorId(1000), SectorNumber(1));
@@ -40,9 +43,62 @@ pub(crate) fn lease_of(number: u64, fence: u64) -> SectorLease {
 pub(crate) struct World {
     pub(crate) dir: tempfile::TempDir,
     pub(crate) bench: Arc<Mutex<Bench>>,
+    /// Work of this kind does not end by itself.
+    pub(crate) hold: Arc<Mutex<Option<Hold>>>,
     pub(crate) service: Arc<Skewed>,
     pub(crate) allocator: Arc<InMemoryAllocator>,
     pub(crate) clock: Arc<FakeClock>,
+    pub(crate) forgotten: Arc<Forgotten>,
+}
+
+/// The sectors that are over.
+#[derive(Debug, Default)]
+pub(crate) struct Forgotten(pub(crate) Mutex<Vec<SectorId>>);
+
+impl Backlog for Forgotten {
+    fn forget(&self, sector: SectorId) {
+        self.0.lock().push(sector);
+    }
+}
+
+/// Work that goes on until it is cancelled.
+#[derive(Clone, Debug)]
+pub(crate) struct Hold {
+    pub(crate) kind: TaskKind,
+    /// Whether it is done all the same when it is cancelled.
+    pub(crate) finishes: bool,
+    /// Told when it has begun.
+    pub(crate) begun: watch::Sender<bool>,
+}
+
+/// A pool in which some work takes long.
+#[derive(Debug)]
+struct Held {
+    inner: FakePool,
+    hold: Arc<Mutex<Option<Hold>>>,
+}
+
+#[async_trait]
+impl ProcessorPool for Held {
+    async fn run(&self, job: Job, cx: &Context) -> Result<Bytes, PoolError> {
+        let hold = self.hold.lock().clone().filter(|hold| hold.kind == job.kind);
+        let Some(hold) = hold else { return self.inner.run(job, cx).await };
+        hold.begun.send_replace(true);
+        cx.cancel.cancelled().await;
+        if hold.finishes {
+            return self.inner.run(job, &Context::detached()).await;
+        }
+        Err(PoolError::new(PoolErrorKind::Cancelled, "run job"))
+    }
+    fn capacity(&self, kind: &TaskKind) -> Capacity {
+        self.inner.capacity(kind)
+    }
+    fn slots(&self) -> Vec<SlotReport> {
+        self.inner.slots()
+    }
+    async fn drain(&self) -> Result<(), PoolError> {
+        self.inner.drain().await
+    }
 }
 
 /// One life of a worker process.
@@ -62,9 +118,11 @@ impl World {
         Self {
             dir,
             bench: Arc::default(),
+            hold: Arc::default(),
             service: Arc::new(Skewed::default()),
             allocator: Arc::new(InMemoryAllocator::new(ActorId(1000), PROOF, clock.clone()).with_limit(2)),
             clock,
+            forgotten: Arc::default(),
         }
     }
 
@@ -95,7 +153,7 @@ impl World {
     pub(crate) fn deps(&self, store: &Arc<SealingStore>) -> StageDeps {
         StageDeps {
             service: self.service.clone(),
-            pool: Arc::new(fake_work::pool(&self.bench)),
+            pool: Arc::new(Held { inner: fake_work::pool(&self.bench), hold: Arc::clone(&self.hold) }),
             store: Arc::clone(store),
             persist: PersistStores::new(vec![self.persist()]).unwrap(),
             pieces: Arc::new(LocalPieces::new([self.dir.path().join("pieces")])),
@@ -131,6 +189,7 @@ impl Process {
             store: self.store.clone(),
             clock: world.clock.clone(),
             keys: keys.into_iter().map(|keys| (PROOF, keys)).collect(),
+            backlog: Some(world.forgotten.clone()),
         };
         let config = ThreadConfig {
             worker: "test".to_owned(),

@@ -53,6 +53,20 @@ pub const SECTIONS: &[Section] = &[
                 "run_dir = \"/run/damocles\"",
                 "Where the control socket lies.",
             ),
+            key(
+                "control_listen",
+                "an address and a port",
+                "none",
+                "control_listen = \"127.0.0.1:17890\"",
+                "Where the control RPC is served over TCP beside the socket. Needs `control_token_file`.",
+            ),
+            key(
+                "control_token_file",
+                "a file",
+                "none",
+                "control_token_file = \"/etc/damocles/control-token\"",
+                "Holds the token without which nothing is answered over TCP.",
+            ),
         ],
     },
     Section {

@@ -18,6 +18,10 @@ impl WorkerConfig {
         if self.worker.ping_interval.is_some_and(|i| i.0.is_zero()) {
             found.error("worker.ping_interval", "no time at all", "");
         }
+        if self.worker.control_listen.is_some() != self.worker.control_token_file.is_some() {
+            let hint = "write both, or neither: the control socket needs no token";
+            found.error("worker", "`control_listen` and `control_token_file` need each other", hint);
+        }
         for (i, pattern) in self.worker.scan_persist_stores.iter().enumerate() {
             if let Err(error) = glob::Pattern::new(pattern) {
                 found.error(&format!("worker.scan_persist_stores[{i}]"), format_args!("is no pattern: {error}"), "");

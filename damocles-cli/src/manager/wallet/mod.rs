@@ -5,7 +5,7 @@ mod balance;
 mod command;
 mod keys;
 pub(super) mod offer;
-pub(super) mod password;
+pub(crate) mod password;
 mod policy;
 mod remote;
 mod serve;

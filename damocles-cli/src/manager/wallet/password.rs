@@ -101,7 +101,7 @@ fn from_file(path: &Path) -> Result<Password, Failure> {
 /// # Errors
 ///
 /// The file cannot be read, others can read it, or it is no text.
-pub(in crate::manager) fn private_text(path: &Path) -> Result<Zeroizing<String>, Failure> {
+pub(crate) fn private_text(path: &Path) -> Result<Zeroizing<String>, Failure> {
     let file = fs_err::File::open(path)?;
     let about = file.metadata()?;
     let foreign = about.uid() != nix::unistd::geteuid().as_raw();

@@ -1,0 +1,317 @@
+//! `damocles-worker info`: what a running worker is made of.
+
+use super::metrics::Calls;
+use crate::{
+    config::WorkerConfig,
+    output::{Render, table, time_text},
+};
+use damocles_core::{ByteSize, Timestamp, pool::SlotReport};
+use damocles_seal::store::{PersistStore, SealingStore};
+use serde::{Deserialize, Serialize};
+use std::{collections::BTreeMap, fmt::Write as _, path::PathBuf, sync::Arc, time::Duration};
+
+/// The version of the document that `info --json` prints.
+pub const INFO_VERSION: u32 = 1;
+
+/// A file system that does not answer in this time is shown without its space.
+const STORE_LIMIT: Duration = Duration::from_secs(2);
+
+/// What a running worker is made of.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct WorkerInfo {
+    /// The version of this document.
+    pub version: u32,
+    /// The worker's name.
+    pub worker: String,
+    /// Its process.
+    pub pid: u32,
+    /// When it started, in milliseconds since 1970.
+    pub since: Timestamp,
+    /// The program.
+    pub build: Build,
+    /// Its manager.
+    pub manager: Manager,
+    /// Its slots.
+    pub slots: Vec<Slot>,
+    /// How many jobs of a kind may run at a time, where that is limited.
+    pub concurrent: BTreeMap<String, u32>,
+    /// The least time between two starts of a kind, in seconds, where there is one.
+    pub staggered: BTreeMap<String, f64>,
+    /// The named locks, and how many may hold each.
+    pub locks: BTreeMap<String, u32>,
+    /// Its stores.
+    pub stores: Vec<Store>,
+}
+
+/// The program.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Build {
+    /// Its version.
+    pub version: String,
+    /// What it was built with, of what it may be built without.
+    pub features: Vec<String>,
+}
+
+impl Build {
+    /// This program.
+    pub fn own() -> Self {
+        let features =
+            [("multicore-sdr", damocles_seal::BUILT_WITH_MULTICORE_SDR), ("gpu", damocles_seal::BUILT_WITH_GPUS)];
+        let features = features.into_iter().filter(|(_, with)| *with).map(|(name, _)| name.to_owned()).collect();
+        Self { version: env!("CARGO_PKG_VERSION").to_owned(), features }
+    }
+}
+
+/// The connection to the manager.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Manager {
+    /// Where it is.
+    pub endpoint: String,
+    /// Calls so far.
+    pub calls: u64,
+    /// Those without an answer, or with a refusal.
+    pub errors: u64,
+    /// Whether the last call was answered; absent before the first.
+    pub answers: Option<bool>,
+    /// When it answered last.
+    pub answered_at: Option<Timestamp>,
+    /// Why the last call that failed did.
+    pub last_error: Option<String>,
+}
+
+/// A slot, with what it does and what it is bound to.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Slot {
+    /// What it does.
+    #[serde(flatten)]
+    pub report: SlotReport,
+    /// The CPUs that its process may use; all if it is absent.
+    pub cpus: Option<String>,
+    /// The locks that each of its jobs holds.
+    pub locks: Vec<String>,
+}
+
+/// A store.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Store {
+    /// Its name; a sealing store has none.
+    pub name: Option<String>,
+    /// Where it is.
+    pub location: PathBuf,
+    /// `sealing` or `persist`.
+    pub kind: String,
+    /// Whether nothing is written to it.
+    pub read_only: bool,
+    /// The space that is left, if its file system says so.
+    pub free: Option<ByteSize>,
+}
+
+/// A store whose space can be asked for.
+#[derive(Clone, Debug)]
+pub(super) enum Opened {
+    Sealing(Arc<SealingStore>),
+    Persist(Arc<damocles_seal::store::PersistStores>),
+}
+
+/// What stays the same while a worker runs.
+#[derive(Debug)]
+pub(super) struct Facts {
+    pub(super) since: Timestamp,
+    pub(super) calls: Arc<Calls>,
+    pub(super) stores: std::sync::OnceLock<Vec<Opened>>,
+    endpoint: String,
+    bound: BTreeMap<String, (Option<String>, Vec<String>)>,
+    concurrent: BTreeMap<String, u32>,
+    staggered: BTreeMap<String, f64>,
+    locks: BTreeMap<String, u32>,
+}
+
+impl Facts {
+    pub(super) fn new(config: &WorkerConfig, since: Timestamp, calls: Arc<Calls>) -> Self {
+        let limits = &config.processors.limitation;
+        let kind = |kind: &crate::config::ProcessorKind| kind.task_kind().to_string();
+        let bound = config.slots().into_iter().map(|slot| {
+            let cpus = slot.cpuset.map(|cpus| cpus.to_string());
+            (slot.name, (cpus, slot.locks))
+        });
+        Self {
+            since,
+            calls,
+            stores: std::sync::OnceLock::new(),
+            endpoint: config.sector_manager.rpc_client.addr.url_or("/"),
+            bound: bound.collect(),
+            concurrent: limits.concurrent.iter().map(|(k, n)| (kind(k), *n)).collect(),
+            staggered: limits.staggered.iter().map(|(k, gap)| (kind(k), gap.0.as_secs_f64())).collect(),
+            locks: config.processors.ext_locks.clone(),
+        }
+    }
+
+    pub(super) async fn info(&self, worker: &str, slots: Vec<SlotReport>) -> WorkerInfo {
+        let slots = slots.into_iter().map(|report| {
+            // A slot with several children is one entry of the file; each is called `NAME.N`.
+            let entry = report.name.rsplit_once('.').map_or(report.name.as_str(), |(entry, _)| entry);
+            let bound = self.bound.get(&report.name).or_else(|| self.bound.get(entry));
+            let (cpus, locks) = bound.cloned().unwrap_or_default();
+            Slot { report, cpus, locks }
+        });
+        WorkerInfo {
+            version: INFO_VERSION,
+            worker: worker.to_owned(),
+            pid: std::process::id(),
+            since: self.since,
+            build: Build::own(),
+            manager: self.calls.manager(&self.endpoint),
+            slots: slots.collect(),
+            concurrent: self.concurrent.clone(),
+            staggered: self.staggered.clone(),
+            locks: self.locks.clone(),
+            stores: self.stores().await,
+        }
+    }
+
+    /// The stores with the space that is left, each asked on a thread of its own: one may be on a mount that hangs.
+    pub(super) async fn stores(&self) -> Vec<Store> {
+        let opened = self.stores.get().cloned().unwrap_or_default();
+        let mut asked = Vec::new();
+        for store in opened {
+            match store {
+                Opened::Sealing(store) => {
+                    let about = sealing(&store);
+                    asked.push((about, tokio::task::spawn_blocking(move || store.free_space().ok())));
+                }
+                Opened::Persist(stores) => {
+                    for (at, store) in stores.iter().enumerate() {
+                        let (about, stores) = (persist(store), Arc::clone(&stores));
+                        let free = move || stores.iter().nth(at).and_then(|store| store.free_space().ok());
+                        asked.push((about, tokio::task::spawn_blocking(free)));
+                    }
+                }
+            }
+        }
+        let answers = asked.into_iter().map(|(about, free)| async move {
+            let free = tokio::time::timeout(STORE_LIMIT, free).await.ok().and_then(Result::ok).flatten();
+            Store { free, ..about }
+        });
+        futures::future::join_all(answers).await
+    }
+}
+
+fn sealing(store: &SealingStore) -> Store {
+    let location = store.location().to_owned();
+    Store { name: None, location, kind: "sealing".to_owned(), read_only: false, free: None }
+}
+
+fn persist(store: &PersistStore) -> Store {
+    Store {
+        name: Some(store.name().to_owned()),
+        location: store.location().to_owned(),
+        kind: "persist".to_owned(),
+        read_only: store.is_read_only(),
+        free: None,
+    }
+}
+
+impl Render for WorkerInfo {
+    fn text(&self, color: bool) -> String {
+        let features = if self.build.features.is_empty() { "none".to_owned() } else { self.build.features.join(", ") };
+        let mut text = format!(
+            "worker {} (process {}) since {}\nversion {}, optional features: {features}\n",
+            self.worker,
+            self.pid,
+            time_text(self.since),
+            self.build.version,
+        );
+        let Manager { endpoint, calls, errors, answers, answered_at, last_error } = &self.manager;
+        let state = match answers {
+            Some(true) => "answers",
+            Some(false) => "does not answer",
+            None => "was not asked yet",
+        };
+        let _ = writeln!(text, "manager {endpoint} {state}: {calls} calls, {errors} failed");
+        if let (Some(false), Some(at)) = (answers, answered_at) {
+            let _ = writeln!(text, "  it answered last at {}", time_text(*at));
+        }
+        if let Some(error) = last_error {
+            let _ = writeln!(text, "  last error: {error}");
+        }
+        for (kind, most) in &self.concurrent {
+            let _ = writeln!(text, "limit: {most} {kind} at a time");
+        }
+        for (kind, gap) in &self.staggered {
+            let _ = writeln!(text, "limit: {gap} s between two starts of {kind}");
+        }
+        for (lock, most) in &self.locks {
+            let _ = writeln!(text, "lock `{lock}`: held by {most} at a time");
+        }
+        let or_dash = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
+        let slots = self.slots.iter().map(|Slot { report, cpus, locks }| {
+            vec![
+                report.name.clone(),
+                report.state.to_string(),
+                or_dash(report.pid.map(|pid| pid.to_string())),
+                cpus.clone().unwrap_or_else(|| "all".to_owned()),
+                if locks.is_empty() { "-".to_owned() } else { locks.join(",") },
+                or_dash(report.sector.map(|sector| sector.to_string())),
+                report.restarts.to_string(),
+                report.failures.to_string(),
+                or_dash(report.next_try.map(|rest| format!("in {}s", rest.as_secs()))),
+                or_dash(report.last_error.clone()),
+            ]
+        });
+        let header =
+            ["SLOT", "STATE", "PID", "CPUS", "LOCKS", "SECTOR", "RESTARTS", "FAILURES", "NEXT TRY", "LAST ERROR"];
+        let slots = table(&header, slots, color);
+        let stores = self.stores.iter().map(|store| {
+            vec![
+                or_dash(store.name.clone()),
+                store.location.display().to_string(),
+                store.kind.clone(),
+                if store.read_only { "yes" } else { "no" }.to_owned(),
+                store.free.map_or_else(|| "unknown".to_owned(), |free| free.to_string()),
+            ]
+        });
+        let stores = table(&["STORE", "LOCATION", "KIND", "READ-ONLY", "FREE"], stores, color);
+        format!("{text}\n{slots}\n\n{stores}\n")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use damocles_core::pool::TaskKind;
+
+    #[test]
+    fn a_worker_is_shown() {
+        let mut report = SlotReport::new("pc1-0", vec![TaskKind::new("pc1")]);
+        (report.pid, report.restarts) = (Some(77), 2);
+        let info = WorkerInfo {
+            version: INFO_VERSION,
+            worker: "w".to_owned(),
+            pid: 5,
+            since: Timestamp(1_000),
+            build: Build { version: "1.0".to_owned(), features: vec!["gpu".to_owned()] },
+            manager: Manager {
+                endpoint: "http://m:1/".to_owned(),
+                calls: 9,
+                errors: 1,
+                answers: Some(false),
+                answered_at: Some(Timestamp(2_000)),
+                last_error: Some("no route".to_owned()),
+            },
+            slots: vec![Slot { report, cpus: Some("0-3".to_owned()), locks: vec!["disk".to_owned()] }],
+            concurrent: BTreeMap::from([("pc1".to_owned(), 2)]),
+            staggered: BTreeMap::from([("pc1".to_owned(), 60.0)]),
+            locks: BTreeMap::from([("disk".to_owned(), 1)]),
+            stores: vec![Store {
+                name: Some("p".to_owned()),
+                location: "/mnt/p".into(),
+                kind: "persist".to_owned(),
+                read_only: true,
+                free: None,
+            }],
+        };
+        insta::assert_snapshot!("a_worker_is_shown", info.text(false));
+        let json = serde_json::to_value(&info).unwrap();
+        assert_eq!(serde_json::from_value::<WorkerInfo>(json).unwrap(), info);
+    }
+}

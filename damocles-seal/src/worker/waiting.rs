@@ -1,0 +1,180 @@
+//! Every wait of a sealing thread: each ends when the thread is to end, and when an operator wants something.
+
+use super::{
+    ThreadState,
+    backoff::wait_before,
+    control::{Drain, Wanted},
+    exit::Exit,
+    run::Run,
+};
+use damocles_core::{
+    Context, Error, Recovery,
+    pipeline::{SealError, SealErrorKind},
+};
+use futures::future::BoxFuture;
+use std::{future::Future, time::Duration};
+use tokio::sync::watch;
+
+impl Run<'_> {
+    /// Runs a step to its end, cancelled when an operator cannot wait for it. The future is never dropped: what is
+    /// finished by then is kept.
+    pub(super) async fn interruptible<T>(&self, cx: &Context, step: impl Future<Output = T>) -> T {
+        let mut wanted = self.thread.shared.wanted.subscribe();
+        tokio::pin!(step);
+        tokio::select! {
+            biased;
+            done = &mut step => return done,
+            _ = wanted.wait_for(Wanted::interrupts) => cx.cancel.cancel(),
+        }
+        step.await
+    }
+
+    /// Waits, but not longer than an operator wants.
+    pub(super) async fn wait(&self, time: Duration) -> Result<(), Exit> {
+        self.show_wake(Some(time));
+        let waited = self.unless_asked(tokio::time::sleep(time)).await;
+        self.show_wake(None);
+        waited
+    }
+
+    /// Waits for `what`, for an operator, or ends because it was asked to.
+    pub(super) async fn unless_asked(&self, what: impl Future<Output = ()>) -> Result<(), Exit> {
+        let mut wanted = self.thread.shared.wanted.subscribe();
+        let resumes = wanted.borrow().resumes;
+        // Without a sector there is nothing left that a drain waits for.
+        let idle = self.thread.shared.status.lock().sector.is_none();
+        let drained = move |w: &Wanted| ends(w, idle);
+        tokio::select! {
+            biased;
+            () = self.cx.cancel.cancelled() => Err(Exit::Asked),
+            () = self.drain.cancelled() => Err(Exit::Asked),
+            w = wanted.wait_for(|w| w.resumes != resumes || w.disturbs() || drained(w)) => {
+                if w.is_ok_and(|w| drained(&w)) { Err(Exit::Asked) } else { Ok(()) }
+            }
+            () = what => Ok(()),
+        }
+    }
+
+    /// Waits for an operator, or until the time is over after which a sector goes on by itself.
+    pub(super) async fn await_operator(&self, at_most: Option<Duration>) -> Result<(), Exit> {
+        let mut wanted: watch::Receiver<Wanted> = self.thread.shared.wanted.subscribe();
+        // Whoever sees that it is parked may resume it at once.
+        let before = wanted.borrow().resumes;
+        self.show_wake(at_most);
+        self.show(ThreadState::Parked);
+        let by_itself = async {
+            match at_most {
+                Some(time) => tokio::time::sleep(time).await,
+                None => std::future::pending().await,
+            }
+        };
+        // A parked sector has nothing that could end: any drain is over.
+        let drained = |w: &Wanted| w.drain.is_some();
+        let waited = tokio::select! {
+            biased;
+            () = self.cx.cancel.cancelled() => Err(Exit::Asked),
+            () = self.drain.cancelled() => Err(Exit::Asked),
+            w = wanted.wait_for(|w| w.resumes != before || w.abort.is_some() || drained(w)) => {
+                if w.is_ok_and(|w| drained(&w)) { Err(Exit::Asked) } else { Ok(()) }
+            }
+            () = by_itself => Ok(()),
+        };
+        self.show_wake(None);
+        waited
+    }
+
+    /// Lets nothing through while the thread is paused, unless its sector is to be given up.
+    pub(super) async fn gate(&self) -> Result<(), Exit> {
+        self.asked_to_stop()?;
+        let mut wanted = self.thread.shared.wanted.subscribe();
+        let holds = |w: &Wanted| w.pause.is_some() && w.abort.is_none();
+        if !holds(&wanted.borrow_and_update()) {
+            return Ok(());
+        }
+        let (before, idle) = {
+            let status = self.thread.shared.status.lock();
+            (status.state, status.sector.is_none())
+        };
+        self.show(ThreadState::Paused);
+        tokio::select! {
+            biased;
+            () = self.cx.cancel.cancelled() => return Err(Exit::Asked),
+            () = self.drain.cancelled() => return Err(Exit::Asked),
+            _ = wanted.wait_for(|w| !holds(w) || ends(w, idle)) => {}
+        }
+        self.show(before);
+        self.asked_to_stop()
+    }
+
+    pub(super) fn asked_to_stop(&self) -> Result<(), Exit> {
+        let idle = self.thread.shared.status.lock().sector.is_none();
+        let ends = ends(&self.thread.shared.wanted.borrow(), idle);
+        if ends || self.cx.cancel.is_cancelled() || self.drain.is_cancelled() { Err(Exit::Asked) } else { Ok(()) }
+    }
+
+    /// Why the sector is to be given up, if an operator said so. Asked once.
+    pub(super) fn take_abort(&self) -> Option<String> {
+        let mut reason = None;
+        self.thread.shared.wanted.send_if_modified(|wanted| {
+            reason = wanted.abort.take();
+            reason.is_some()
+        });
+        reason
+    }
+
+    /// Repeats a call for as long as its errors say so, and returns the first other result.
+    pub(super) async fn patiently<'f, T>(
+        &self,
+        what: &'static str,
+        call: impl Fn() -> BoxFuture<'f, Result<T, SealError>> + Send,
+    ) -> Result<Result<T, SealError>, Exit> {
+        let mut count = 0_u32;
+        loop {
+            self.gate().await?;
+            if count > 0 && self.thread.shared.wanted.borrow().abort.is_some() {
+                return Err(Exit::Anew);
+            }
+            let result = tokio::select! {
+                biased;
+                () = self.cx.cancel.cancelled() => return Err(Exit::Asked),
+                result = call() => result,
+            };
+            let error = match result {
+                Ok(value) => {
+                    if count > 0 {
+                        self.show_error(None);
+                    }
+                    return Ok(Ok(value));
+                }
+                Err(error) => error,
+            };
+            match error.recovery() {
+                Recovery::Retry { after } => {
+                    count = count.saturating_add(1);
+                    if count == 1 {
+                        self.note(format!("{what} failed and will be repeated: {}", error.chain()));
+                    }
+                    self.show_error(Some((&error).into()));
+                    self.show_failures(count);
+                    self.show(ThreadState::Waiting);
+                    self.wait(wait_before(&self.thread.config, count, after)).await?;
+                }
+                Recovery::Halt => return Err(Exit::Halted(error)),
+                _ => return Ok(Err(error)),
+            }
+        }
+    }
+
+    /// One call to the manager, within its limit.
+    pub(super) async fn limited<T>(&self, op: &'static str, call: impl Future<Output = T>) -> Result<T, SealError> {
+        let limit = self.thread.config.call_limit;
+        tokio::time::timeout(limit, call)
+            .await
+            .map_err(|_| Error::new(SealErrorKind::Service, op).with("no answer within seconds", limit.as_secs()))
+    }
+}
+
+/// Whether a drain ends the thread here.
+fn ends(wanted: &Wanted, idle: bool) -> bool {
+    wanted.drain == Some(Drain::Step) || (idle && wanted.drain.is_some())
+}
