@@ -6,10 +6,11 @@ use crate::{
     worker::args::ProcessorArgs,
 };
 use anyhow::{Context as _, anyhow};
-use damocles_core::pool::{ProcessorPool, TaskKind};
+use damocles_core::pool::{ProcessorPool, Task as _, TaskKind};
 use damocles_seal::{
     pool::{CommandSpec, Limits, LocalPool, PoolSpec, SlotSpec},
     processor::{self, ServeOptions, Served},
+    task::Probe,
 };
 use std::{path::Path, sync::Arc};
 
@@ -35,6 +36,17 @@ pub fn pool(slots: &[Configured], processors: &Processors) -> Result<Arc<dyn Pro
         ext_locks: processors.ext_locks.iter().map(|(name, n)| (name.clone(), count(*n))).collect(),
     };
     Ok(Arc::new(LocalPool::new(spec).context("set up processors")?))
+}
+
+/// A child that looks at one persist store: one that waits for a disk that is gone keeps no other store's child.
+///
+/// # Errors
+///
+/// The pool cannot be set up.
+pub fn prober(index: usize) -> Result<Arc<dyn ProcessorPool>, Failure> {
+    let command = CommandSpec::new(OWN, ["processor", Probe::KIND.as_str()]);
+    let slot = SlotSpec::new(format!("probe-{index}"), vec![Probe::KIND], command);
+    Ok(Arc::new(LocalPool::new(PoolSpec::new(vec![slot])).context("set up the child that looks at a store")?))
 }
 
 /// Says which setting this version cannot honour: a slot that is not as it was asked for does not start.

@@ -33,7 +33,7 @@ use damocles_seal::{
     rpc::{RpcClient, RpcOptions, RpcService, WorkerIdentity},
     service::{KeyTable, SealingService},
     stage::{FirstOf, HttpPieces, LocalPieces, PieceSource, StageDeps},
-    store::{PersistStore, PersistStores, SealingStore},
+    store::{Attach, DiskLedger, KnownStores, PersistStores, SealingStore, StoreSettings, Wanted},
     worker::{SealingThread, ThreadConfig, ThreadControl, ThreadParts},
 };
 use std::{
@@ -126,11 +126,13 @@ async fn work(
     let client = client(config)?;
     let Some(keys) = own_keys(&client, config, shutdown, printer).await? else { return Ok(()) };
     let pool = children::pool(&config.slots(), &config.processors)?;
+    let ledger = DiskLedger::default();
     let shared = Shared {
         name: config.name(),
         client,
         pool: pool.clone(),
-        persist: persist_stores(config)?,
+        persist: persist_stores(config, &ledger)?,
+        ledger,
         pieces: pieces(config)?,
         keys,
     };
@@ -141,7 +143,11 @@ async fn work(
     board.begin(threads.iter().map(SealingThread::control).collect());
     printer.note(format_args!("worker `{}`: control socket `{}`", shared.name, socket.display()));
     args.supervision.ready(None, shutdown)?;
-    let ended = seal(threads, shutdown).await;
+    let cx = Context { cancel: shutdown.stop.clone(), events: Arc::new(LogSink) };
+    let ended = tokio::select! {
+        ended = seal(threads, shutdown) => ended,
+        never = shared.persist.keep_attached(&cx) => match never {},
+    };
     // Idle children end; running ones were asked to by their jobs' cancellation.
     let _ = shutdown.stop.run_until_cancelled(pool.drain()).await;
     ended
@@ -153,6 +159,7 @@ struct Shared {
     client: RpcClient,
     pool: Arc<dyn ProcessorPool>,
     persist: PersistStores,
+    ledger: DiskLedger,
     pieces: Arc<dyn PieceSource>,
     keys: KeyTable,
 }
@@ -210,22 +217,32 @@ fn sizes_of(config: &WorkerConfig, told: &[SectorSize]) -> Vec<SectorSize> {
     if wanted.is_empty() { vec![allowed.into_iter().min().unwrap_or(SectorSize::KiB2)] } else { wanted }
 }
 
-/// The attached stores, and those that the patterns of `scan_persist_stores` find by their `sectorstore.json`.
-fn persist_stores(config: &WorkerConfig) -> Result<PersistStores, Failure> {
-    let open = |a: &Attached| PersistStore::open(&a.location, a.name.as_deref(), a.readonly);
-    let mut stores = config.attached.iter().map(open).collect::<Result<Vec<_>, _>>()?;
+/// The attached stores, and those that the patterns of `scan_persist_stores` find by their `sectorstore.json`. None of
+/// them has to be there yet. What is remembered of them lies in the sealing stores.
+fn persist_stores(config: &WorkerConfig, ledger: &DiskLedger) -> Result<PersistStores, Failure> {
+    let of = |a: &Attached| Attach {
+        location: a.location.clone(),
+        name: a.name.clone(),
+        read_only: a.readonly,
+        scanned: false,
+    };
+    let mut found: Vec<Attach> = config.attached.iter().map(of).collect();
     for pattern in &config.worker.scan_persist_stores {
-        let found =
+        let dirs =
             glob::glob(pattern).with_context(|| format!("use `worker.scan_persist_stores` pattern `{pattern}`"))?;
-        for dir in found {
-            let dir = dir.with_context(|| format!("scan `{pattern}`"))?;
-            let attached = stores.iter().any(|s| s.location() == dir);
-            if !attached && dir.join("sectorstore.json").is_file() {
-                stores.push(PersistStore::open(&dir, None, false)?);
+        for dir in dirs {
+            let location = dir.with_context(|| format!("scan `{pattern}`"))?;
+            if found.iter().all(|attach| attach.location != location) {
+                found.push(Attach { location, name: None, read_only: false, scanned: true });
             }
         }
     }
-    Ok(PersistStores::new(stores)?)
+    let probed = |(index, attach)| Ok(Wanted { attach, prober: Some(children::prober(index)?) });
+    let wanted = found.into_iter().enumerate().map(probed).collect::<Result<Vec<_>, Failure>>()?;
+    let memory = config.threads().into_iter().map(|thread| thread.location.join("meta").join("persist-stores.json"));
+    let known = KnownStores::open(memory)?;
+    let settings = StoreSettings { known, ledger: ledger.clone(), ..StoreSettings::default() };
+    Ok(PersistStores::wanted(wanted, settings)?)
 }
 
 fn pieces(config: &WorkerConfig) -> Result<Arc<dyn PieceSource>, Failure> {
@@ -239,7 +256,7 @@ fn pieces(config: &WorkerConfig) -> Result<Arc<dyn PieceSource>, Failure> {
 }
 
 async fn thread(shared: &Shared, settings: &SealingSettings) -> Result<SealingThread, Failure> {
-    let store = Arc::new(SealingStore::open(&settings.location)?);
+    let store = Arc::new(SealingStore::open(&settings.location)?.accounted_in(&shared.ledger));
     let clock = Arc::new(SystemClock);
     let journal: Arc<dyn Journal> = Arc::new(SqliteJournal::open(store.journal_path(), clock.clone()).await?);
     let identity = WorkerIdentity { instance: shared.name.clone(), location: settings.location.display().to_string() };
