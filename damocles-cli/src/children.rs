@@ -8,11 +8,12 @@ use crate::{
     worker::args::ProcessorArgs,
 };
 use anyhow::Context as _;
-use damocles_core::pool::TaskKind;
+use damocles_core::pool::{ProcessorPool, Task as _, TaskKind};
 use damocles_seal::{
     machine::{Machine, Roots},
-    pool::{Backlog, Breaker, Limits, LocalPool, PoolSpec},
+    pool::{Backlog, Breaker, CommandSpec, Limits, LocalPool, PoolSpec, SlotSpec},
     processor::{self, ServeOptions, Served},
+    task::Probe,
 };
 use std::sync::Arc;
 
@@ -92,6 +93,17 @@ fn backlog(slots: &[Configured], processors: &Processors) -> Option<Backlog> {
     }
     let most = processors.backlog.pc2.unwrap_or_else(|| first.saturating_add(next));
     Some(Backlog { next: ProcessorKind::Pc2.task_kind(), most: count(most) })
+}
+
+/// A child that looks at one persist store: one that waits for a disk that is gone keeps no other store's child.
+///
+/// # Errors
+///
+/// The pool cannot be set up.
+pub fn prober(index: usize) -> Result<Arc<dyn ProcessorPool>, Failure> {
+    let command = CommandSpec::new(OWN, ["processor", Probe::KIND.as_str()]);
+    let slot = SlotSpec::new(format!("probe-{index}"), vec![Probe::KIND], command);
+    Ok(Arc::new(LocalPool::new(PoolSpec::new(vec![slot])).context("set up the child that looks at a store")?))
 }
 
 /// What the hidden command `processor <kind>` of both programs does.

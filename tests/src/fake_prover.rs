@@ -237,7 +237,7 @@ pub fn registry(fate: &Fate, snarks: Snarks) -> Registry {
         .with::<Pc1>(mortal(Pc1Processor::default(), fate))
         .with::<Pc2>(mortal(Pc2Processor, fate))
         .with::<C1>(mortal(C1Processor, fate))
-        .with::<Transfer>(mortal(TransferProcessor, fate))
+        .with::<Transfer>(mortal(TransferProcessor::default(), fate))
         .with::<ReadChallenges>(mortal(ReadChallengesProcessor, fate));
     match snarks {
         Snarks::Fake => registry.with::<C2>(mortal(FakeC2, fate)).with::<ProveWindowPoSt>(mortal(FakeWindowPoSt, fate)),

@@ -38,7 +38,7 @@ impl Stores {
         }
     }
 
-    fn get(&self, name: &str) -> io::Result<&PersistStore> {
+    fn get(&self, name: &str) -> io::Result<Arc<PersistStore>> {
         let missing = || io::Error::new(io::ErrorKind::NotFound, format!("no persist store is named `{name}`"));
         self.0.get(name).ok_or_else(missing)
     }

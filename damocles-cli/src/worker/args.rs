@@ -219,8 +219,8 @@ mod tests {
         command.build();
         insta::assert_snapshot!("worker_help", command.render_long_help());
         for name in [
-            "daemon", "store", "list", "info", "explain", "pause", "resume", "drain", "abort", "cgroup", "config", "hwinfo",
-            "plan", "sealcalc",
+            "daemon", "store", "list", "info", "explain", "pause", "resume", "drain", "abort", "cgroup", "config",
+            "hwinfo", "plan", "sealcalc",
         ] {
             let help = command.find_subcommand_mut(name).unwrap().render_long_help();
             insta::assert_snapshot!(format!("worker_{name}_help"), help);

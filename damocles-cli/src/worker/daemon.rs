@@ -38,7 +38,7 @@ use damocles_seal::{
     rpc::{RpcClient, RpcOptions, RpcService, WorkerIdentity},
     service::{KeyTable, SealingService},
     stage::{FirstOf, HttpPieces, LocalPieces, PieceSource, StageDeps},
-    store::{PersistStore, PersistStores, SealingStore},
+    store::{Attach, DiskLedger, KnownStores, PersistStores, SealingStore, StoreSettings, Wanted},
     worker::{SealingThread, ThreadConfig, ThreadParts},
 };
 use std::{
@@ -171,18 +171,20 @@ async fn work(
     let client = client(config, &board.facts.calls)?;
     let Some(keys) = own_keys(&client, config, shutdown, printer).await? else { return Ok(()) };
     let pool = children::pool(&config.slots(), &config.processors)?;
+    let ledger = DiskLedger::default();
     let shared = Shared {
         name: config.name(),
         client,
         pool: pool.clone(),
-        persist: persist_stores(config)?,
+        persist: persist_stores(config, &ledger)?,
+        ledger,
         pieces: pieces(config)?,
         keys,
     };
     let mut threads = Vec::new();
     let mut stores = vec![Opened::Persist(Arc::new(shared.persist.clone()))];
     for settings in config.threads() {
-        let store = Arc::new(SealingStore::open(&settings.location)?);
+        let store = Arc::new(SealingStore::open(&settings.location)?.accounted_in(&shared.ledger));
         stores.push(Opened::Sealing(Arc::clone(&store)));
         threads.push(thread(&shared, &settings, store).await?);
     }
@@ -191,7 +193,11 @@ async fn work(
     board.begin(threads.iter().map(SealingThread::control).collect(), Arc::clone(&pool));
     printer.note(format_args!("worker `{}`: control socket `{}`", shared.name, socket.display()));
     args.supervision.ready(None, shutdown)?;
-    let ended = seal(threads, &board.jobs, shutdown).await;
+    let cx = Context { cancel: shutdown.stop.clone(), events: Arc::new(LogSink) };
+    let ended = tokio::select! {
+        ended = seal(threads, &board.jobs, shutdown) => ended,
+        never = shared.persist.keep_attached(&cx) => match never {},
+    };
     // Idle children end; running ones were asked to by their jobs' cancellation.
     let _ = shutdown.stop.run_until_cancelled(pool.drain()).await;
     ended
@@ -203,6 +209,7 @@ struct Shared {
     client: RpcClient,
     pool: Arc<LocalPool>,
     persist: PersistStores,
+    ledger: DiskLedger,
     pieces: Arc<dyn PieceSource>,
     keys: KeyTable,
 }
@@ -261,22 +268,32 @@ fn sizes_of(config: &WorkerConfig, told: &[SectorSize]) -> Vec<SectorSize> {
     if wanted.is_empty() { vec![allowed.into_iter().min().unwrap_or(SectorSize::KiB2)] } else { wanted }
 }
 
-/// The attached stores, and those that the patterns of `scan_persist_stores` find by their `sectorstore.json`.
-fn persist_stores(config: &WorkerConfig) -> Result<PersistStores, Failure> {
-    let open = |a: &Attached| PersistStore::open(&a.location, a.name.as_deref(), a.readonly);
-    let mut stores = config.attached.iter().map(open).collect::<Result<Vec<_>, _>>()?;
+/// The attached stores, and those that the patterns of `scan_persist_stores` find by their `sectorstore.json`. None of
+/// them has to be there yet. What is remembered of them lies in the sealing stores.
+fn persist_stores(config: &WorkerConfig, ledger: &DiskLedger) -> Result<PersistStores, Failure> {
+    let of = |a: &Attached| Attach {
+        location: a.location.clone(),
+        name: a.name.clone(),
+        read_only: a.readonly,
+        scanned: false,
+    };
+    let mut found: Vec<Attach> = config.attached.iter().map(of).collect();
     for pattern in &config.worker.scan_persist_stores {
-        let found =
+        let dirs =
             glob::glob(pattern).with_context(|| format!("use `worker.scan_persist_stores` pattern `{pattern}`"))?;
-        for dir in found {
-            let dir = dir.with_context(|| format!("scan `{pattern}`"))?;
-            let attached = stores.iter().any(|s| s.location() == dir);
-            if !attached && dir.join("sectorstore.json").is_file() {
-                stores.push(PersistStore::open(&dir, None, false)?);
+        for dir in dirs {
+            let location = dir.with_context(|| format!("scan `{pattern}`"))?;
+            if found.iter().all(|attach| attach.location != location) {
+                found.push(Attach { location, name: None, read_only: false, scanned: true });
             }
         }
     }
-    Ok(PersistStores::new(stores)?)
+    let probed = |(index, attach)| Ok(Wanted { attach, prober: Some(children::prober(index)?) });
+    let wanted = found.into_iter().enumerate().map(probed).collect::<Result<Vec<_>, Failure>>()?;
+    let memory = config.threads().into_iter().map(|thread| thread.location.join("meta").join("persist-stores.json"));
+    let known = KnownStores::open(memory)?;
+    let settings = StoreSettings { known, ledger: ledger.clone(), ..StoreSettings::default() };
+    Ok(PersistStores::wanted(wanted, settings)?)
 }
 
 fn pieces(config: &WorkerConfig) -> Result<Arc<dyn PieceSource>, Failure> {
@@ -422,9 +439,7 @@ mod tests {
 
     #[test]
     fn what_cannot_be_honoured_is_refused() {
-        for (rest, key) in [
-            ("[worker]\nping_interval = \"30s\"", "worker.ping_interval"),
-        ] {
+        for (rest, key) in [("[worker]\nping_interval = \"30s\"", "worker.ping_interval")] {
             let failure = refuse(&config(rest)).unwrap_err();
             assert_eq!(failure.exit, Exit::Usage);
             assert!(failure.error.to_string().contains(&format!("`{key}`")), "{}", failure.error);

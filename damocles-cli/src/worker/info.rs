@@ -181,7 +181,7 @@ impl Facts {
                 }
                 Opened::Persist(stores) => {
                     for (at, store) in stores.iter().enumerate() {
-                        let (about, stores) = (persist(store), Arc::clone(&stores));
+                        let (about, stores) = (persist(&store), Arc::clone(&stores));
                         let free = move || stores.iter().nth(at).and_then(|store| store.free_space().ok());
                         asked.push((about, tokio::task::spawn_blocking(free)));
                     }

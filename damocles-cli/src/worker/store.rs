@@ -23,16 +23,16 @@ struct Made {
 struct MadeStore {
     location: PathBuf,
     kind: &'static str,
-    /// A persist store goes by its name; only a sealing store's identity matters to a lease.
-    id: Option<String>,
+    /// A sealing store's is what leases belong to; a persist store is known by its own wherever it is mounted.
+    id: String,
 }
 
 impl Render for Made {
     fn text(&self, color: bool) -> String {
-        let rows = self.stores.iter().map(|store| {
-            let id = store.id.clone().unwrap_or_else(|| "-".to_owned());
-            vec![store.location.display().to_string(), store.kind.to_owned(), id]
-        });
+        let rows = self
+            .stores
+            .iter()
+            .map(|store| vec![store.location.display().to_string(), store.kind.to_owned(), store.id.clone()]);
         table(&["LOCATION", "KIND", "ID"], rows, color)
     }
 }
@@ -42,13 +42,13 @@ pub(super) fn init(command: StoreCommand, printer: Printer) -> Result<(), Failur
     let mut made = Made { version: VERSION, stores: Vec::new() };
     let ended = match command {
         StoreCommand::SealingInit(locations) => locations.locations.into_iter().try_for_each(|location| {
-            let id = Some(SealingStore::init(&location)?.as_str().to_owned());
+            let id = SealingStore::init(&location)?.as_str().to_owned();
             made.stores.push(MadeStore { location, kind: "sealing", id });
             Ok(())
         }),
         StoreCommand::FileInit(locations) => locations.locations.into_iter().try_for_each(|location| {
-            PersistStore::init(&location, None)?;
-            made.stores.push(MadeStore { location, kind: "persist", id: None });
+            let id = PersistStore::init(&location, None)?;
+            made.stores.push(MadeStore { location, kind: "persist", id });
             Ok(())
         }),
     };

@@ -24,11 +24,11 @@ pub(crate) fn parent(path: &Path) -> &Path {
 
 const TEMPORARY: &str = ".damocles-tmp";
 
-/// A file under a name of its own until it is put in place; without that it is removed. It is locked while it is
-/// written, so that others can tell it from one that was left behind.
+/// A file under a name of its own until it is put in place; without that it is removed, or kept to be continued. It is
+/// locked while it is written, so that others can tell it from one that was left behind.
 struct Temporary {
     file: fs::File,
-    placed: bool,
+    stays: bool,
 }
 
 impl Temporary {
@@ -37,11 +37,11 @@ impl Temporary {
         loop {
             let unique = format!(".{name}.{}-{:016x}{TEMPORARY}", std::process::id(), rand::random::<u64>());
             let path = target.with_file_name(unique);
-            let file = match fs::OpenOptions::new().write(true).create_new(true).open(&path) {
+            let file = match fs::OpenOptions::new().read(true).write(true).create_new(true).open(&path) {
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => continue,
                 opened => opened?,
             };
-            let made = Self { file, placed: false };
+            let made = Self { file, stays: false };
             hold(|| made.file.file().lock());
             // It may have been taken for one that was left behind, before it was locked.
             if made.file.metadata()?.nlink() > 0 {
@@ -54,8 +54,29 @@ impl Temporary {
         self.file.flush()?;
         self.file.sync_all()?;
         fs::rename(self.file.path(), target)?;
-        self.placed = true;
+        self.stays = true;
         sync_dir(parent(target))
+    }
+
+    /// Opens what an ended process left under this key, or begins it. One that a running process writes is left to it.
+    fn continued(target: &Path, key: &str) -> io::Result<Self> {
+        let path = target.with_file_name(keyed(target, key));
+        loop {
+            let file = fs::OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path)?;
+            // Without locks nobody can tell whether it is being written.
+            if file.file().try_lock().is_err() {
+                return Self::create(target);
+            }
+            // Whoever had it until now may have put it in place or removed it.
+            let held = file.metadata()?;
+            match fs::symlink_metadata(&path) {
+                Ok(named) if (named.dev(), named.ino()) == (held.dev(), held.ino()) => {
+                    return Ok(Self { file, stays: false });
+                }
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
+        }
     }
 }
 
@@ -66,32 +87,31 @@ fn hold(mut lock: impl FnMut() -> io::Result<()>) {
 
 impl Drop for Temporary {
     fn drop(&mut self) {
-        if !self.placed {
+        if !self.stays {
             // The error that is under way says more than a name that stays.
             let _ = fs::remove_file(self.file.path());
         }
     }
 }
 
+/// The name of a file that can be continued by whoever comes with the same key, of hexadecimal digits.
+fn keyed(target: &Path, key: &str) -> String {
+    format!(".{}.{key}{TEMPORARY}", target.file_name().unwrap_or_default().to_string_lossy())
+}
+
 /// Removes what ended processes left of copies to this target; what is being written now stays.
 pub(crate) fn remove_left(target: &Path) -> io::Result<()> {
-    let name = target.file_name().unwrap_or_default().to_string_lossy();
-    let start = format!(".{name}.");
-    let entries = match fs::read_dir(parent(target)) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        entries => entries?,
-    };
-    for entry in entries {
-        let path = entry?.path();
-        let found = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        let middle = found.strip_prefix(&start).and_then(|rest| rest.strip_suffix(TEMPORARY));
-        let unnumbered = found == format!(".{name}{TEMPORARY}");
-        // A longer target name also starts like this one; only a process and a number come between.
-        let ours = unnumbered
-            || middle.is_some_and(|m| !m.is_empty() && m.bytes().all(|b| b.is_ascii_hexdigit() || b == b'-'));
-        if !ours {
-            continue;
-        }
+    remove_where(target, |_| true)
+}
+
+/// The same, but for what can be continued under this key.
+pub(crate) fn remove_other_left(target: &Path, key: &str) -> io::Result<()> {
+    let keep = target.with_file_name(keyed(target, key));
+    remove_where(target, |path| path != keep)
+}
+
+fn remove_where(target: &Path, like: impl Fn(&Path) -> bool) -> io::Result<()> {
+    for path in left(target)?.into_iter().filter(|path| like(path)) {
         // One that cannot be opened or removed costs its space, and must not cost the copy.
         let Ok(left) = fs::OpenOptions::new().write(true).open(&path) else { continue };
         if left.file().try_lock().is_ok() {
@@ -99,6 +119,36 @@ pub(crate) fn remove_left(target: &Path) -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+/// The bytes on the disk of what is there of copies to this target, done or not.
+pub(crate) fn bytes_there(target: &Path) -> u64 {
+    let unfinished = left(target).unwrap_or_default();
+    let of = |path: &Path| fs::symlink_metadata(path).map_or(0, |m| m.blocks().saturating_mul(512));
+    unfinished.iter().map(|path| of(path)).fold(of(target), u64::saturating_add)
+}
+
+/// The temporary files of copies to this target.
+fn left(target: &Path) -> io::Result<Vec<std::path::PathBuf>> {
+    let name = target.file_name().unwrap_or_default().to_string_lossy();
+    let start = format!(".{name}.");
+    let entries = match fs::read_dir(parent(target)) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries?,
+    };
+    let mut found = Vec::new();
+    for entry in entries {
+        let path = entry?.path();
+        let file = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let middle = file.strip_prefix(&start).and_then(|rest| rest.strip_suffix(TEMPORARY));
+        let unnumbered = file == format!(".{name}{TEMPORARY}");
+        // A longer target name also starts like this one; only hexadecimal digits come between.
+        if unnumbered || middle.is_some_and(|m| !m.is_empty() && m.bytes().all(|b| b.is_ascii_hexdigit() || b == b'-'))
+        {
+            found.push(path);
+        }
+    }
+    Ok(found)
 }
 
 /// Makes the directory of a file, but none above it, and none of a persist store's own: without its disk, a store is an
@@ -124,6 +174,21 @@ pub(crate) fn replace<T>(path: &Path, write: impl FnOnce(&mut fs::File) -> io::R
     make_parent(path)?;
     let mut temporary = Temporary::create(path)?;
     let written = write(&mut temporary.file)?;
+    temporary.place(path)?;
+    Ok(written)
+}
+
+/// Writes a file like [`replace`], but continues what an ended process left under the same key: `write` is given what is
+/// there, from its start, and decides what of it is good. What it wrote before it failed stays for the next try, unless
+/// it failed for want of space.
+pub(crate) fn resume<T>(path: &Path, key: &str, write: impl FnOnce(&mut fs::File) -> io::Result<T>) -> io::Result<T> {
+    make_parent(path)?;
+    let mut temporary = Temporary::continued(path, key)?;
+    let mine = path.with_file_name(keyed(path, key)) == temporary.file.path();
+    let written = write(&mut temporary.file).inspect_err(|error| {
+        let full = matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded);
+        temporary.stays = mine && !full;
+    })?;
     temporary.place(path)?;
     Ok(written)
 }
@@ -240,6 +305,38 @@ mod tests {
         expected.extend(others);
         expected.sort_unstable();
         assert_eq!(sync_files_in(dir.path()).unwrap(), expected);
+    }
+
+    #[test]
+    fn what_was_begun_is_continued_unless_space_ran_out_or_somebody_writes_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("file");
+        let begin = |kind: io::ErrorKind| {
+            let failed = resume(&path, "00ff", |file| {
+                file.write_all(b"begun")?;
+                Err::<(), _>(io::Error::from(kind))
+            });
+            assert_eq!(failed.unwrap_err().kind(), kind);
+            fs::read_dir(dir.path()).unwrap().count()
+        };
+        assert_eq!(begin(io::ErrorKind::StorageFull), 0);
+        assert_eq!(begin(io::ErrorKind::TimedOut), 1);
+        assert!(bytes_there(&path) > 0);
+        let text = |file: &mut fs::File| io::read_to_string(file);
+        resume(&path, "00fe", |file| {
+            assert_eq!(text(file)?, "", "another key is another copy");
+            // Meanwhile somebody else comes with the same: it is not shared.
+            resume(&path, "00fe", |second| second.write_all(b"second"))
+        })
+        .unwrap();
+        fs::remove_file(&path).unwrap();
+        resume(&path, "00ff", |file| {
+            assert_eq!(text(file)?, "begun");
+            file.write_all(b" and done")
+        })
+        .unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"begun and done");
+        assert_eq!(sync_files_in(dir.path()).unwrap(), ["file"]);
     }
 
     #[test]

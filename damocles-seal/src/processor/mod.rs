@@ -17,12 +17,14 @@ mod jobs;
 #[cfg(feature = "proofs")]
 pub(crate) mod library;
 pub(crate) mod names;
+mod pace;
 mod panic;
 #[cfg(feature = "proofs")]
 mod pc1;
 #[cfg(feature = "proofs")]
 mod pc2;
 pub(crate) mod prepare;
+mod probe;
 #[cfg(feature = "proofs")]
 mod prove_window_post;
 #[cfg(feature = "proofs")]
@@ -52,6 +54,7 @@ pub use contract::{Processor, ProcessorError, ProgressSink, Registry};
 pub use pc1::Pc1Processor;
 #[cfg(feature = "proofs")]
 pub use pc2::Pc2Processor;
+pub use probe::ProbeProcessor;
 #[cfg(feature = "proofs")]
 pub use prove_window_post::ProveWindowPoStProcessor;
 #[cfg(feature = "proofs")]

@@ -1,10 +1,10 @@
 //! The processors that the programs serve.
 
 use super::{
-    AddPiecesProcessor, C1Processor, C2Processor, Pc1Processor, Pc2Processor, ProveWindowPoStProcessor,
+    AddPiecesProcessor, C1Processor, C2Processor, Pc1Processor, Pc2Processor, ProbeProcessor, ProveWindowPoStProcessor,
     ReadChallengesProcessor, Registry, TransferProcessor, TreeDProcessor,
 };
-use crate::task::{AddPieces, C1, C2, Pc1, Pc2, Transfer, TreeD};
+use crate::task::{AddPieces, C1, C2, Pc1, Pc2, Probe, Transfer, TreeD};
 use damocles_core::post::{ProveWindowPoSt, ReadChallenges};
 
 /// What seals a sector.
@@ -25,7 +25,8 @@ fn sealing(registry: Registry) -> Registry {
         .with::<Pc2>(Pc2Processor)
         .with::<C1>(C1Processor)
         .with::<C2>(C2Processor)
-        .with::<Transfer>(TransferProcessor)
+        .with::<Transfer>(TransferProcessor::default())
+        .with::<Probe>(ProbeProcessor)
 }
 
 fn post(registry: Registry) -> Registry {

@@ -160,7 +160,7 @@ fn transfer(task: words::Transfer) -> Result<bool, ProcessorError> {
             files.push(CopyFile { from, to });
         }
     }
-    TransferProcessor.process(Transfer { files }, &Silent).map(|_| true)
+    TransferProcessor::default().process(Transfer { files, bytes_per_second: None }, &Silent).map(|_| true)
 }
 
 /// The names of the files in a directory; one that holds directories is none of a sector's.

@@ -4,15 +4,21 @@ use super::{PieceSource, fault};
 use crate::{
     journal::SectorRecord,
     service::{SealingService, ServiceError},
-    store::{PersistStores, SealingStore, StoreError},
+    store::{PersistStores, Reservation, SealingStore, StoreError, StoreErrorKind},
 };
 use damocles_core::{
-    Context, Error, JobId,
+    Context, Error, JobId, Recovery,
     pipeline::{SealError, SealErrorKind, StageId},
     pool::{ProcessorPool, ProcessorPoolExt, Task},
 };
 use sha2::{Digest, Sha256};
 use std::{future::Future, sync::Arc, time::Duration};
+
+/// How long a stage waits for space that others were promised, before it says that it lacks space.
+const ROOM_WAIT: Duration = Duration::from_secs(60);
+
+/// How long until a stage that lacks space asks again: others than this process free some too.
+const ROOM_RETRY: Duration = Duration::from_secs(30);
 
 /// What the stages of a plan work with, those of one's own too.
 #[derive(Clone, Debug)]
@@ -54,11 +60,12 @@ impl StageDeps {
         }
     }
 
-    /// Runs a task for `stage` on the pool. One task a stage: the job's id is made from the sector and the stage.
+    /// Runs a task for `stage` on the pool. One task a stage: the job's id is made from the sector and the stage. What the
+    /// stage writes to the sealing store is promised to it until the task has ended.
     ///
     /// # Errors
     ///
-    /// The pool could not run it, or it failed.
+    /// There is no room for what it writes, the pool could not run it, or it failed.
     pub async fn work<T: Task>(
         &self,
         record: &SectorRecord,
@@ -67,8 +74,48 @@ impl StageDeps {
         cx: &Context,
     ) -> Result<T::Output, SealError> {
         let job = job_id(record, stage);
+        let _room = self.room(record, stage, cx).await?;
         let output = self.pool.run_task(job, Some(record.sector()), task, cx).await;
         output.map_err(|e| fault::of_pool(e).with("sector", record.sector()).with("stage", stage))
+    }
+
+    /// Space in the sealing store. What others were promised is waited for; the rest of the waiting is the caller's.
+    async fn room(
+        &self,
+        record: &SectorRecord,
+        stage: &StageId,
+        cx: &Context,
+    ) -> Result<Option<Reservation>, SealError> {
+        let op = "reserve space in the sealing store";
+        let (sector, size) = (record.sector(), record.lease().proof_type.sector_size());
+        let waited = tokio::time::sleep(ROOM_WAIT);
+        tokio::pin!(waited);
+        loop {
+            let released = self.store.ledger().released();
+            let (store, of) = (Arc::clone(&self.store), stage.clone());
+            let asked = tokio::task::spawn_blocking(move || store.reserve(&of, sector, size));
+            let asked = unless_cancelled(cx, op, async {
+                asked.await.map_err(|e| Error::new(SealErrorKind::Stage, op).because(e))
+            });
+            match asked.await? {
+                Err(e) if e.kind() == StoreErrorKind::DiskFull => {
+                    // Without promises to others only somebody else can free space, and nobody tells when.
+                    let hopeful = self.store.ledger().is_promising();
+                    let freed = hopeful
+                        && tokio::select! {
+                            biased;
+                            () = cx.cancel.cancelled() => return Err(Error::new(SealErrorKind::Cancelled, op)),
+                            () = released => true,
+                            () = &mut waited => false,
+                        };
+                    if !freed {
+                        let retry = Recovery::Retry { after: Some(ROOM_RETRY) };
+                        return Err(fault::of_store(op, e).with("stage", stage).recover_by(retry));
+                    }
+                }
+                asked => return asked.map_err(|e| fault::of_store(op, e)),
+            }
+        }
     }
 
     /// Looks at files off the runtime's threads, until cancelled: a disk that is gone may never answer. Work that is

@@ -1,10 +1,10 @@
 //! Copying the replica to where PoSt reads it, while the seed is awaited.
 
-use super::{Stage, StageDeps, StageOutcome, fault, files, id};
+use super::{Stage, StageDeps, StageOutcome, deps::unless_cancelled, fault, files, id};
 use crate::{
     journal::SectorRecord,
-    store::{PersistStore, SealingStore, replica_cache_files},
-    task::{CopiedFile, CopyFile, Transfer},
+    store::{Claim, PersistStore, Reservation, SealingStore, Space, Survey, replica_cache_files},
+    task::{CopiedFile, CopyFile, FoundStore, Transfer},
 };
 use async_trait::async_trait;
 use damocles_core::{
@@ -41,34 +41,58 @@ impl Stage for PersistStage {
         if let Some(damage) = files::replica_damage(deps, record, cx).await? {
             return Ok(damage);
         }
-        let candidates = deps.persist.writable();
-        if candidates.is_empty() {
+        if !deps.persist.any_writable() {
             return Err(Error::new(SealErrorKind::Stage, "choose persist store")
                 .with("sector", record.sector())
                 .recover_by(Recovery::Park)
                 .hint_with("attach a persist store that is not read-only with an [[attached]] entry"));
         }
-        let bytes = needed_bytes(record.lease().proof_type.sector_size());
+        let (sector, size) = (record.sector(), record.lease().proof_type.sector_size());
+        let bytes = needed_bytes(size);
+        let survey = unless_cancelled(cx, "look for a persist store", async {
+            Ok(deps.persist.survey(sector, size, bytes, cx).await)
+        });
+        let survey = survey.await?;
+        let candidates: Vec<String> = survey.suitable.iter().map(|found| found.store.name().to_owned()).collect();
+        if candidates.is_empty() {
+            return Err(no_room(record, bytes, &survey));
+        }
         let reserve = deps.service.reserve(record.lease(), bytes, &candidates);
         let Some(choice) = deps.ask(cx, "reserve space", reserve).await? else {
-            return Err(no_room(deps, record, bytes, &candidates));
+            return Err(no_room(record, bytes, &survey));
         };
+        let found = survey.suitable.into_iter().find(|found| found.store.name() == choice.name);
+        let _room = found.map(|found| promise(deps, record, found)).transpose()?;
         let copies = copy_replica(deps, record, &choice.name, cx).await?;
         StageOutcome::done(&PersistedOutput { store: choice.name, copies })
     }
 }
 
+/// Keeps the room in the store for this replica: others of this process copy there too.
+fn promise(deps: &StageDeps, record: &SectorRecord, found: FoundStore) -> Result<Reservation, SealError> {
+    let (sector, FoundStore { store, device, free, total, present, .. }) = (record.sector(), found);
+    let bytes = needed_bytes(record.lease().proof_type.sector_size());
+    // The store is not asked how much is there by now: it may not answer. What is copied meanwhile counts twice, so that
+    // at worst another sector waits for the end of this copy.
+    let claim = Claim { sector, path: store.location().to_owned(), total: bytes, present: Arc::new(move || present) };
+    let reserved = deps.persist.settings().ledger.reserve(device, claim, || Ok(Space { device, free, total }));
+    reserved.map_err(|e| {
+        fault::of_store("reserve space in a persist store", e).recover_by(Recovery::Retry { after: Some(NO_ROOM) })
+    })
+}
+
 /// Room comes back by itself or by an operator's hand; until then the sector shows what it waits for.
-fn no_room(deps: &StageDeps, record: &SectorRecord, bytes: u64, candidates: &[String]) -> SealError {
-    let stores = candidates.iter().filter_map(|name| deps.persist.get(name));
-    let stores: Vec<String> =
-        stores.map(|store| format!("`{}` ({})", store.name(), store.location().display())).collect();
+fn no_room(record: &SectorRecord, bytes: u64, survey: &Survey) -> SealError {
+    let stores = survey.suitable.iter().map(|found| {
+        format!("`{}` ({}): the manager has no room there", found.store.name(), found.store.location().display())
+    });
+    let stores: Vec<String> = stores.chain(survey.unsuitable.iter().cloned()).collect();
     Error::new(SealErrorKind::DiskFull, "reserve space in a persist store")
         .with("sector", record.sector())
         .with("bytes", bytes)
-        .with("stores", stores.join(", "))
+        .with("stores", stores.join("; "))
         .recover_by(Recovery::Retry { after: Some(NO_ROOM) })
-        .hint_with("free space in one of these stores or attach another; the sector goes on by itself")
+        .hint_with("free space in one of these stores, mount it, or attach another; the sector goes on by itself")
 }
 
 /// Copies the replica, looks at the copies, and tells the manager. May be repeated.
@@ -140,7 +164,7 @@ async fn verify_copy(
     cx: &Context,
 ) -> Result<(), SealError> {
     let op = "compare copy of the replica";
-    let store = chosen(deps, record, &persisted.store)?.clone();
+    let store = chosen(deps, record, &persisted.store)?;
     let (sector, size) = (record.sector(), record.lease().proof_type.sector_size());
     let (copies, cancel) = (persisted.copies.clone(), cx.cancel.clone());
     let whole = deps.files(cx, op, move |_| store.verify(sector, size, &copies, &|| !cancel.is_cancelled())).await?;
@@ -153,24 +177,24 @@ async fn copy_files(
     name: &str,
     cx: &Context,
 ) -> Result<Vec<CopiedFile>, SealError> {
-    let sector = record.sector();
-    let store = chosen(deps, record, name)?;
+    let (sector, size) = (record.sector(), record.lease().proof_type.sector_size());
     // Without its disk, the path is a directory of another file system.
-    let there = store.clone();
-    deps.files(cx, "find persist store", move |_| there.check_identity()).await?;
-    let size = record.lease().proof_type.sector_size();
-    let writable: Vec<_> = deps.persist.iter().filter(|store| !store.is_read_only()).cloned().collect();
-    let sweep = move |_: &SealingStore| {
-        writable.iter().for_each(|store| store.sweep(sector, size));
-        Ok(())
-    };
-    deps.files(cx, "remove what is left of earlier copies", sweep).await?;
+    let looked = async { deps.persist.look(name, cx).await.map_err(|e| fault::of_store("find persist store", e)) };
+    let store = unless_cancelled(cx, "find persist store", looked).await?.store;
+    deps.persist.sweep_but(name, sector, size, cx).await;
     let (from, to) = (deps.store.cache(sector), store.cache(sector));
     let beside = replica_cache_files(size).into_iter();
     let beside = beside.map(|file| CopyFile { from: from.join(&file), to: to.join(&file) });
     let sealed = CopyFile { from: deps.store.sealed(sector), to: store.sealed(sector) };
-    let task = Transfer { files: std::iter::once(sealed).chain(beside).collect() };
-    let copied = deps.work(record, &id::PERSIST, &task, cx).await?;
+    let files = std::iter::once(sealed).chain(beside).collect();
+    let task = Transfer { files, bytes_per_second: deps.persist.settings().bytes_per_second };
+    let copied = match deps.work(record, &id::PERSIST, &task, cx).await {
+        Err(error) if error.kind() != SealErrorKind::Cancelled => {
+            leave_out(deps, name, &error, cx).await;
+            return Err(error);
+        }
+        copied => copied?,
+    };
     check_copy(deps, record, name, cx).await?;
     let rubbish = |why: &str| {
         Error::new(SealErrorKind::Stage, "copy the replica")
@@ -186,6 +210,19 @@ async fn copy_files(
     match deps.files(cx, "check copy of the replica", wrong).await? {
         Some(copy) => Err(rubbish(&format!("{} does not have {} bytes", copy.path.display(), copy.len))),
         None => Ok(copied.files),
+    }
+}
+
+/// After a copy failed: a store that is full, or that has become unusable, is not offered to the manager for a time, so
+/// that the next try goes elsewhere.
+async fn leave_out(deps: &StageDeps, name: &str, error: &SealError, cx: &Context) {
+    if error.kind() == SealErrorKind::DiskFull {
+        return deps.persist.set_aside(name, "no space was left while a replica was copied");
+    }
+    match deps.persist.look(name, cx).await {
+        Ok(found) if found.mounted_read_only => deps.persist.set_aside(name, "its file system has become read-only"),
+        Ok(_) => {}
+        Err(unusable) => deps.persist.set_aside(name, unusable.chain()),
     }
 }
 
@@ -222,17 +259,26 @@ async fn tell_manager(deps: &StageDeps, record: &SectorRecord, name: &str, cx: &
 
 /// Whether the files of the replica are in the store.
 async fn check_copy(deps: &StageDeps, record: &SectorRecord, name: &str, cx: &Context) -> Result<(), SealError> {
-    let store = chosen(deps, record, name)?.clone();
+    let store = chosen(deps, record, name)?;
     let (sector, size) = (record.sector(), record.lease().proof_type.sector_size());
     deps.files(cx, "check copy of the replica", move |_| store.check(sector, size)).await
 }
 
-fn chosen<'a>(deps: &'a StageDeps, record: &SectorRecord, name: &str) -> Result<&'a PersistStore, SealError> {
+fn chosen(deps: &StageDeps, record: &SectorRecord, name: &str) -> Result<Arc<PersistStore>, SealError> {
     deps.persist.get(name).ok_or_else(|| {
-        Error::new(SealErrorKind::Refused, "use persist store")
-            .with("sector", record.sector())
-            .with("store", name)
-            .hint_with("attach this store to the worker with an [[attached]] entry")
+        let op = "use persist store";
+        let error = |kind| Error::new(kind, op).with("sector", record.sector()).with("store", name);
+        let wanted = deps.persist.status().into_iter().find(|status| status.name.as_deref() == Some(name));
+        match wanted {
+            Some(status) => error(SealErrorKind::DiskFull)
+                .with("path", status.location.display())
+                .with("reason", status.reason.unwrap_or_default())
+                .recover_by(Recovery::Retry { after: Some(NO_ROOM) })
+                .hint_with("mount the disk of this store; the sector goes on by itself"),
+            None => {
+                error(SealErrorKind::Refused).hint_with("attach this store to the worker with an [[attached]] entry")
+            }
+        }
     })
 }
 

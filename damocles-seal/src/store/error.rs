@@ -1,13 +1,15 @@
 //! Why a store could not be used.
 
 use damocles_core::{Error, Kind, Recovery};
+use serde::{Deserialize, Serialize};
 use std::{fmt, io, path::Path};
 
 /// An error of a store.
 pub type StoreError = Error<StoreErrorKind>;
 
 /// What is wrong with a store.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum StoreErrorKind {
     /// The directory is not there.
@@ -24,6 +26,12 @@ pub enum StoreErrorKind {
     Identity,
     /// Another store is where it was.
     Replaced,
+    /// It was here, and now the path is a directory without identity.
+    NotMounted,
+    /// Nothing can be written to it.
+    ReadOnly,
+    /// Its disk or server did not answer in time.
+    Silent,
     /// A file in it is not what it should be.
     Damaged,
     /// No space is left.
@@ -42,6 +50,9 @@ impl fmt::Display for StoreErrorKind {
             Self::Newer => "a newer version made the store",
             Self::Identity => "the identity file cannot be read",
             Self::Replaced => "another store is in its place",
+            Self::NotMounted => "not mounted",
+            Self::ReadOnly => "it can only be read",
+            Self::Silent => "its disk does not answer",
             Self::Damaged => "a file is missing or damaged",
             Self::DiskFull => "no space is left",
             Self::Io => "the file system failed",
@@ -52,7 +63,7 @@ impl fmt::Display for StoreErrorKind {
 impl Kind for StoreErrorKind {
     fn recovery(self) -> Recovery {
         match self {
-            Self::DiskFull | Self::Io => Recovery::RETRY,
+            Self::DiskFull | Self::Io | Self::Silent => Recovery::RETRY,
             _ => Recovery::Park,
         }
     }
@@ -65,6 +76,9 @@ impl Kind for StoreErrorKind {
             }
             Self::InUse => Some("stop the other damocles-worker, or give this one another location"),
             Self::Newer => Some("use the version of damocles-worker that made the store"),
+            Self::NotMounted => Some("mount the disk of this store at the path; it is attached by itself then"),
+            Self::Silent => Some("see whether its disk or server is well; it is used again by itself when it answers"),
+            Self::ReadOnly => Some("mount it writable, or attach it with `readonly = true` if that is meant"),
             Self::Replaced => Some("mount the disk of this store at the path, then resume"),
             _ => None,
         }
@@ -74,6 +88,7 @@ impl Kind for StoreErrorKind {
 pub(super) fn io_error(op: &'static str, path: &Path, error: io::Error) -> StoreError {
     let kind = match error.kind() {
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => StoreErrorKind::DiskFull,
+        io::ErrorKind::ReadOnlyFilesystem => StoreErrorKind::ReadOnly,
         _ => StoreErrorKind::Io,
     };
     Error::new(kind, op).with("path", path.display()).because(error)

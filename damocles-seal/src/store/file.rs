@@ -18,7 +18,8 @@ pub(super) fn require_dir(op: &'static str, path: &Path) -> Result<(), StoreErro
 
 /// Writes a file that must not be there yet, synced and by rename.
 pub(super) fn write_new(op: &'static str, path: &Path, contents: &[u8]) -> Result<(), StoreError> {
-    let temporary = path.with_extension("tmp");
+    // Of its own: a file that two write at a time would be that of the slower under the name of the faster.
+    let temporary = path.with_extension(format!("{:016x}.tmp", rand::random::<u64>()));
     let write = || {
         let mut file = File::create(&temporary)?;
         file.write_all(contents)?;

@@ -3,14 +3,27 @@
 //! Both have the field's common layout, so that other software finds what it expects. A directory that is not there is
 //! never made on the fly: it may be a disk that is not mounted.
 
+mod attached;
 mod error;
 mod file;
+mod footprint;
+mod identity;
+mod known;
+mod ledger;
+mod mounts;
 mod persist;
+mod probe;
 mod replica;
 mod sealing;
 mod verify;
 
+pub use attached::{PersistStores, StoreSettings, StoreStatus, Survey, Wanted};
 pub use error::{StoreError, StoreErrorKind};
-pub use persist::{PersistStore, PersistStores};
+pub use footprint::written_by;
+pub use identity::FileSystem;
+pub use known::{KnownStore, KnownStores};
+pub use ledger::{Claim, DiskLedger, Marks, Present, Reservation, Space};
+pub use persist::{Attach, PersistStore};
+pub(crate) use probe::probe;
 pub use replica::replica_cache_files;
 pub use sealing::SealingStore;

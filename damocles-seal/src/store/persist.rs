@@ -3,51 +3,54 @@
 use super::{
     error::{StoreError, StoreErrorKind, io_error},
     file::{free_space, require_dir, write_new},
+    identity::{self, FileSystem, Identity},
+    known::{KnownStore, KnownStores},
     replica::replica_cache_files,
 };
-use crate::processor::files::remove_left;
+use crate::processor::files::{bytes_there, remove_left};
 use damocles_core::{ByteSize, Error, SectorId, SectorSize};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::json;
 use std::{
     io,
     path::{Path, PathBuf},
 };
 
-const IDENTITY: &str = "sectorstore.json";
 const LAYOUT: [&str; 2] = ["sealed", "cache"];
 
 /// A directory of replicas in the layout that Lotus, Curio and damocles share.
-#[derive(Clone, Debug)]
+///
+/// Which store it is says the `ID` in `sectorstore.json`, else the file `.damocles-store`, which is written when a store
+/// that may be written to is attached for the first time. One that may only be read and has neither is known by its
+/// file system.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PersistStore {
     name: String,
     location: PathBuf,
     id: Option<String>,
-    identified: bool,
+    file_system: FileSystem,
     read_only: bool,
 }
 
-/// What we read of `sectorstore.json`. Other programs write more into it, and not always all of this.
-#[derive(Debug, Default, Deserialize)]
-#[serde(rename_all = "PascalCase", default)]
-struct Identity {
-    #[serde(rename = "ID")]
-    id: String,
-    name: String,
-    read_only: bool,
+/// A directory that is to be attached.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Attach {
+    /// Where it is, or will be when its disk is mounted.
+    pub location: PathBuf,
+    /// Its name; without one, that in its identity file.
+    pub name: Option<String>,
+    /// Whether nothing may be written to it.
+    pub read_only: bool,
+    /// Whether it was found by a pattern and not named: a directory without `sectorstore.json` is no store then.
+    pub scanned: bool,
 }
 
-impl Identity {
-    fn read(op: &'static str, location: &Path) -> Result<Option<Self>, StoreError> {
-        let path = location.join(IDENTITY);
-        match std::fs::read(&path) {
-            // A list would pass for an identity of which every member is missing.
-            Ok(text) => serde_json::from_slice::<serde_json::Map<String, serde_json::Value>>(&text)
-                .and_then(|members| serde_json::from_value(serde_json::Value::Object(members)))
-                .map(Some)
-                .map_err(|e| Error::new(StoreErrorKind::Identity, op).with("path", path.display()).because(e)),
-            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(e) => Err(io_error(op, &path, e)),
+impl Attach {
+    /// What a reader finds it by.
+    pub fn label(&self) -> String {
+        match &self.name {
+            Some(name) => format!("`{name}` ({})", self.location.display()),
+            None => format!("`{}`", self.location.display()),
         }
     }
 }
@@ -75,14 +78,14 @@ fn make_layout(op: &'static str, location: &Path) -> Result<(), StoreError> {
 }
 
 impl PersistStore {
-    /// Makes a store at `location`; directories are made.
+    /// Makes a store at `location` and gives its ID; directories are made.
     ///
     /// # Errors
     ///
     /// A store is there already, or the file system fails.
-    pub fn init(location: &Path, name: Option<&str>) -> Result<(), StoreError> {
+    pub fn init(location: &Path, name: Option<&str>) -> Result<String, StoreError> {
         let op = "make persist store";
-        let identity = location.join(IDENTITY);
+        let identity = location.join(identity::SHARED);
         if identity.exists() {
             return Err(Error::new(StoreErrorKind::Exists, op).with("path", location.display()));
         }
@@ -90,8 +93,9 @@ impl PersistStore {
             std::fs::create_dir_all(&dir).map_err(|e| io_error(op, &dir, e))?;
         }
         let bytes: [u8; 16] = rand::random();
+        let id = hex::encode(bytes);
         let contents = json!({
-            "ID": hex::encode(bytes),
+            "ID": id,
             "Name": name.unwrap_or_default(),
             "Strict": false,
             "ReadOnly": false,
@@ -99,7 +103,8 @@ impl PersistStore {
             "CanSeal": false,
             "CanStore": true,
         });
-        write_new(op, &identity, format!("{contents:#}\n").as_bytes())
+        write_new(op, &identity, format!("{contents:#}\n").as_bytes())?;
+        Ok(id)
     }
 
     /// Opens the store at `location`. Its name is the one given, else that in its identity file, else its ID there,
@@ -110,26 +115,66 @@ impl PersistStore {
     /// The directory is missing, or empty without an identity file: then it is most likely the mount point of a disk
     /// that is not there.
     pub fn open(location: &Path, name: Option<&str>, read_only: bool) -> Result<Self, StoreError> {
-        let op = "open persist store";
+        let attach =
+            Attach { location: location.to_owned(), name: name.map(ToOwned::to_owned), read_only, scanned: false };
+        Self::attach(&attach, &KnownStores::default().list())
+    }
+
+    /// Opens a store of which it may be known what it was: it must still be that one. Blocks if its disk does not answer.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`PersistStore::open`]; it has no identity any more ([`StoreErrorKind::NotMounted`]) or another one
+    /// ([`StoreErrorKind::Replaced`]).
+    pub fn attach(wanted: &Attach, known: &[KnownStore]) -> Result<Self, StoreError> {
+        let (op, location) = ("open persist store", &wanted.location);
+        let error = |kind| Error::new(kind, op).with("path", location.display());
         require_dir(op, location)?;
-        let identity = Identity::read(op, location)?;
-        if identity.is_none() && !has_layout(location) {
-            return Err(Error::new(StoreErrorKind::NotAStore, op)
-                .with("path", location.display())
+        let location = &std::path::absolute(location).map_err(|e| io_error(op, location, e))?;
+        let found = Identity::read(op, location)?;
+        let by_name = |name: &str| known.iter().find(|k| k.name == name);
+        let mut before = wanted.name.as_deref().map_or_else(|| known.iter().find(|k| k.location == *location), by_name);
+        if let Some(before) = before.filter(|before| before.id.is_some() && found.id.is_none()) {
+            return Err(error(StoreErrorKind::NotMounted).with("store", &before.name));
+        }
+        let marked = found.shared || (!wanted.scanned && (found.id.is_some() || has_layout(location)));
+        if !marked {
+            return Err(error(StoreErrorKind::NotAStore)
                 .hint_with("is the disk mounted? `damocles-worker store file-init -l DIR` makes a persist store"));
         }
-        let identified = identity.is_some();
-        let identity = identity.unwrap_or_default();
-        let read_only = read_only || identity.read_only;
-        if identified && !read_only {
+        let mut read_only = wanted.read_only || found.read_only;
+        let mut id = found.id;
+        if !read_only && id.is_none() {
+            match identity::write_own(op, location) {
+                Ok(made) => id = Some(made),
+                // Whoever may only read the store attaches it like one that is only to be read.
+                Err(e) if e.kind() == StoreErrorKind::ReadOnly => read_only = true,
+                Err(e) => return Err(e),
+            }
+        }
+        if !read_only {
             // Other programs make the directories at the first replica.
             make_layout(op, location)?;
         }
-        let location = std::path::absolute(location).map_err(|e| io_error(op, location, e))?;
-        let own_name = [identity.name.as_str(), identity.id.as_str()].into_iter().find(|n| !n.is_empty());
-        let name = name.or(own_name).map_or_else(|| location.display().to_string(), ToOwned::to_owned);
-        let id = Some(identity.id).filter(|id| !id.is_empty());
-        Ok(Self { name, location, id, identified, read_only })
+        let name = [wanted.name.as_deref(), found.name.as_deref(), id.as_deref()].into_iter().flatten().next();
+        let name = name.map_or_else(|| location.display().to_string(), ToOwned::to_owned);
+        let file_system = FileSystem::of(op, location)?;
+        if found.name.is_some() {
+            // Disks that are found by a pattern change places; the name in the file goes with the disk.
+            before = by_name(&name);
+        }
+        let replaced = before.is_some_and(|before| match (&before.id, &id) {
+            (Some(before), Some(id)) => before != id,
+            (None, None) => !before.file_system.is_same(&file_system),
+            _ => false,
+        });
+        if replaced {
+            return Err(error(StoreErrorKind::Replaced)
+                .with("store", name)
+                .with("known as", before.and_then(|b| b.id.as_deref()).unwrap_or("a file system"))
+                .with("found", id.as_deref().unwrap_or(&file_system.source)));
+        }
+        Ok(Self { name, location: location.clone(), id, file_system, read_only })
     }
 
     /// Its name, known to workers and manager.
@@ -140,6 +185,11 @@ impl PersistStore {
     /// Where it is.
     pub fn location(&self) -> &Path {
         &self.location
+    }
+
+    /// Where its file system comes from.
+    pub fn file_system(&self) -> &FileSystem {
+        &self.file_system
     }
 
     /// Its ID, if it has an identity file with one.
@@ -173,16 +223,24 @@ impl PersistStore {
         let error = |kind| Error::new(kind, op).with("store", &self.name).with("path", self.location.display());
         let gone = || {
             error(StoreErrorKind::Missing)
-                .with("identity file", IDENTITY)
+                .with("identity file", if self.id.is_some() { identity::SHARED } else { "none" })
                 .hint_with("is the disk mounted? mount it at the path, then resume")
         };
-        match Identity::read(op, &self.location)? {
-            Some(found) if self.identified && found.id != self.id.as_deref().unwrap_or_default() => {
-                Err(error(StoreErrorKind::Replaced).with("found", found.id))
+        let found = Identity::read(op, &self.location)?;
+        match (&self.id, found.id) {
+            (Some(ours), Some(theirs)) if *ours == theirs => Ok(()),
+            (Some(_), Some(theirs)) => Err(error(StoreErrorKind::Replaced).with("found", theirs)),
+            (Some(_), None) => Err(gone()),
+            (None, theirs) => {
+                if !found.shared && theirs.is_none() && !has_layout(&self.location) {
+                    return Err(gone());
+                }
+                let file_system = FileSystem::of(op, &self.location)?;
+                if file_system.is_same(&self.file_system) {
+                    return Ok(());
+                }
+                Err(error(StoreErrorKind::Replaced).with("found", file_system.source))
             }
-            Some(_) => Ok(()),
-            None if self.identified || !has_layout(&self.location) => Err(gone()),
-            None => Ok(()),
         }
     }
 
@@ -227,6 +285,13 @@ impl PersistStore {
         }
     }
 
+    /// The bytes on the disk of what is there of copies of a replica, done or not.
+    pub(super) fn bytes_of(&self, sector: SectorId, size: SectorSize) -> u64 {
+        let cache = self.cache(sector);
+        let beside = replica_cache_files(size).into_iter().map(|name| cache.join(name));
+        std::iter::once(self.sealed(sector)).chain(beside).map(|path| bytes_there(&path)).fold(0, u64::saturating_add)
+    }
+
     /// The space that is left.
     ///
     /// # Errors
@@ -235,45 +300,6 @@ impl PersistStore {
     pub fn free_space(&self) -> Result<ByteSize, StoreError> {
         self.check_identity()?;
         free_space(&self.location)
-    }
-}
-
-/// The persist stores that are attached.
-#[derive(Clone, Debug, Default)]
-pub struct PersistStores(Vec<PersistStore>);
-
-impl PersistStores {
-    /// These stores.
-    ///
-    /// # Errors
-    ///
-    /// Two have the same name.
-    pub fn new(stores: Vec<PersistStore>) -> Result<Self, StoreError> {
-        for (i, store) in stores.iter().enumerate() {
-            if let Some(other) = stores.iter().skip(i + 1).find(|s| s.name == store.name) {
-                return Err(Error::new(StoreErrorKind::Exists, "attach persist stores")
-                    .with("name", &store.name)
-                    .with("one", store.location.display())
-                    .with("other", other.location.display())
-                    .hint_with("give each [[attached]] store a name of its own"));
-            }
-        }
-        Ok(Self(stores))
-    }
-
-    /// All of them.
-    pub fn iter(&self) -> impl Iterator<Item = &PersistStore> {
-        self.0.iter()
-    }
-
-    /// The one of this name.
-    pub fn get(&self, name: &str) -> Option<&PersistStore> {
-        self.0.iter().find(|s| s.name == name)
-    }
-
-    /// The names of those that may be written to.
-    pub fn writable(&self) -> Vec<String> {
-        self.0.iter().filter(|s| !s.read_only).map(|s| s.name.clone()).collect()
     }
 }
 
@@ -298,7 +324,7 @@ mod tests {
     #[test]
     fn identity_files_of_others_are_read_leniently() {
         let dir = tempfile::tempdir().unwrap();
-        let write = |text: &str| std::fs::write(dir.path().join(IDENTITY), text).unwrap();
+        let write = |text: &str| std::fs::write(dir.path().join(identity::SHARED), text).unwrap();
         write(r#"{"ID":"abc","Weight":10,"CanSeal":true,"Groups":null,"ReadOnly":true}"#);
         let store = PersistStore::open(dir.path(), None, false).unwrap();
         assert_eq!((store.name(), store.is_read_only()), ("abc", true));
@@ -333,20 +359,56 @@ mod tests {
         assert_eq!(store.check(SECTOR, SectorSize::KiB2).unwrap_err().kind(), StoreErrorKind::Damaged);
     }
 
+    fn attach(location: &Path, read_only: bool) -> Attach {
+        Attach { location: location.to_owned(), name: Some("old".to_owned()), read_only, scanned: false }
+    }
+
     #[test]
-    fn a_store_without_an_identity_is_known_by_its_directories() {
+    fn a_store_without_an_identity_gets_one_and_is_not_known_without_it_again() {
         let dir = tempfile::tempdir().unwrap();
         std::fs::create_dir(dir.path().join("sealed")).unwrap();
-        let store = PersistStore::open(dir.path(), Some("old"), false).unwrap();
-        assert!(store.free_space().is_ok());
-        std::fs::remove_dir(dir.path().join("sealed")).unwrap();
+        let open = |known: &[KnownStore]| PersistStore::attach(&attach(dir.path(), false), known);
+        let store = open(&[]).unwrap();
+        let own = dir.path().join(".damocles-store");
+        let text: serde_json::Value = serde_json::from_slice(&std::fs::read(&own).unwrap()).unwrap();
+        assert_eq!(text["id"].as_str(), store.id());
+        assert_eq!(store.id().unwrap().len(), 36, "a uuid");
+        assert_eq!(open(&[]).unwrap(), store);
+        let known = [KnownStore::of(&store)];
+        assert_eq!(open(&known).unwrap(), store);
+        std::fs::remove_file(&own).unwrap();
         assert_eq!(store.free_space().unwrap_err().kind(), StoreErrorKind::Missing);
+        let gone = open(&known).unwrap_err();
+        assert_eq!(gone.kind(), StoreErrorKind::NotMounted);
+        assert!(gone.to_string().contains("not mounted") && gone.to_string().contains("old"), "{gone}");
+        assert!(!own.exists(), "a known store never gets another identity");
+        std::fs::write(&own, r#"{"id":"another"}"#).unwrap();
+        assert_eq!(open(&known).unwrap_err().kind(), StoreErrorKind::Replaced);
+        // The shared file counts first.
+        std::fs::write(dir.path().join(identity::SHARED), r#"{"ID":"shared"}"#).unwrap();
+        assert_eq!(open(&[]).unwrap().id(), Some("shared"));
+    }
+
+    #[test]
+    fn a_store_that_is_only_read_is_pinned_to_its_file_system() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir(dir.path().join("sealed")).unwrap();
+        let wanted = attach(dir.path(), true);
+        let store = PersistStore::attach(&wanted, &[]).unwrap();
+        assert_eq!((store.id(), std::fs::read_dir(dir.path()).unwrap().count()), (None, 1), "nothing is written");
+        store.check_identity().unwrap();
+        let mut known = KnownStore::of(&store);
+        PersistStore::attach(&wanted, std::slice::from_ref(&known)).unwrap();
+        known.file_system = FileSystem { id: 1, source: "nfs server:/a".to_owned() };
+        assert_eq!(PersistStore::attach(&wanted, &[known]).unwrap_err().kind(), StoreErrorKind::Replaced);
+        std::fs::remove_dir(dir.path().join("sealed")).unwrap();
+        assert_eq!(store.check_identity().unwrap_err().kind(), StoreErrorKind::Missing);
     }
 
     #[test]
     fn the_directories_of_anothers_store_are_made() {
         let dir = tempfile::tempdir().unwrap();
-        std::fs::write(dir.path().join(IDENTITY), r#"{"ID":"abc"}"#).unwrap();
+        std::fs::write(dir.path().join(identity::SHARED), r#"{"ID":"abc"}"#).unwrap();
         PersistStore::open(dir.path(), None, true).unwrap();
         assert!(!has_layout(dir.path()), "nothing is made in a store that is only read");
         PersistStore::open(dir.path(), None, false).unwrap();
@@ -371,6 +433,5 @@ mod tests {
         assert_eq!(check(), Ok(()));
         std::fs::write(store.sealed(SECTOR), [1; 2047]).unwrap();
         assert_eq!(check(), Err(StoreErrorKind::Damaged));
-        assert!(PersistStores::new(vec![store.clone(), store]).is_err());
     }
 }

@@ -3,14 +3,17 @@
 use super::{
     error::{StoreError, StoreErrorKind, io_error},
     file::{free_space, remove, require_dir, write_new},
+    footprint,
+    ledger::{Claim, DiskLedger, Reservation, Space},
 };
 use crate::task::FileFact;
-use damocles_core::{ByteSize, Error, SectorId, StoreId, Timestamp};
+use damocles_core::{ByteSize, Error, SectorId, SectorSize, StoreId, Timestamp, pipeline::StageId};
 use serde::{Deserialize, Serialize};
 use std::{
     fs::{File, TryLockError},
     io,
     path::{Path, PathBuf},
+    sync::Arc,
     time::UNIX_EPOCH,
 };
 
@@ -26,6 +29,7 @@ const DATA: [&str; 6] = ["unsealed", "prepared", "sealed", "cache", "pieces", "w
 pub struct SealingStore {
     location: PathBuf,
     id: StoreId,
+    ledger: DiskLedger,
     // The kernel releases it with the process, however that ends.
     _lock: File,
 }
@@ -102,7 +106,47 @@ impl SealingStore {
             // Empty directories get lost when a store is copied.
             std::fs::create_dir_all(&dir).map_err(|e| io_error(op, &dir, e))?;
         }
-        Ok(Self { location: location.to_owned(), id, _lock: lock })
+        Ok(Self { location: location.to_owned(), id, ledger: DiskLedger::default(), _lock: lock })
+    }
+
+    /// The same store with its space accounted in `ledger`: stores on one disk have to share one.
+    #[must_use]
+    pub fn accounted_in(self, ledger: &DiskLedger) -> Self {
+        Self { ledger: ledger.clone(), ..self }
+    }
+
+    /// Who was promised which space.
+    pub fn ledger(&self) -> &DiskLedger {
+        &self.ledger
+    }
+
+    /// Promises a sector the space that a stage will write and has not written yet. None if it writes nothing here.
+    /// Blocks if the disk does not answer.
+    ///
+    /// # Errors
+    ///
+    /// There is too little that is free and not promised to others, or the file system fails.
+    pub fn reserve(
+        self: &Arc<Self>,
+        stage: &StageId,
+        sector: SectorId,
+        size: SectorSize,
+    ) -> Result<Option<Reservation>, StoreError> {
+        let Some(total) = footprint::written_by(stage, size) else { return Ok(None) };
+        let device = Space::of(&self.location)?.device;
+        let (store, stage) = (Arc::clone(self), stage.clone());
+        let present = Arc::new(move || footprint::present(&store, &stage, sector));
+        let claim = Claim { sector, path: self.location.clone(), total, present };
+        self.ledger.reserve(device, claim, || Space::of(&self.location)).map(Some)
+    }
+
+    /// Whether a new sector may be begun here, by the marks of the ledger. Blocks if the disk does not answer.
+    ///
+    /// # Errors
+    ///
+    /// It may not, or the file system fails.
+    pub fn may_begin(&self) -> Result<(), StoreError> {
+        self.ledger.may_begin(&self.location, Space::of(&self.location)?)
     }
 
     /// The identity of the store at `location`, whoever uses it now. Changes nothing.

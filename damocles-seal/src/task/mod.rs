@@ -6,6 +6,7 @@ mod c2;
 mod file_fact;
 mod pc1;
 mod pc2;
+mod probe;
 mod transfer;
 mod tree_d;
 
@@ -15,5 +16,6 @@ pub use c2::{C2, C2Output};
 pub use file_fact::FileFact;
 pub use pc1::{Pc1, Pc1Output};
 pub use pc2::{Pc2, Pc2Output};
+pub use probe::{FoundStore, Probe, Probed, Unusable};
 pub use transfer::{CopiedFile, CopyFile, Transfer, Transferred};
 pub use tree_d::{TreeD, TreeDOutput};

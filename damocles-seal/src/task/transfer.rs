@@ -2,14 +2,19 @@
 
 use damocles_core::pool::{Task, TaskKind};
 use serde::{Deserialize, Serialize};
-use std::path::PathBuf;
+use std::{num::NonZeroU64, path::PathBuf};
 
 /// Copies files. Each is copied to a temporary name beside its target, hashed while it is copied, synced, renamed,
-/// and its directory synced; sources are left as they are. May be repeated.
+/// and its directory synced; sources are left as they are. May be repeated: what an ended run left of a copy of the same
+/// source is compared with it and continued.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Transfer {
     /// The files in order.
     pub files: Vec<CopyFile>,
+    /// The bytes a second that this one task may copy; no limit without. Tasks that run side by side, in as many children
+    /// as are configured, have it each.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bytes_per_second: Option<NonZeroU64>,
 }
 
 /// One file to copy.

@@ -14,6 +14,7 @@ use damocles_core::{
     allocator::{AllocateRequest, Outcome, SectorLease},
     pipeline::{SealError, SealErrorKind},
 };
+use std::sync::Arc;
 
 /// What to do next.
 #[derive(Debug)]
@@ -151,6 +152,9 @@ impl Run<'_> {
         match pending {
             // Before a number is burnt.
             Ok(None) => {
+                if let Err(error) = self.find_room().await? {
+                    return Ok(Err(error));
+                }
                 if let Err(error) = self.know_all(None).await? {
                     return Ok(Err(error));
                 }
@@ -202,6 +206,20 @@ impl Run<'_> {
             }
             Err(error) => Ok(Err(error)),
         }
+    }
+
+    /// Waits until the store's file system is not nearly full.
+    async fn find_room(&self) -> Result<Result<(), SealError>, Exit> {
+        let (op, store) = ("begin a sector", &self.thread.parts.store);
+        self.patiently(op, || {
+            let store = Arc::clone(store);
+            Box::pin(async move {
+                let asked = tokio::task::spawn_blocking(move || store.may_begin()).await;
+                let asked = asked.map_err(|e| Error::new(SealErrorKind::Stage, op).because(e))?;
+                asked.map_err(|e| crate::stage::of_store(op, e))
+            })
+        })
+        .await
     }
 
     /// The recorded request, or a new one that is recorded before anybody hears of it.

@@ -227,8 +227,9 @@ async fn a_persist_disk_that_was_unmounted_is_not_filled() {
     std::fs::rename(&mount, &away).unwrap();
     std::fs::create_dir(&mount).unwrap();
     let err = process.drive(SECTOR).await.unwrap_err();
-    assert_eq!(err.recovery(), Recovery::Park);
-    assert!(err.chain().contains(mount.to_str().unwrap()) && err.hint().unwrap().contains("mount"), "{}", err.chain());
+    assert!(matches!(err.recovery(), Recovery::Retry { after: Some(_) }), "it goes on when the disk is back");
+    assert!(err.chain().contains(mount.to_str().unwrap()) && err.chain().contains("not mounted"), "{}", err.chain());
+    assert!(err.hint().unwrap().contains("mount"));
     assert_eq!(std::fs::read_dir(&mount).unwrap().count(), 0);
     std::fs::remove_dir(&mount).unwrap();
     std::fs::rename(&away, &mount).unwrap();

@@ -13,5 +13,6 @@ mod damage;
 mod fake_work;
 mod journal;
 mod pieces;
+mod stores;
 mod thread;
 mod world;

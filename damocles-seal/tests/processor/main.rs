@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a failed helper is a failed test")]
 #![expect(clippy::print_stdout, reason = "a test that is skipped says so")]
 
+mod footprint;
 mod pieces;
 mod post;
 mod seal;

@@ -59,7 +59,8 @@ impl Stage for ArchiveStage {
             checked => checked?,
         }
         let copy = CopyFile { from: self.deps.store.sealed(sector), to: self.dir.join(sector.to_string()) };
-        let copied: Transferred = self.deps.work(record, &ARCHIVE, &Transfer { files: vec![copy] }, cx).await?;
+        let copied: Transferred =
+            self.deps.work(record, &ARCHIVE, &Transfer { files: vec![copy], bytes_per_second: None }, cx).await?;
         StageOutcome::done(&copied)
     }
 }
