@@ -15,7 +15,7 @@ use std::{future::Future, sync::Arc};
 
 /// Serves a [`WorkerControl`] as JSON-RPC.
 #[derive(Debug)]
-pub struct ControlRpc(IoHandler);
+pub(super) struct ControlRpc(IoHandler);
 
 #[derive(Deserialize)]
 struct Pause {
@@ -51,7 +51,7 @@ type Control = Arc<dyn WorkerControl>;
 
 impl ControlRpc {
     /// The methods `Worker.*`, and the incumbent's `VenusWorker.*`.
-    pub fn new(control: Control, clock: Arc<dyn Clock>) -> Self {
+    pub(super) fn new(control: Control, clock: Arc<dyn Clock>) -> Self {
         let mut io = IoHandler::new();
         on(&mut io, &control, "Worker.List", |worker, _: Nothing| async move { told(&worker.status()) });
         on(&mut io, &control, "Worker.Info", |worker, _: Nothing| async move { told(&worker.info().await) });
@@ -161,7 +161,7 @@ impl RpcHandler for ControlRpc {
 }
 
 /// The same for callers who show a token.
-pub struct Guarded {
+pub(super) struct Guarded {
     inner: ControlRpc,
     /// Of the token. What is compared are digests, whose equal beginnings tell a caller nothing about the token.
     digest: [u8; 32],
@@ -169,7 +169,7 @@ pub struct Guarded {
 
 impl Guarded {
     /// Answers only those who send this token.
-    pub fn new(inner: ControlRpc, token: &str) -> Self {
+    pub(super) fn new(inner: ControlRpc, token: &str) -> Self {
         Self { inner, digest: Sha256::digest(token).into() }
     }
 }
