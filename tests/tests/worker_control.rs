@@ -151,7 +151,8 @@ async fn a_sector_is_paused_sent_back_drained_and_sealed_all_the_same() -> anyho
         ensure!(text.contains(line), "`{line}` is missing in {text}");
     }
     ensure!(order(&lab, &["drain"]).await?.changed && !order(&lab, &["drain"]).await?.changed);
-    let mut worker = std::mem::replace(&mut lab.worker, idle(&lab)?);
+    let nobody = idle(&lab)?;
+    let mut worker = std::mem::replace(&mut lab.worker, nobody);
     lab.eventually("the worker ends", async || Ok(!worker.is_running())).await?;
     ensure!(worker.stop().await? == Some(0), "a drain is no failure");
     lab.worker = worker;

@@ -128,7 +128,7 @@ async fn control_port(config: &WorkerConfig, board: &Arc<Board>, printer: Printe
     let mut server = Server::bind_anywhere(address).await?;
     printer.note(format_args!("orders are taken at http://{} from whoever has the token", server.address()));
     // Tools of the incumbent use any of these.
-    for path in ["/", "/rpc/v0", CONTROL_PATH] {
+    for path in ["/", CONTROL_PATH] {
         let rpc = ControlRpc::new(board.clone(), Arc::new(SystemClock));
         server = server.route_rpc(path, Arc::new(Guarded::new(rpc, token)));
     }

@@ -198,7 +198,23 @@ mod tests {
         texts.push(said(&status(ThreadState::Paused), Some(pause), None));
         texts.push(said(&ThreadStatus { last_error: Some(error), wakes_at, ..status(ThreadState::Idle) }, None, None));
         texts.push(said(&status(ThreadState::Stopped), None, Some(Drain::Step)));
-        insta::assert_snapshot!("every_wait_is_told", texts.join("\n"));
+        let expected: [&[&str]; 9] = [
+            &["works true; it works", "ends with the running step"],
+            &["works false; it waits for epoch 900 of the chain", "it looks again at 1970-01-01T00:01:00Z"],
+            &["until the manager says", "ends with its sector and takes no other"],
+            &["it failed again and again (3) and is tried again: no route to host", "mend the cable"],
+            &["it is parked by an error: no route to host; it goes on by itself at 1970", "mend the cable"],
+            &["the work on the sector is over, and nothing is removed before", "tried again"],
+            &["works false; it was paused by alice; `damocles-worker resume` to go on"],
+            &["it has no sector; it gets none: no route to host; it asks the manager at 1970", "mend the cable"],
+            &["works false; it has ended; restart the worker"],
+        ];
+        assert_eq!(texts.len(), expected.len());
+        for (text, parts) in texts.iter().zip(expected) {
+            for part in parts {
+                assert!(text.contains(part), "`{part}` in `{text}`");
+            }
+        }
     }
 
     #[test]

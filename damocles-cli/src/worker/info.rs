@@ -310,7 +310,24 @@ mod tests {
                 free: None,
             }],
         };
-        insta::assert_snapshot!("a_worker_is_shown", info.text(false));
+        let text = info.text(false);
+        for part in [
+            "worker w (process 5) since 1970-01-01T00:00:01Z",
+            "version 1.0, optional features: gpu",
+            "manager http://m:1/ does not answer: 9 calls, 1 failed",
+            "it answered last at 1970-01-01T00:00:02Z",
+            "last error: no route",
+            "limit: 2 pc1 at a time",
+            "lock `disk`: held by 1 at a time",
+        ] {
+            assert!(text.contains(part), "`{part}` in `{text}`");
+        }
+        let row = |begins: &str| {
+            let line = text.lines().find(|line| line.starts_with(begins)).unwrap_or_default();
+            line.split_whitespace().collect::<Vec<_>>().join(" ")
+        };
+        assert_eq!(row("pc1-0"), "pc1-0 idle 77 0-3 disk - 2 0 - -");
+        assert_eq!(row("p "), "p /mnt/p persist yes unknown");
         let json = serde_json::to_value(&info).unwrap();
         assert_eq!(serde_json::from_value::<WorkerInfo>(json).unwrap(), info);
     }
