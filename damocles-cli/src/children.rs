@@ -1,34 +1,55 @@
 //! From configured slots to a pool of children.
 
+mod asker;
 mod slots;
 
 use crate::{
+    clock::SystemClock,
     config::{ChildProtocol, ProcessorKind, Processors, SlotSpec as Configured},
     exit::Failure,
+    server::default_run_dir,
     worker::args::ProcessorArgs,
 };
 use anyhow::Context as _;
+use asker::SocketAsker;
 use damocles_core::pool::{ProcessorPool, Task as _, TaskKind};
 use damocles_seal::{
+    claims::{ClaimGate, Claims, resources_of},
     machine::{Machine, Roots},
-    pool::{Backlog, Breaker, CommandSpec, Limits, LocalPool, PoolSpec, SlotSpec},
+    pool::{Backlog, Breaker, CommandSpec, Hooks, Limits, LocalPool, PoolSpec, SlotSpec},
     processor::{self, ServeOptions, Served},
     task::Probe,
 };
-use std::sync::Arc;
+use std::{path::PathBuf, sync::Arc};
 
 /// This program. Not its path: that may name a newer build by the time a child starts, and all parts of one daemon must
 /// be of one build.
 pub(crate) const OWN: &str = "/proc/self/exe";
 
 /// A pool with these slots, whose tasks have a limited time each. A slot without a program of its own runs this one.
+/// `program` is what others on this machine see when it holds a GPU; `socket` is where they ask it to yield.
 ///
 /// # Errors
 ///
 /// A slot cannot be had as it is configured.
-pub fn pool(slots: &[Configured], processors: &Processors) -> Result<Arc<LocalPool>, Failure> {
+pub fn pool(
+    slots: &[Configured],
+    processors: &Processors,
+    program: &str,
+    socket: Option<PathBuf>,
+) -> Result<Arc<LocalPool>, Failure> {
     let spec = pool_spec(slots, processors, &|| Machine::read(&Roots::host()))?;
-    Ok(Arc::new(LocalPool::new(spec).context("set up processors")?))
+    let mut hooks = Hooks::default();
+    if spec.slots.iter().any(|slot| !resources_of(slot).is_empty()) {
+        let own = || default_run_dir().map(|dir| dir.join("claims"));
+        let dir = processors.isolation.claims_dir.clone().or_else(own).ok_or_else(|| {
+            let hint = "set XDG_RUNTIME_DIR, or `processors.isolation.claims_dir`, the same for all programs here";
+            Failure::usage("no directory for the claims of GPUs").hint(hint)
+        })?;
+        let claims = Claims::at(dir, program, socket, Arc::new(SystemClock)).context("claim hardware")?;
+        hooks.gate = Some(Arc::new(ClaimGate::new(claims).asking(Arc::new(SocketAsker))));
+    }
+    Ok(Arc::new(LocalPool::with(spec, hooks).context("set up processors")?))
 }
 
 /// The pool as data. `machine` is asked only where a slot depends on it: GPUs by number, cores by cache.

@@ -62,6 +62,7 @@ fn plain(slot: &Configured) -> SlotSpec {
     spec.talk.payload_dir = Some(std::env::temp_dir());
     spec.placement.cpus.clone_from(&slot.cpuset);
     spec.placement.mems.clone_from(&slot.mems);
+    spec.placement.exclusive_cpus = slot.claims_cpus;
     spec.placement.memory = slot.memory;
     spec.placement.cpu_weight = slot.cpu_weight;
     spec

@@ -302,7 +302,7 @@ async fn posts(
     if !config.proving.enabled || config.miners.is_empty() {
         return Ok(None);
     }
-    let pool: Arc<dyn ProcessorPool> = children::pool(&config.slots(), &config.processors)?;
+    let pool: Arc<dyn ProcessorPool> = children::pool(&config.slots(), &config.processors, "manager", None)?;
     let deps = Deps {
         chain: Arc::clone(client),
         pool: Arc::clone(&pool),

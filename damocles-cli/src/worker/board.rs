@@ -11,8 +11,9 @@ use crate::{
     signals::Shutdown,
 };
 use async_trait::async_trait;
-use damocles_core::pool::{ProcessorPool as _, SlotReport};
+use damocles_core::pool::{ProcessorPool as _, SlotReport, TaskKind};
 use damocles_seal::{
+    claims::Resource,
     pool::{LocalPool, schedule::WaitingJob},
     worker::{self, Drain, Pause, ThreadControl},
 };
@@ -133,6 +134,10 @@ impl WorkerControl for Board {
         let threads = self.threads.iter().enumerate();
         let threads = threads.map(|(index, settings)| self.why(index, settings, &slots, &waiting)).collect();
         Explanation { version: EXPLANATION_VERSION, worker: self.worker.clone(), threads }
+    }
+
+    fn yields(&self, resource: &Resource, wanted_for: &TaskKind) -> bool {
+        self.pool().is_some_and(|pool| pool.give_up(resource, wanted_for))
     }
 
     async fn order(&self, index: usize, order: Order) -> Result<Answer, Refusal> {

@@ -6,7 +6,8 @@ use crate::{
     output::{Render, table, time_text},
 };
 use async_trait::async_trait;
-use damocles_core::{SectorId, Timestamp};
+use damocles_core::{SectorId, Timestamp, pool::TaskKind};
+use damocles_seal::claims::Resource;
 use serde::{Deserialize, Serialize};
 use std::{fmt, path::PathBuf};
 
@@ -25,6 +26,8 @@ pub trait WorkerControl: fmt::Debug + Send + Sync + 'static {
     ///
     /// There is no such thread, it is not at work yet, or it refuses.
     async fn order(&self, index: usize, order: Order) -> Result<Answer, Refusal>;
+    /// Gives a GPU back to a more urgent task of another program, if the task that uses it may be done again.
+    fn yields(&self, resource: &Resource, wanted_for: &TaskKind) -> bool;
     /// Ends all threads, and the daemon after them.
     fn drain(&self, sector: bool) -> Answer;
 }

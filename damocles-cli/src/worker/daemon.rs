@@ -170,7 +170,8 @@ async fn work(
 ) -> Result<(), Failure> {
     let client = client(config, &board.facts.calls)?;
     let Some(keys) = own_keys(&client, config, shutdown, printer).await? else { return Ok(()) };
-    let pool = children::pool(&config.slots(), &config.processors)?;
+    let program = format!("worker `{}`", config.name());
+    let pool = children::pool(&config.slots(), &config.processors, &program, Some(socket.to_owned()))?;
     let ledger = DiskLedger::default();
     let shared = Shared {
         name: config.name(),
@@ -193,7 +194,7 @@ async fn work(
     board.begin(threads.iter().map(SealingThread::control).collect(), Arc::clone(&pool));
     printer.note(format_args!("worker `{}`: control socket `{}`", shared.name, socket.display()));
     args.supervision.ready(None, shutdown)?;
-    let cx = Context { cancel: shutdown.stop.clone(), events: Arc::new(LogSink) };
+    let cx = Context { cancel: shutdown.stop.clone(), events: Arc::clone(&board.jobs) as _ };
     let ended = tokio::select! {
         ended = seal(threads, &board.jobs, shutdown) => ended,
         never = shared.persist.keep_attached(&cx) => match never {},

@@ -6,7 +6,8 @@ use super::{
 };
 use crate::server::{RequestHeaders, RpcHandler};
 use async_trait::async_trait;
-use damocles_core::Clock;
+use damocles_core::{Clock, pool::TaskKind};
+use damocles_seal::claims::Resource;
 use jsonrpc_core::{Error, ErrorCode, IoHandler, Params, Value};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::json;
@@ -70,6 +71,9 @@ impl ControlRpc {
         });
         on(&mut io, &control, "Worker.Abort", |worker, Abort { index, reason }| async move {
             told(&worker.order(index, Order::Abort { reason }).await.map_err(refused)?)
+        });
+        on(&mut io, &control, "Worker.Yield", |worker, (resource, wanted_for): (Resource, TaskKind)| async move {
+            told(&worker.yields(&resource, &wanted_for))
         });
         venus(&mut io, &control, clock);
         Self(io)
@@ -239,6 +243,10 @@ mod tests {
             Explanation { version: EXPLANATION_VERSION, worker: "w".to_owned(), threads: Vec::new() }
         }
 
+        fn yields(&self, resource: &Resource, wanted_for: &TaskKind) -> bool {
+            matches!(resource, Resource::Gpu(gpu) if gpu.0 == "GPU-0") && wanted_for.as_str() == "window_post"
+        }
+
         async fn order(&self, index: usize, order: Order) -> Result<Answer, Refusal> {
             if index > 0 { Err(Refusal::no_such_thread(index)) } else { Ok(Answer::new(true, format!("{order:?}"))) }
         }
@@ -274,6 +282,10 @@ mod tests {
         insta::assert_snapshot!(message("Worker.Pause", "[5]").await, @"no sealing thread at work has the number 5");
         assert!(ask("Worker.Abort", "[0]").await.contains("-32602"), "an abort without a reason is refused");
         assert!(ask("Worker.Explain", "[]").await.contains("threads"));
+        for (gpu, yields) in [("GPU-0", true), ("GPU-1", false)] {
+            let asked = format!(r#"[{{"gpu":"{gpu}"}},"window_post"]"#);
+            assert!(ask("Worker.Yield", &asked).await.contains(&format!(r#""result":{yields}"#)));
+        }
     }
 
     #[tokio::test]

@@ -1,13 +1,18 @@
 //! Claims between a pool's slots and other programs on the machine.
 
-use super::{Asker, ClaimError, Claims, Resource, Use, may_yield};
+use super::{Asker, Claim, ClaimError, Claims, Resource, Use, may_yield};
 use crate::pool::{Gate, Pass, SlotSpec};
 use async_trait::async_trait;
 use damocles_core::{
     Context, Error, Event, JobEvent,
     pool::{Job, PoolError, PoolErrorKind},
 };
-use std::{sync::Arc, time::Duration};
+use parking_lot::Mutex;
+use std::{
+    collections::HashMap,
+    sync::{Arc, Weak},
+    time::Duration,
+};
 
 /// How long a holder has to answer whether it yields. Its answer is only a promise: the end of the wait is the claim.
 const ASK_LIMIT: Duration = Duration::from_secs(5);
@@ -19,12 +24,14 @@ const ASK_LIMIT: Duration = Duration::from_secs(5);
 pub struct ClaimGate {
     claims: Claims,
     asker: Option<Arc<dyn Asker>>,
+    /// What this program holds: the children of one slot share it, and a pool lets no two slots have the same.
+    held: Arc<Mutex<HashMap<Vec<Resource>, Weak<Claim>>>>,
 }
 
 impl ClaimGate {
     /// A gate that waits for what others hold.
     pub fn new(claims: Claims) -> Self {
-        Self { claims, asker: None }
+        Self { claims, asker: None, held: Arc::default() }
     }
 
     /// The same gate, which also asks a holder to yield.
@@ -84,8 +91,15 @@ impl Gate for ClaimGate {
         let mut changes = self.claims.changes().map_err(failed)?;
         let (mut want, mut asked, mut told) = (None, None, String::new());
         loop {
+            if let Some(shared) = self.held.lock().get(&wanted).and_then(Weak::upgrade) {
+                return Ok(Box::new(shared));
+            }
             let refused = match self.claims.try_claim(&wanted, &used, want.as_ref()) {
-                Ok(claim) => return Ok(Box::new(claim)),
+                Ok(claim) => {
+                    let claim = Arc::new(claim);
+                    self.held.lock().insert(wanted, Arc::downgrade(&claim));
+                    return Ok(Box::new(claim));
+                }
                 Err(error) if error.passes() => error,
                 Err(error) => return Err(failed(error)),
             };

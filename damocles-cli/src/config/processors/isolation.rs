@@ -19,6 +19,8 @@ pub struct IsolationConfig {
     pub keep_capabilities: bool,
     /// How often the placement of a child that works is read back.
     pub verify_interval: Option<HumanDuration>,
+    /// Where GPUs, and CPUs that are `cgroup.exclusive`, are claimed against other programs on this machine.
+    pub claims_dir: Option<PathBuf>,
 }
 
 /// `[processors.backlog]`: how far an earlier stage may run ahead of a later one.

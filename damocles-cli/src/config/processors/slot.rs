@@ -100,6 +100,8 @@ pub struct SlotSpec {
     pub cpuset: Option<CpuSet>,
     /// Whether these CPUs are its own.
     pub exclusive: bool,
+    /// Whether other programs on this machine are kept off its CPUs too while it has a task.
+    pub claims_cpus: bool,
     /// The most memory that the child and all it starts may take.
     pub memory: Option<ByteSize>,
     /// The child's share of CPUs that others want too.
@@ -142,6 +144,7 @@ impl SlotConfig {
             protocol: self.protocol,
             cpuset: self.cgroup.cpuset.clone(),
             exclusive: self.cgroup.exclusive.unwrap_or(self.cgroup.cpuset.is_some()),
+            claims_cpus: self.cgroup.exclusive == Some(true),
             memory: self.cgroup.memory,
             cpu_weight: self.cgroup.cpu_weight,
             envs: self.envs.clone(),

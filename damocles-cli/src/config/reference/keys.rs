@@ -324,6 +324,13 @@ pub const SECTIONS: &[Section] = &[
                 "The group below which those of the children lie, in each hierarchy; `damocles-worker cgroup setup --name NAME` makes it for a user.",
             ),
             key(
+                "claims_dir",
+                "a directory",
+                "`claims` in `/run/damocles` for root, else in `damocles` below `XDG_RUNTIME_DIR`",
+                "claims_dir = \"/run/damocles/claims\"",
+                "Where programs on one machine claim GPUs, and CPUs that are `cgroup.exclusive`: the same directory for all of them, which all can write.",
+            ),
+            key(
                 "keep_capabilities",
                 "true or false",
                 "false",
