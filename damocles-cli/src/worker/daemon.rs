@@ -440,12 +440,10 @@ mod tests {
 
     #[test]
     fn what_cannot_be_honoured_is_refused() {
-        for (rest, key) in [("[worker]\nping_interval = \"30s\"", "worker.ping_interval")] {
-            let failure = refuse(&config(rest)).unwrap_err();
-            assert_eq!(failure.exit, Exit::Usage);
-            assert!(failure.error.to_string().contains(&format!("`{key}`")), "{}", failure.error);
-            assert!(failure.hint.is_some());
-        }
+        let failure = refuse(&config("[worker]\nping_interval = \"30s\"")).unwrap_err();
+        assert_eq!(failure.exit, Exit::Usage);
+        assert!(failure.error.to_string().contains("`worker.ping_interval`"), "{}", failure.error);
+        assert!(failure.hint.is_some());
         refuse(&config("[sealing]\nenable_deals = true\ndisable_cc = false")).unwrap();
         refuse(&config("")).unwrap();
     }

@@ -190,7 +190,7 @@ mod tests {
         let chain = ThreadStatus { epoch: Some(Epoch(900)), wakes_at, ..status(ThreadState::Waiting) };
         texts.push(said(&chain, None, None));
         texts.push(said(&status(ThreadState::Waiting), None, Some(Drain::Sector)));
-        let failed = ThreadStatus { last_error: Some(error.clone()), failures: 3, ..chain.clone() };
+        let failed = ThreadStatus { last_error: Some(error.clone()), failures: 3, ..chain };
         texts.push(said(&ThreadStatus { epoch: None, ..failed.clone() }, None, None));
         texts.push(said(&ThreadStatus { state: ThreadState::Parked, ..failed.clone() }, None, None));
         texts.push(said(&ThreadStatus { ending: true, epoch: None, ..failed }, None, None));

@@ -45,16 +45,16 @@ pub(super) async fn check(parts: &ThreadParts, sector: SectorId, stage: &StageId
     let earlier: Vec<Fact> = record.facts().iter().take(at).cloned().collect();
     let store = Arc::clone(&parts.store);
     let checked = tokio::task::spawn_blocking(move || {
-        earlier.into_iter().try_for_each(|fact| {
+        earlier.into_iter().find_map(|fact| {
             // An output without files leaves nothing to look for.
             let files = Files::deserialize(&fact.output).map(|found| found.files).unwrap_or_default();
-            let mut damaged = files.iter().map(|file| store.check(file)).filter_map(Result::err);
-            damaged.next().map_or(Ok(()), |error| Err((fact.stage, error)))
+            let error = files.iter().find_map(|file| store.check(file).err())?;
+            Some((fact.stage, error))
         })
     });
     match checked.await.map_err(|e| Error::new(SealErrorKind::Stage, "check files").because(e))? {
-        Ok(()) => Ok(open.done.into_iter().skip(at).collect()),
-        Err((left_by, error)) => Err(refused("what the stage starts from is not there any more")
+        None => Ok(open.done.into_iter().skip(at).collect()),
+        Some((left_by, error)) => Err(refused("what the stage starts from is not there any more")
             .with("sector", sector)
             .with("stage", stage)
             .with("left by", &left_by)

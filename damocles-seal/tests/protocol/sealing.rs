@@ -76,8 +76,10 @@ impl Sealing {
         let replica = self.run(&pc2).await;
         assert_eq!(replica.comm_d, added.comm_d);
         assert_eq!(self.run(&pc2).await, replica, "it may be repeated: it begins with a fresh copy");
-        let transfer =
-            Transfer { files: vec![CopyFile { from: sealed.clone(), to: path("stored").join("s-t01000-7") }] };
+        let transfer = Transfer {
+            files: vec![CopyFile { from: sealed.clone(), to: path("stored").join("s-t01000-7") }],
+            bytes_per_second: None,
+        };
         let copied = self.run(&transfer).await.files;
         assert_eq!(fs::read(&copied[0].path).unwrap(), fs::read(&sealed).unwrap());
         assert_eq!(copied[0].len, 2048);
