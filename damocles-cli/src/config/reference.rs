@@ -79,8 +79,13 @@ mod tests {
         let locks = if section.header == "[processors.ext_locks]" { "" } else { locks };
         let manager = "[sector_manager]\nrpc_client.addr = \"http://m\"\n";
         let manager = if section.header == "[sector_manager]" { "" } else { manager };
-        let cpuset = if line.starts_with("cgroup.exclusive") { "cgroup.cpuset = \"0\"\n" } else { "" };
-        format!("{manager}[[sealing_thread]]\nlocation = \"/mnt/a\"\n{locks}{header}\n{base}{cpuset}{line}\n")
+        let with = match line.split(' ').next() {
+            Some("cgroup.exclusive") => "cgroup.cpuset = \"0\"\n",
+            Some("control_listen") => "control_token_file = \"/t\"\n",
+            Some("control_token_file") => "control_listen = \"127.0.0.1:1\"\n",
+            _ => "",
+        };
+        format!("{manager}[[sealing_thread]]\nlocation = \"/mnt/a\"\n{locks}{header}\n{base}{with}{line}\n")
     }
 
     #[test]

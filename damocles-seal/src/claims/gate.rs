@@ -1,6 +1,6 @@
 //! Claims between a pool's slots and other programs on the machine.
 
-use super::{Asker, Claim, ClaimError, Claims, Resource, Use, may_yield};
+use super::{Asker, Changes, Claim, ClaimError, Claims, LOOK_AGAIN, Resource, Urgency, Use, Want, may_yield};
 use crate::pool::{Gate, Pass, SlotSpec};
 use async_trait::async_trait;
 use damocles_core::{
@@ -41,11 +41,62 @@ impl ClaimGate {
         self
     }
 
+    /// One try. None if this program has it, and somebody else goes before another of its tasks.
+    fn once(&self, wanted: &[Resource], used: &Use, want: Option<&Want>) -> Result<Option<Arc<Claim>>, ClaimError> {
+        let shared = self.held.lock().get(wanted).and_then(Weak::upgrade);
+        if let Some(shared) = shared {
+            let joins = !self.claims.others_first(wanted, used, want)?;
+            return Ok(joins.then_some(shared));
+        }
+        let claim = Arc::new(self.claims.try_claim(wanted, used, want)?);
+        self.held.lock().insert(wanted.to_vec(), Arc::downgrade(&claim));
+        Ok(Some(claim))
+    }
+
+    /// Waits until it is worth another try.
+    async fn wait(
+        &self,
+        wanted: &[Resource],
+        used: &Use,
+        job: &Job,
+        cx: &Context,
+        waiting: &mut Waiting,
+    ) -> Result<(), ClaimError> {
+        let (Some(changes), Some(_)) = (&mut waiting.changes, &waiting.want) else {
+            // Watched and in the queue before the next try, so that nothing is missed after it.
+            waiting.changes = Some(self.claims.changes()?);
+            waiting.want = Some(self.claims.want(wanted, used)?);
+            return Ok(());
+        };
+        if let Some(refused) = &waiting.refused {
+            let reason = self.describe(refused);
+            // How long it has been held runs on; who holds it is told once.
+            let (who, _) = reason.rsplit_once(" for ").unwrap_or((&reason, ""));
+            if waiting.told != who {
+                who.clone_into(&mut waiting.told);
+                let what = JobEvent::Queued { reason };
+                cx.emit(Event::Job { job: job.id, kind: job.kind.clone(), sector: job.sector, what });
+            }
+            self.ask(refused, job, &mut waiting.asked).await;
+        }
+        match tokio::time::timeout(LOOK_AGAIN, changes.next()).await {
+            Ok(told) => told,
+            Err(_) => {
+                // A holder that could not yield then may now.
+                waiting.asked = None;
+                Ok(())
+            }
+        }
+    }
+
     /// Asks whoever holds something to yield, if that is something to be asked for. Once for each time it is held.
     async fn ask(&self, refused: &ClaimError, job: &Job, asked: &mut Option<super::Holder>) {
         let (Some(asker), ClaimError::Held { resource, holder: Some(holder) }) = (&self.asker, refused) else { return };
-        let own = holder.pid == std::process::id();
-        if own || holder.socket.is_none() || !may_yield(&holder.kind, &job.kind) || asked.as_ref() == Some(&**holder) {
+        if self.claims.is_own(holder)
+            || holder.socket.is_none()
+            || !may_yield(&holder.kind, &job.kind)
+            || asked.as_ref() == Some(&**holder)
+        {
             return;
         }
         *asked = Some((**holder).clone());
@@ -64,6 +115,18 @@ impl ClaimGate {
             other => other.to_string(),
         }
     }
+}
+
+/// A task on its way to a claim.
+#[derive(Debug, Default)]
+struct Waiting {
+    changes: Option<Changes>,
+    want: Option<Want>,
+    refused: Option<ClaimError>,
+    /// Who was asked to yield.
+    asked: Option<super::Holder>,
+    /// What was told of the wait.
+    told: String,
 }
 
 /// What a slot has for itself on the whole machine.
@@ -88,41 +151,28 @@ impl Gate for ClaimGate {
                 .because(error)
                 .hint_with("the directory of claims has to be writable for every program that shares this machine")
         };
-        let mut changes = self.claims.changes().map_err(failed)?;
-        let (mut want, mut asked, mut told) = (None, None, String::new());
+        let mut waiting = Waiting::default();
         loop {
-            if let Some(shared) = self.held.lock().get(&wanted).and_then(Weak::upgrade) {
-                return Ok(Box::new(shared));
-            }
-            let refused = match self.claims.try_claim(&wanted, &used, want.as_ref()) {
-                Ok(claim) => {
-                    let claim = Arc::new(claim);
-                    self.held.lock().insert(wanted, Arc::downgrade(&claim));
-                    return Ok(Box::new(claim));
+            match self.once(&wanted, &used, waiting.want.as_ref()) {
+                Ok(Some(claim)) => return Ok(Box::new(claim)),
+                Ok(None) => self.wait(&wanted, &used, job, cx, &mut waiting).await.map_err(failed)?,
+                Err(error) if error.passes() => {
+                    waiting.refused = Some(error);
+                    self.wait(&wanted, &used, job, cx, &mut waiting).await.map_err(failed)?;
                 }
-                Err(error) if error.passes() => error,
+                // Two programs on one card are better than a deadline that is missed for want of a file.
+                Err(error) if Urgency::of(&job.kind) == Urgency::Post => {
+                    tracing::warn!(slot = slot.name, %error, "proves without a claim");
+                    return Ok(Box::new(()));
+                }
                 Err(error) => return Err(failed(error)),
-            };
-            if want.is_none() {
-                want = Some(self.claims.want(&wanted, &used).map_err(failed)?);
-                continue;
             }
-            let reason = self.describe(&refused);
-            // How long it has been held runs on; who holds it is told once.
-            let (who, _) = reason.rsplit_once(" for ").unwrap_or((&reason, ""));
-            if told != who {
-                who.clone_into(&mut told);
-                let what = JobEvent::Queued { reason };
-                cx.emit(Event::Job { job: job.id, kind: job.kind.clone(), sector: job.sector, what });
-            }
-            self.ask(&refused, job, &mut asked).await;
-            changes.next().await.map_err(failed)?;
         }
     }
 
     fn held_elsewhere(&self, slot: &SlotSpec) -> Option<String> {
         let holder = |resource: &Resource| {
-            let holder = self.claims.seen_holder(resource).filter(|holder| holder.pid != std::process::id())?;
+            let holder = self.claims.seen_holder(resource).filter(|holder| !self.claims.is_own(holder))?;
             Some(format!("{resource} is held by {}", holder.describe(self.claims.now())))
         };
         resources_of(slot).iter().find_map(holder)

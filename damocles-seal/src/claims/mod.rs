@@ -193,6 +193,9 @@ impl ClaimError {
     }
 }
 
+/// How long a claimant waits for the kernel before it looks by itself.
+pub(crate) const LOOK_AGAIN: Duration = Duration::from_secs(10);
+
 /// The claims of one program in the directory that it shares with others.
 #[derive(Clone, Debug)]
 pub struct Claims(Arc<Shared>);
@@ -267,7 +270,7 @@ impl Claims {
             since: self.0.clock.now(),
             socket: self.0.socket.clone(),
         };
-        held.iter_mut().try_for_each(|held| held.say(&holder))?;
+        held.iter_mut().for_each(|held| held.say(&holder));
         Ok(Claim { resources: wanted.into_iter().cloned().collect(), _held: held })
     }
 
@@ -287,6 +290,27 @@ impl Claims {
             Some(pid) => Err(wanted(pid)),
             None => Ok(held),
         }
+    }
+
+    /// Whether somebody in another process goes first for any of `wanted`.
+    pub(crate) fn others_first(
+        &self,
+        wanted: &[Resource],
+        used: &Use,
+        want: Option<&Want>,
+    ) -> Result<bool, ClaimError> {
+        for resource in wanted {
+            let first = want::first(&self.0.dir, resource, Urgency::of(&used.kind), want)?;
+            if first.is_some_and(|pid| pid != std::process::id()) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Whether a holder is this program itself. Process numbers alone repeat in containers.
+    pub(crate) fn is_own(&self, holder: &Holder) -> bool {
+        holder.pid == std::process::id() && holder.program == self.0.program
     }
 
     /// Takes a place in the queue for `wanted`: nobody less urgent, and nobody who comes later, gets any of it before.
@@ -347,7 +371,11 @@ impl Claims {
                 want = Some(self.want(wanted, used)?);
                 continue;
             }
-            changes.next().await?;
+            // The kernel tells; should it not, e.g. because it closed the files of a dead process in another order, the
+            // wait ends all the same.
+            if let Ok(told) = tokio::time::timeout(LOOK_AGAIN, changes.next()).await {
+                told?;
+            }
         }
     }
 }

@@ -107,8 +107,8 @@ impl Want {
 /// Makes the file of a place. Under its own name it is locked from the beginning: an unlocked one is a dead one's.
 fn wait(path: PathBuf) -> Result<Waiting, ClaimError> {
     let failed = |source| ClaimError::Io { path: path.clone(), source };
-    let new = path.with_extension(format!("new-{}", std::process::id()));
-    let lock = OpenOptions::new().write(true).create(true).truncate(true).mode(0o660).open(&new).map_err(failed)?;
+    let new = path.with_file_name(format!(".new-{}-{:016x}", std::process::id(), rand::random::<u64>()));
+    let lock = OpenOptions::new().write(true).create_new(true).mode(0o660).open(&new).map_err(failed)?;
     let locked = match lock.file().try_lock() {
         Ok(()) => fs_err::rename(&new, &path),
         Err(TryLockError::WouldBlock) => Err(io::ErrorKind::WouldBlock.into()),

@@ -74,7 +74,13 @@ fn promise(deps: &StageDeps, record: &SectorRecord, found: FoundStore) -> Result
     let bytes = needed_bytes(record.lease().proof_type.sector_size());
     // The store is not asked how much is there by now: it may not answer. What is copied meanwhile counts twice, so that
     // at worst another sector waits for the end of this copy.
-    let claim = Claim { sector, path: store.location().to_owned(), total: bytes, present: Arc::new(move || present) };
+    let claim = Claim {
+        sector,
+        path: store.location().to_owned(),
+        total: bytes,
+        present: Arc::new(move || present),
+        first: false,
+    };
     let reserved = deps.persist.settings().ledger.reserve(device, claim, || Ok(Space { device, free, total }));
     reserved.map_err(|e| {
         fault::of_store("reserve space in a persist store", e).recover_by(Recovery::Retry { after: Some(NO_ROOM) })

@@ -31,9 +31,8 @@ pub fn written_by(stage: &StageId, size: SectorSize) -> Option<u64> {
         sector.saturating_mul(layers(size) + 1)
     } else if *stage == id::PC2 {
         sector.saturating_add(tree_c(size)).saturating_add(tree_r(size))
-    } else if *stage == id::C1 {
-        challenges(size)
     } else {
+        // What C1 writes is small beside all this, and is not worth a wait.
         return None;
     };
     Some(bytes.saturating_add(SLACK))
@@ -68,14 +67,6 @@ fn tree_r(size: SectorSize) -> u64 {
         // Too low to leave rows out for sure.
         SectorSize::KiB2 => tree_c(size),
         _ => trees(size).saturating_mul(nodes(size.bytes() / NODE / trees(size) / 512)).saturating_mul(NODE),
-    }
-}
-
-/// The challenged nodes as JSON: about 50 MB for a sector of 32 GiB.
-const fn challenges(size: SectorSize) -> u64 {
-    match size {
-        SectorSize::KiB2 | SectorSize::MiB8 | SectorSize::MiB512 => 16 << 20,
-        SectorSize::GiB32 | SectorSize::GiB64 => 96 << 20,
     }
 }
 

@@ -77,6 +77,9 @@ pub struct Claim {
     /// How many of them are there. Asked again whenever somebody else asks for space, so that what has been written
     /// since is not counted twice.
     pub present: Present,
+    /// Whether it leads to space being freed, as of a sector that is half sealed: it goes before all promises, or it
+    /// would wait for those who wait for it.
+    pub first: bool,
 }
 
 impl Claim {
@@ -173,7 +176,7 @@ impl DiskLedger {
         let _turn = disk.turn.lock();
         // What is there is looked at before what is free: bytes that are written in between count as needed, not as free.
         let (needed, owed) = (claim.missing(), disk.owed());
-        let promised = sum(&owed);
+        let promised = if claim.first { 0 } else { sum(&owed) };
         let free = space()?.free;
         if needed > free.saturating_sub(promised) {
             let by: Vec<_> = owed.iter().map(|(sector, bytes)| format!("{sector} {}", ByteSize(*bytes))).collect();

@@ -14,7 +14,19 @@ fn claim(number: u64, total: u64, present: &Arc<AtomicU64>) -> Claim {
         path: PathBuf::from("/mnt/nvme"),
         total,
         present: Arc::new(move || present.load(Ordering::Relaxed)),
+        first: false,
     }
+}
+
+#[test]
+fn what_frees_space_later_goes_before_promises() {
+    let ledger = DiskLedger::default();
+    let nothing = Arc::new(AtomicU64::new(0));
+    let _pc1 = ledger.reserve(1, claim(1, 90, &nothing), || Ok(space(100))).unwrap();
+    assert!(ledger.reserve(1, claim(2, 40, &nothing), || Ok(space(100))).is_err());
+    let pc2 = Claim { first: true, ..claim(2, 40, &nothing) };
+    ledger.reserve(1, pc2.clone(), || Ok(space(100))).unwrap();
+    assert!(ledger.reserve(1, pc2, || Ok(space(39))).is_err(), "what is not there is promised to nobody");
 }
 
 fn space(free: u64) -> Space {

@@ -117,7 +117,7 @@ impl PersistStore {
     pub fn open(location: &Path, name: Option<&str>, read_only: bool) -> Result<Self, StoreError> {
         let attach =
             Attach { location: location.to_owned(), name: name.map(ToOwned::to_owned), read_only, scanned: false };
-        Self::attach(&attach, &KnownStores::default().list())
+        Self::attach_as(&attach, &KnownStores::default().list(), false)
     }
 
     /// Opens a store of which it may be known what it was: it must still be that one. Blocks if its disk does not answer.
@@ -127,6 +127,12 @@ impl PersistStore {
     /// Those of [`PersistStore::open`]; it has no identity any more ([`StoreErrorKind::NotMounted`]) or another one
     /// ([`StoreErrorKind::Replaced`]).
     pub fn attach(wanted: &Attach, known: &[KnownStore]) -> Result<Self, StoreError> {
+        Self::attach_as(wanted, known, true)
+    }
+
+    /// `writes` is whether replicas are to be written: who only reads them and counts its space may read a store that is
+    /// another user's.
+    fn attach_as(wanted: &Attach, known: &[KnownStore], writes: bool) -> Result<Self, StoreError> {
         let (op, location) = ("open persist store", &wanted.location);
         let error = |kind| Error::new(kind, op).with("path", location.display());
         require_dir(op, location)?;
@@ -148,8 +154,9 @@ impl PersistStore {
             match identity::write_own(op, location) {
                 Ok(made) => id = Some(made),
                 // Whoever may only read the store attaches it like one that is only to be read.
-                Err(e) if e.kind() == StoreErrorKind::ReadOnly => read_only = true,
-                Err(e) => return Err(e),
+                Err(e) if e.kind() == StoreErrorKind::ReadOnly => read_only = writes,
+                // Full disks hold replicas too: it is known by its file system until it can be marked.
+                Err(e) => tracing::warn!(error = %e.chain(), "the store gets no identity now"),
             }
         }
         if !read_only {

@@ -6,7 +6,7 @@ use super::{
     footprint,
     ledger::{Claim, DiskLedger, Reservation, Space},
 };
-use crate::task::FileFact;
+use crate::{stage::id, task::FileFact};
 use damocles_core::{ByteSize, Error, SectorId, SectorSize, StoreId, Timestamp, pipeline::StageId};
 use serde::{Deserialize, Serialize};
 use std::{
@@ -134,9 +134,10 @@ impl SealingStore {
     ) -> Result<Option<Reservation>, StoreError> {
         let Some(total) = footprint::written_by(stage, size) else { return Ok(None) };
         let device = Space::of(&self.location)?.device;
+        let first = *stage == id::PC2;
         let (store, stage) = (Arc::clone(self), stage.clone());
         let present = Arc::new(move || footprint::present(&store, &stage, sector));
-        let claim = Claim { sector, path: self.location.clone(), total, present };
+        let claim = Claim { sector, path: self.location.clone(), total, present, first };
         self.ledger.reserve(device, claim, || Space::of(&self.location)).map(Some)
     }
 

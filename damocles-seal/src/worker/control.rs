@@ -104,6 +104,18 @@ impl ThreadControl {
     /// The thread is not paused or parked, the sector is not at or past that stage, or a file that the stage starts from
     /// is not there any more.
     pub async fn resume_at(&self, stage: &StageId) -> Result<Vec<StageId>, SealError> {
+        // A parked sector may go on by itself at any time, and must not while it is looked at and sent back.
+        let held = self.pause();
+        let moved = self.send_back(stage).await;
+        if moved.is_ok() {
+            self.resume();
+        } else if held {
+            self.shared.wanted.send_modify(|wanted| wanted.pause = None);
+        }
+        moved
+    }
+
+    async fn send_back(&self, stage: &StageId) -> Result<Vec<StageId>, SealError> {
         let status = self.status();
         let Some(sector) = status.sector else { return Err(refused("the thread has no sector")) };
         if status.ending {
@@ -118,7 +130,6 @@ impl ThreadControl {
         if !dropped.is_empty() {
             self.parts.pipeline.rewind(sector, stage).await?;
         }
-        self.resume();
         Ok(dropped)
     }
 

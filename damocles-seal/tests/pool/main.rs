@@ -17,7 +17,7 @@ fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
     match args.first().map(String::as_str) {
         Some("child") => child::main(&args[1..]),
-        Some("rival") => sharing::rival(&args[1], &args[2]),
+        Some("rival") => sharing::rival(&args[1], &args[2], &args[3]),
         Some("parent") => cases::parent(&args[1]),
         _ => {
             let mut all = cases::all();

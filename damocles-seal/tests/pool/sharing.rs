@@ -31,6 +31,7 @@ pub(crate) fn all() -> Vec<Case> {
     cases![
         a_proof_takes_the_card_of_another_programs_c2,
         a_proof_waits_for_what_is_not_thrown_away,
+        children_that_share_a_card_let_a_proof_in,
         the_card_of_a_killed_program_is_free,
         a_slot_whose_card_nobody_has_is_taken_first,
         a_proof_takes_the_card_of_the_same_programs_pc2,
@@ -86,8 +87,9 @@ impl Asker for LineAsker {
     }
 }
 
-/// A worker in a process of its own: it does one job of this kind on card 0 and yields when asked, until its input ends.
-pub(crate) fn rival(kind: &str, dir: &str) -> ExitCode {
+/// A worker in a process of its own: one slot on card 0 does so many jobs of this kind at a time and yields when asked,
+/// until its input ends.
+pub(crate) fn rival(kind: &str, dir: &str, count: &str) -> ExitCode {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
         let (dir, kind) = (Path::new(dir), TaskKind::read(kind.to_owned()));
@@ -95,6 +97,7 @@ pub(crate) fn rival(kind: &str, dir: &str) -> ExitCode {
         let listener = UnixListener::bind(&socket).unwrap();
         let mut slot = slot_on("rival-0", &[0], &[]);
         slot.kinds = vec![kind.clone()];
+        slot.concurrent = count.parse().unwrap();
         let pool = Arc::new(pool(vec![slot], ClaimGate::new(claims(dir, "worker", Some(socket)))));
         let answering = async {
             loop {
@@ -107,13 +110,15 @@ pub(crate) fn rival(kind: &str, dir: &str) -> ExitCode {
                 stream.write_all(format!("{yields}\n").as_bytes()).await.unwrap();
             }
         };
-        let file = dir.join("rival").to_str().unwrap().to_owned();
         let (cx, mut nothing) = (Context::detached(), Vec::new());
         let mut input = tokio::io::stdin();
-        let work = job(1, kind.as_str(), &file);
+        let jobs = (0..count.parse().unwrap()).map(|n: u128| {
+            let name = if n == 0 { "rival".to_owned() } else { format!("rival-{n}") };
+            pool.run(job(n + 1, kind.as_str(), dir.join(name).to_str().unwrap()), &cx)
+        });
         tokio::select! {
             () = answering => {}
-            result = pool.run(work, &cx) => panic!("it goes on for ever: {result:?}"),
+            results = futures::future::join_all(jobs) => panic!("they go on for ever: {results:?}"),
             _ = input.read_to_end(&mut nothing) => {}
         }
     });
@@ -123,9 +128,30 @@ pub(crate) fn rival(kind: &str, dir: &str) -> ExitCode {
 /// Starts a rival and waits until it works.
 async fn start_rival(kind: &str, dir: &Path) -> (Child, Vec<i32>) {
     let mut command = Command::new(current_exe().unwrap());
-    let rival = command.args(["rival", kind]).arg(dir).stdin(Stdio::piped()).spawn().unwrap();
+    let rival = command.args(["rival", kind]).arg(dir).arg("1").stdin(Stdio::piped()).spawn().unwrap();
     let first = pids(&dir.join("rival")).await;
     (rival, first)
+}
+
+async fn children_that_share_a_card_let_a_proof_in() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut command = Command::new(current_exe().unwrap());
+    let mut rival = command.args(["rival", "c2"]).arg(dir.path()).arg("2").stdin(Stdio::piped()).spawn().unwrap();
+    let both = ["rival", "rival-1"].map(|name| dir.path().join(name));
+    for file in &both {
+        pids(file).await;
+        fs::remove_file(file).unwrap();
+    }
+    let asker = Arc::new(LineAsker::default());
+    let gate = ClaimGate::new(claims(dir.path(), "manager", None)).asking(asker.clone());
+    let manager = pool(vec![slot_on("post-0", &[0], &["window_post"])], gate);
+    manager.run(job(1, "window_post", "proof"), &Context::detached()).await.unwrap();
+    // Neither came back before the proof was done, and both do after it.
+    for file in &both {
+        pids(file).await;
+    }
+    drop(rival.stdin.take());
+    assert!(rival.wait().unwrap().success());
 }
 
 async fn a_proof_takes_the_card_of_another_programs_c2() {

@@ -191,6 +191,13 @@ pub const SECTIONS: &[Section] = &[
                 "rpc_polling_interval = \"180s\"",
                 "The longest time between two questions about the state of the chain; a manager of this version speaks up by itself.",
             ),
+            key(
+                "auto_resume",
+                "a time; 0s is never",
+                "1h",
+                "auto_resume = \"1h\"",
+                "After how long a parked sector goes on by itself if its error may pass. One whose state is proven wrong never does.",
+            ),
         ],
     },
     Section {
