@@ -1,6 +1,6 @@
 //! Writing the data of a sector.
 
-use super::{PiecesOutput, Stage, StageDeps, StageOutcome, fault, files, id};
+use super::{PiecesOutput, Stage, StageDeps, StageOutcome, deps::unless_cancelled, fault, files, id};
 use crate::{
     journal::SectorRecord,
     task::{AddPieces, FileFact, PieceContent},
@@ -44,7 +44,10 @@ impl Stage for AddPiecesStage {
         });
         let content: Vec<PathBuf> = content.collect();
         for path in &content {
-            if !fs_err::tokio::try_exists(path).await.map_err(|e| fault::of_io("find piece", path, e))? {
+            // It may lie on a mount that hangs.
+            let there =
+                async { fs_err::tokio::try_exists(path).await.map_err(|e| fault::of_io("find piece", path, e)) };
+            if !unless_cancelled(cx, "find piece", there).await? {
                 let reason = Error::new(SealErrorKind::Damaged, "use a fetched piece")
                     .with("sector", record.sector())
                     .with("path", path.display());

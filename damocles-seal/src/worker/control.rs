@@ -5,7 +5,10 @@ use super::{
     status::{ThreadState, ThreadStatus},
     thread::ThreadParts,
 };
-use damocles_core::pipeline::{SealError, StageId};
+use damocles_core::{
+    SectorId,
+    pipeline::{SealError, StageId},
+};
 use parking_lot::Mutex;
 use std::sync::Arc;
 use tokio::sync::watch;
@@ -152,8 +155,21 @@ impl ThreadControl {
     ///
     /// The thread has no sector, or has ended.
     pub fn abort(&self, reason: &str) -> Result<bool, SealError> {
+        self.abort_sector(None, reason)
+    }
+
+    /// As [`ThreadControl::abort`], if it is this sector that the thread has: it may have ended since somebody looked, and
+    /// the next one is not meant.
+    ///
+    /// # Errors
+    ///
+    /// The thread has no sector or another one, or has ended.
+    pub fn abort_sector(&self, meant: Option<SectorId>, reason: &str) -> Result<bool, SealError> {
         let status = self.status();
         let Some(sector) = status.sector else { return Err(refused("the thread has no sector")) };
+        if let Some(meant) = meant.filter(|meant| *meant != sector) {
+            return Err(refused("the thread has another sector").with("sector", sector).with("meant", meant));
+        }
         if status.state == ThreadState::Stopped {
             return Err(refused("the thread has ended").with("sector", sector));
         }

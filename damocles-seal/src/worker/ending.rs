@@ -21,11 +21,12 @@ impl Run<'_> {
     pub(super) async fn finish(&self, lease: &SectorLease, outcome: Outcome, reason: Option<&str>) -> Result<(), Exit> {
         let journal = &self.thread.parts.journal;
         let ending = NewEntry::ending(outcome, reason);
-        let recorded = self
-            .patiently("record the end", || {
-                Box::pin(async { journal.append(lease.sector, lease.fence, ending.clone()).await.map(drop) })
-            })
-            .await?;
+        let record = || async { journal.append(lease.sector, lease.fence, ending.clone()).await.map(drop) };
+        // At once: a drain that comes now does not make it forgotten.
+        let recorded = match record().await {
+            Err(_) => self.patiently("record the end", || Box::pin(record())).await?,
+            recorded => recorded,
+        };
         if let Err(error) = recorded {
             return self.park(Some(lease), &error).await;
         }

@@ -123,7 +123,7 @@ impl<'a> Run<'a> {
         if let Err(error) = parts.journal.append(lease.sector, lease.fence, NewEntry::resumed()).await {
             self.note(format!("{}: that it was resumed is not recorded: {}", lease.sector, error.chain()));
         }
-        drop(parts.pipeline.close(lease.sector).await);
+        // It stays open: what could not be recorded so far is recorded by the next step, instead of being made again.
         self.show_error(None);
         Ok(())
     }

@@ -47,7 +47,7 @@ impl Run<'_> {
         tokio::select! {
             biased;
             () = self.cx.cancel.cancelled() => Err(Exit::Asked),
-            () = self.drain.cancelled() => Err(Exit::Asked),
+            () = self.drained() => Err(Exit::Asked),
             w = wanted.wait_for(|w| w.resumes != resumes || w.disturbs() || drained(w)) => {
                 if w.is_ok_and(|w| drained(&w)) { Err(Exit::Asked) } else { Ok(()) }
             }
@@ -69,11 +69,11 @@ impl Run<'_> {
             }
         };
         // A parked sector has nothing that could end: any drain is over.
-        let drained = |w: &Wanted| w.drain.is_some();
+        let drained = |w: &Wanted| w.drain.is_some() && w.abort.is_none();
         let waited = tokio::select! {
             biased;
             () = self.cx.cancel.cancelled() => Err(Exit::Asked),
-            () = self.drain.cancelled() => Err(Exit::Asked),
+            () = self.drained() => Err(Exit::Asked),
             w = wanted.wait_for(|w| w.resumes != before || w.abort.is_some() || drained(w)) => {
                 if w.is_ok_and(|w| drained(&w)) { Err(Exit::Asked) } else { Ok(()) }
             }
@@ -99,7 +99,7 @@ impl Run<'_> {
         tokio::select! {
             biased;
             () = self.cx.cancel.cancelled() => return Err(Exit::Asked),
-            () = self.drain.cancelled() => return Err(Exit::Asked),
+            () = self.drained() => return Err(Exit::Asked),
             _ = wanted.wait_for(|w| !holds(w) || ends(w, idle)) => {}
         }
         self.show(before);
@@ -108,8 +108,17 @@ impl Run<'_> {
 
     pub(super) fn asked_to_stop(&self) -> Result<(), Exit> {
         let idle = self.thread.shared.status.lock().sector.is_none();
-        let ends = ends(&self.thread.shared.wanted.borrow(), idle);
-        if ends || self.cx.cancel.is_cancelled() || self.drain.is_cancelled() { Err(Exit::Asked) } else { Ok(()) }
+        let wanted = self.thread.shared.wanted.borrow();
+        let drained = self.drain.is_cancelled() && wanted.abort.is_none();
+        if ends(&wanted, idle) || drained || self.cx.cancel.is_cancelled() { Err(Exit::Asked) } else { Ok(()) }
+    }
+
+    /// Over when the whole worker drains. An operator who was told that a sector is given up finds it given up, so that
+    /// this is recorded first.
+    async fn drained(&self) {
+        self.drain.cancelled().await;
+        let mut wanted = self.thread.shared.wanted.subscribe();
+        drop(wanted.wait_for(|w| w.abort.is_none()).await);
     }
 
     /// Why the sector is to be given up, if an operator said so. Asked once.
@@ -174,7 +183,7 @@ impl Run<'_> {
     }
 }
 
-/// Whether a drain ends the thread here.
+/// Whether a drain ends the thread here. A sector that is to be given up is not left to the next start.
 fn ends(wanted: &Wanted, idle: bool) -> bool {
-    wanted.drain == Some(Drain::Step) || (idle && wanted.drain.is_some())
+    wanted.abort.is_none() && (wanted.drain == Some(Drain::Step) || (idle && wanted.drain.is_some()))
 }

@@ -212,6 +212,67 @@ async fn an_aborted_sector_keeps_its_files_until_the_manager_knows() {
 }
 
 #[tokio::test]
+async fn an_abort_during_a_drain_is_not_forgotten() {
+    for whole_worker in [false, true] {
+        let world = World::new();
+        let mut begun = hold(&world, false);
+        let process = world.start().await;
+        let running = run(process.thread(&world));
+        begun.wait_for(|begun| *begun).await.unwrap();
+        if whole_worker {
+            running.drain.cancel();
+        } else {
+            running.control.drain(Drain::Sector);
+        }
+        assert!(running.control.abort("cannot wait for it").unwrap());
+        running.task.await.unwrap().unwrap();
+        let active = process.journal.active().await.unwrap();
+        let told = world.service.inner.reports().iter().any(|(id, report)| {
+            *id == SECTOR && matches!(report, Report::Aborted { reason } if reason == "cannot wait for it")
+        });
+        // A thread that ends with its sector tells the manager; a worker that ends leaves that to its next start.
+        let ending = active.first().is_some_and(|held| matches!(held.phase, Phase::Ending { .. }));
+        assert!(told != ending && (told || whole_worker), "{active:?}");
+        *world.hold.lock() = None;
+        let running = run(process.thread(&world));
+        eventually(|| finalized(&world, SECOND).then_some(())).await;
+        assert!(!process.store.staged(SECTOR).exists() && !finalized(&world, SECTOR));
+        assert_eq!(process.starts(SECTOR).await["pc1"], 1);
+        running.drained().await;
+    }
+}
+
+#[tokio::test]
+async fn only_the_sector_that_is_meant_is_given_up() {
+    let world = World::new();
+    let mut begun = hold(&world, false);
+    let process = world.start().await;
+    let running = run(process.thread(&world));
+    begun.wait_for(|begun| *begun).await.unwrap();
+    let refused = running.control.abort_sector(Some(SECOND), "slow").unwrap_err();
+    assert!(refused.to_string().contains("another sector"), "{refused}");
+    assert!(running.control.abort_sector(Some(SECTOR), "slow").unwrap());
+    *world.hold.lock() = None;
+    eventually(|| finalized(&world, SECOND).then_some(())).await;
+    running.drained().await;
+}
+
+#[tokio::test]
+async fn an_output_that_could_not_be_recorded_outlives_a_park() {
+    let world = World::new();
+    let process = world.start().await;
+    *process.journal.outputs_of.lock() = Some(id::PC1);
+    let running = run(process.thread(&world));
+    running.shows(|s| s.state == ThreadState::Parked).await;
+    assert_eq!(world.runs()["pc1"], 1);
+    *process.journal.outputs_of.lock() = None;
+    assert!(running.control.resume());
+    eventually(|| finalized(&world, SECTOR).then_some(())).await;
+    assert_eq!(world.runs()["pc1"], 1, "hours of work are not repeated");
+    running.drained().await;
+}
+
+#[tokio::test]
 async fn a_parked_sector_can_be_aborted_or_sent_back() {
     for abort in [true, false] {
         let world = World::new();

@@ -23,7 +23,7 @@ pub(crate) const SECOND: SectorId = SectorId::new(ActorId(1000), SectorNumber(2)
 
 pub(crate) struct Running {
     pub(crate) control: ThreadControl,
-    drain: CancellationToken,
+    pub(crate) drain: CancellationToken,
     cx: Context,
     pub(crate) task: JoinHandle<Result<(), SealError>>,
 }

@@ -4,16 +4,17 @@ use crate::fake_work::{self, Bench};
 use async_trait::async_trait;
 use bytes::Bytes;
 use damocles_core::{
-    ActorId, Context, Epoch, Fence, SealProofType, SectorId, SectorNumber, SectorSize, StoreId, Timestamp,
+    ActorId, Context, Epoch, Error, Fence, RequestId, SealProofType, SectorId, SectorNumber, SectorSize, StoreId,
+    Timestamp,
     allocator::{SectorAllocator, SectorLease},
-    pipeline::{SealError, SealingPipeline, StageId, Step},
+    pipeline::{SealError, SealErrorKind, SealingPipeline, StageId, Step},
     pool::{Capacity, Job, PoolError, PoolErrorKind, ProcessorPool, SlotReport, TaskKind},
     testing::{FakeClock, FakePool, InMemoryAllocator},
     verify::VerifyingKeys,
 };
 use damocles_seal::{
     Plan, StagedPipeline,
-    journal::{EntryKind, Journal, JournalObserver, SqliteJournal},
+    journal::{Entry, EntryKind, Journal, JournalObserver, JournalSector, NewEntry, SqliteJournal},
     service::{
         CommitState, DealPiece, Hello, InMemoryService, PreCommitRequest, Report, ReportAnswer, SealingService,
         SeedAnswer, ServiceError, StoreChoice, SubmitAnswer, Ticket,
@@ -104,7 +105,7 @@ impl ProcessorPool for Held {
 /// One life of a worker process.
 pub(crate) struct Process {
     pub(crate) store: Arc<SealingStore>,
-    pub(crate) journal: Arc<SqliteJournal>,
+    pub(crate) journal: Arc<Refusing>,
     pub(crate) pipeline: Arc<StagedPipeline>,
     pub(crate) persist: PersistStore,
 }
@@ -144,7 +145,7 @@ impl World {
         if let Some(observer) = observer {
             journal = journal.observed_by(observer);
         }
-        let journal = Arc::new(journal);
+        let journal = Arc::new(Refusing { inner: journal, outputs_of: Mutex::default() });
         let plan = Plan::interactive(self.deps(&store));
         let pipeline = StagedPipeline::new(plan, journal.clone()).reporting_to(self.service.clone());
         Process { store, journal, pipeline: Arc::new(pipeline), persist: self.persist() }
@@ -251,6 +252,38 @@ impl Process {
             }
         }
         starts
+    }
+}
+
+/// A journal that does not record the outputs of one stage.
+#[derive(Debug)]
+pub(crate) struct Refusing {
+    inner: SqliteJournal,
+    pub(crate) outputs_of: Mutex<Option<StageId>>,
+}
+
+#[async_trait]
+impl Journal for Refusing {
+    async fn open(&self, lease: &SectorLease) -> Result<(), SealError> {
+        self.inner.open(lease).await
+    }
+    async fn append(&self, sector: SectorId, fence: Fence, entry: NewEntry) -> Result<u64, SealError> {
+        if entry.kind == EntryKind::Done && entry.stage == *self.outputs_of.lock() {
+            return Err(Error::new(SealErrorKind::Journal, "append to journal").with("sector", sector));
+        }
+        self.inner.append(sector, fence, entry).await
+    }
+    async fn history(&self, sector: SectorId) -> Result<Vec<Entry>, SealError> {
+        self.inner.history(sector).await
+    }
+    async fn active(&self) -> Result<Vec<JournalSector>, SealError> {
+        self.inner.active().await
+    }
+    async fn pending_request(&self) -> Result<Option<RequestId>, SealError> {
+        self.inner.pending_request().await
+    }
+    async fn set_pending_request(&self, request: Option<&RequestId>) -> Result<(), SealError> {
+        self.inner.set_pending_request(request).await
     }
 }
 
