@@ -6,7 +6,7 @@ use crate::{
     output::Printer,
 };
 use clap::Parser;
-use std::{ffi::OsString, io::Write as _, process::ExitCode};
+use std::{ffi::OsString, io::Write as _, process::ExitCode, time::Duration};
 
 /// The switches that every command of both programs has.
 #[derive(Clone, Debug, Default, clap::Args)]
@@ -62,4 +62,15 @@ pub(crate) fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
         .enable_all()
         .build()
         .map_err(|e| Failure::from(e).context("start the runtime"))
+}
+
+/// How long what still runs on a thread of its own is waited for at the end.
+const LAST_WAIT: Duration = Duration::from_secs(5);
+
+/// Runs a daemon. A file system that hangs keeps threads of the runtime for ever, but not the program.
+pub(crate) fn run_to_end(daemon: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
+    let runtime = runtime()?;
+    let ended = runtime.block_on(daemon);
+    runtime.shutdown_timeout(LAST_WAIT);
+    ended
 }

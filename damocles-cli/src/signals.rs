@@ -2,7 +2,13 @@
 
 use crate::output;
 use damocles_core::CancellationToken;
-use std::io;
+use std::{
+    io,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 /// How the process is told to end. `stop` never fires before `drain`.
@@ -12,6 +18,7 @@ pub struct Shutdown {
     pub drain: CancellationToken,
     /// Stop what runs; everything durable is in the journal.
     pub stop: CancellationToken,
+    signals: Arc<AtomicU32>,
 }
 
 impl Shutdown {
@@ -20,16 +27,20 @@ impl Shutdown {
         Self::default()
     }
 
-    /// Takes the next step, as a signal would, and says what it was.
+    /// Takes the next step, as a signal would, and says what it was. The first one never stops what runs: a worker that
+    /// drains already is told so once more by whoever ends its service.
     pub fn advance(&self) -> Step {
-        if !self.drain.is_cancelled() {
-            self.drain.cancel();
-            Step::Drain
-        } else if !self.stop.is_cancelled() {
-            self.stop.cancel();
-            Step::Stop
-        } else {
-            Step::Abort
+        match self.signals.fetch_add(1, Ordering::Relaxed) {
+            0 => {
+                self.drain.cancel();
+                Step::Drain
+            }
+            1 => {
+                self.drain.cancel();
+                self.stop.cancel();
+                Step::Stop
+            }
+            _ => Step::Abort,
         }
     }
 }
@@ -92,6 +103,8 @@ mod tests {
     #[test]
     fn steps_come_in_order() {
         let shutdown = Shutdown::new();
+        // An order to drain is no signal.
+        shutdown.drain.cancel();
         assert_eq!(shutdown.advance(), Step::Drain);
         assert!(shutdown.drain.is_cancelled() && !shutdown.stop.is_cancelled());
         assert_eq!(shutdown.advance(), Step::Stop);

@@ -50,7 +50,7 @@ pub(super) fn run(args: RunArgs, home: &Home, printer: Printer) -> Result<(), Fa
     let config = ManagerConfig::load(home.config())?;
     // A password is asked for before anything else waits.
     let keys = Keys::open(&config, home)?;
-    frame::runtime()?.block_on(serve(args, config, keys, home, printer))
+    frame::run_to_end(serve(args, config, keys, home, printer))
 }
 
 async fn serve(args: RunArgs, config: ManagerConfig, keys: Keys, home: &Home, printer: Printer) -> Result<(), Failure> {

@@ -129,6 +129,9 @@ pub struct AbortArgs {
     /// The thread
     #[command(flatten)]
     pub thread: ThreadArgs,
+    /// The sector that is meant, e.g. `s-t01000-7`: refused if the thread has gone on to another
+    #[arg(short, long, value_name = "SECTOR")]
+    pub sector: Option<SectorId>,
     /// Why, for the manager's records
     #[arg(short, long, value_name = "TEXT")]
     pub reason: String,

@@ -174,8 +174,8 @@ impl WorkerControl for Board {
                 let changed = thread.drain(if sector { Drain::Sector } else { Drain::Step });
                 Answer::new(changed, if changed { drained(sector) } else { "was drained already" })
             }
-            Order::Abort { reason } => {
-                let changed = thread.abort(&reason)?;
+            Order::Abort { sector, reason } => {
+                let changed = thread.abort_sector(sector, &reason)?;
                 Answer::new(
                     changed,
                     match changed {

@@ -54,6 +54,8 @@ pub enum Order {
     },
     /// Give the sector up.
     Abort {
+        /// Which, if whoever asks has looked: no other one is given up.
+        sector: Option<SectorId>,
         /// Why, for the manager.
         reason: String,
     },

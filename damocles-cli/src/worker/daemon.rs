@@ -59,7 +59,7 @@ const CALL_LIMIT: Duration = Duration::from_secs(60);
 /// Its configuration, stores or control socket cannot be used, or a store is proven to be inconsistent.
 pub fn daemon(args: DaemonArgs, printer: Printer) -> Result<(), Failure> {
     let config = super::config::load(&args.file.config, printer)?;
-    frame::runtime()?.block_on(serve(args, config, printer))
+    frame::run_to_end(serve(args, config, printer))
 }
 
 /// Settings that are understood and that this version cannot do are refused, not passed over.

@@ -73,19 +73,21 @@ impl StageTimes {
     /// Follows a stage from its start to its end, its waits included.
     pub(super) fn follow(&self, sector: SectorId, stage: &StageId, what: &StageEvent) {
         let key = (sector, stage.clone());
+        let begun = |begun: &Instant| begun.elapsed();
         let result = match what {
             StageEvent::Started => {
                 self.begun.lock().insert(key, Instant::now());
                 return;
             }
-            StageEvent::Advanced => "done",
-            StageEvent::Failed { .. } => "failed",
+            StageEvent::Advanced => ("done", self.begun.lock().remove(&key).as_ref().map(begun)),
+            // What waits for a manager or for room goes on from the same start.
+            StageEvent::Failed { .. } => ("failed", self.begun.lock().get(&key).map(begun)),
             _ => return,
         };
         // What began in an earlier process took at least no time here.
-        let took = self.begun.lock().remove(&key).map_or(Duration::ZERO, |begun| begun.elapsed());
+        let (result, took) = result;
         let labels = vec![("stage", stage.to_string()), ("result", result.to_owned())];
-        self.seconds.get_or_create(&labels).observe(took.as_secs_f64());
+        self.seconds.get_or_create(&labels).observe(took.unwrap_or_default().as_secs_f64());
     }
 }
 
@@ -236,20 +238,26 @@ mod tests {
     use super::*;
     use damocles_core::{ActorId, Recovery, SectorNumber, testing::FakeClock};
 
-    #[test]
-    fn stages_are_counted_by_their_result() {
+    #[tokio::test(start_paused = true)]
+    async fn stages_are_counted_by_their_result_with_the_time_since_their_start() {
         let (times, sector) = (StageTimes::default(), SectorId::new(ActorId(1), SectorNumber(2)));
         let stage = StageId::new("pc1");
         let failed = StageEvent::Failed { error: "x".to_owned(), recovery: Recovery::RETRY };
-        for what in [StageEvent::Started, failed, StageEvent::Started, StageEvent::Advanced, StageEvent::Advanced] {
+        // Another start after a failure, and a repeat that goes on from the same one.
+        let again = [StageEvent::Started, failed.clone(), StageEvent::Started, failed, StageEvent::Advanced];
+        for what in again.into_iter().chain([StageEvent::Advanced]) {
             times.follow(sector, &stage, &what);
+            tokio::time::advance(Duration::from_secs(10)).await;
         }
         let mut registry = Registry::default();
         registry.register("s", "seconds", times.seconds.clone());
         let mut text = String::new();
         encode(&mut text, &registry).unwrap();
-        for line in [r#"s_count{stage="pc1",result="done"} 2"#, r#"s_count{stage="pc1",result="failed"} 1"#] {
-            assert!(text.contains(line), "{text}");
+        for line in
+            ["s_count{R=\"done\"} 2", "s_sum{R=\"done\"} 20.0", "s_count{R=\"failed\"} 2", "s_sum{R=\"failed\"} 20.0"]
+        {
+            let line = line.replace('R', "stage=\"pc1\",result");
+            assert!(text.contains(&line), "{line} in {text}");
         }
         assert!(times.begun.lock().is_empty());
     }

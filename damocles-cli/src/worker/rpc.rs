@@ -6,7 +6,7 @@ use super::{
 };
 use crate::server::{RequestHeaders, RpcHandler};
 use async_trait::async_trait;
-use damocles_core::{Clock, pool::TaskKind};
+use damocles_core::{Clock, SectorId, pool::TaskKind};
 use damocles_seal::claims::Resource;
 use jsonrpc_core::{Error, ErrorCode, IoHandler, Params, Value};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
@@ -46,6 +46,8 @@ struct Drain {
 struct Abort {
     index: usize,
     reason: String,
+    #[serde(default)]
+    sector: Option<SectorId>,
 }
 
 type Control = Arc<dyn WorkerControl>;
@@ -69,8 +71,8 @@ impl ControlRpc {
                 None => worker.drain(sector),
             })
         });
-        on(&mut io, &control, "Worker.Abort", |worker, Abort { index, reason }| async move {
-            told(&worker.order(index, Order::Abort { reason }).await.map_err(refused)?)
+        on(&mut io, &control, "Worker.Abort", |worker, Abort { index, reason, sector }| async move {
+            told(&worker.order(index, Order::Abort { sector, reason }).await.map_err(refused)?)
         });
         on(&mut io, &control, "Worker.Yield", |worker, (resource, wanted_for): (Resource, TaskKind)| async move {
             told(&worker.yields(&resource, &wanted_for))
@@ -202,7 +204,7 @@ mod tests {
             info::WorkerInfo,
         },
     };
-    use damocles_core::{SectorId, Timestamp, testing::FakeClock};
+    use damocles_core::{Timestamp, testing::FakeClock};
 
     #[derive(Debug)]
     struct FakeWorker;
@@ -278,7 +280,7 @@ mod tests {
         insta::assert_snapshot!(message("Worker.Resume", r#"{"index":0,"state":"pc2"}"#).await, @r#"Resume { state: Some("pc2") }"#);
         insta::assert_snapshot!(message("Worker.Drain", "{}").await, @"all, sector false");
         insta::assert_snapshot!(message("Worker.Drain", r#"{"index":0,"sector":true}"#).await, @"Drain { sector: true }");
-        insta::assert_snapshot!(message("Worker.Abort", r#"[0,"bad disk"]"#).await, @r#"Abort { reason: "bad disk" }"#);
+        insta::assert_snapshot!(message("Worker.Abort", r#"[0,"bad disk"]"#).await, @r#"Abort { sector: None, reason: "bad disk" }"#);
         insta::assert_snapshot!(message("Worker.Pause", "[5]").await, @"no sealing thread at work has the number 5");
         assert!(ask("Worker.Abort", "[0]").await.contains("-32602"), "an abort without a reason is refused");
         assert!(ask("Worker.Explain", "[]").await.contains("threads"));

@@ -45,6 +45,6 @@ pub(super) async fn abort(args: &AbortArgs, printer: Printer) -> Result<(), Fail
         return Err(Failure::usage("an aborted sector cannot be taken up again")
             .hint("`damocles-worker list` shows which it is; say --really-do-it to give it up"));
     }
-    let params = json!({ "index": args.thread.index, "reason": args.reason });
+    let params = json!({ "index": args.thread.index, "sector": args.sector, "reason": args.reason });
     order(&args.thread.config.config, "Worker.Abort", params, printer).await
 }
