@@ -17,8 +17,8 @@ pub use client::{
     PendingBeneficiary, Simulation, Spending, Term, TipsetDetail,
 };
 pub use outbox::{
-    BaseFee, FeePolicy, Fees, Lanes, Limits, MessageVersion, OutboxEntry, OutboxState, Ratio, Replacement, SenderFunds,
-    Senders, Simulate, VersionPurpose, outbox_entries, read_addresses,
+    BaseFee, FeePolicy, Fees, Lanes, Limits, MessageVersion, OutboxEntry, OutboxFilter, OutboxState, Ratio,
+    Replacement, SenderFunds, Senders, Simulate, VersionPurpose, outbox_entries, read_addresses,
 };
 pub use venus::{VenusClient, VenusConfig};
 

@@ -46,7 +46,14 @@ pub fn pool(
             let hint = "set XDG_RUNTIME_DIR, or `processors.isolation.claims_dir`, the same for all programs here";
             Failure::usage("no directory for the claims of GPUs").hint(hint)
         })?;
-        let claims = Claims::at(dir, program, socket, Arc::new(SystemClock)).context("claim hardware")?;
+        let claims = Claims::at(dir, program, socket, Arc::new(SystemClock)).map_err(|error| {
+            let hint = error.hint();
+            let failure = Failure::from(anyhow::Error::new(error).context("claim hardware"));
+            match hint {
+                Some(hint) => failure.hint(hint),
+                None => failure,
+            }
+        })?;
         hooks.gate = Some(Arc::new(ClaimGate::new(claims).asking(Arc::new(SocketAsker))));
     }
     Ok(Arc::new(LocalPool::with(spec, hooks).context("set up processors")?))

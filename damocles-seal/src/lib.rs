@@ -22,6 +22,7 @@ mod staged;
 pub mod store;
 mod sys;
 pub mod task;
+mod telling;
 #[cfg(feature = "proofs")]
 pub mod verifier;
 pub mod worker;

@@ -3,31 +3,22 @@
 use crate::{
     journal::{EntryFault, Journal, NewEntry, SectorRecord},
     plan::Plan,
-    service::{Report, SealingService},
+    service::{Report, ReportAnswer, SealingService},
     stage::{Stage, StageOutcome},
+    telling::{REPORT_LIMIT, Teller, note},
 };
 use async_trait::async_trait;
 use damocles_core::{
-    Context, Error, Event, Recovery, SectorId, StageEvent,
+    CancellationToken, Context, Error, Event, Recovery, SectorId, StageEvent,
     allocator::SectorLease,
     pipeline::{SealError, SealErrorKind, SealingPipeline, SectorProgress, StageId, Step, Wake},
 };
 use parking_lot::Mutex;
 use serde_json::Value;
-use std::{
-    collections::{BTreeMap, VecDeque},
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 /// After so many rewinds to one stage since the sector was opened, it waits for an operator.
 const MAX_REWINDS: usize = 8;
-
-/// How long the manager may take to hear of a step that is recorded already.
-const REPORT_LIMIT: Duration = Duration::from_secs(10);
-
-/// So many reports wait for a manager that is away; beyond that the oldest is forgotten. A plan has fewer stages.
-const MOST_UNTOLD: usize = 64;
 
 /// Moves sectors through a [`Plan`] and keeps what came of it in a [`Journal`].
 ///
@@ -50,8 +41,6 @@ struct OpenSector {
     /// The output of a stage that ended when the journal could not be written. It may have cost hours, so that it is
     /// recorded by the next step that can, instead of being made again.
     unrecorded: Option<(StageId, Value)>,
-    /// What the manager has not heard of yet, oldest first.
-    untold: VecDeque<Report>,
     /// What the manager made of the sector behind our back.
     ended: Option<Ended>,
     closed: bool,
@@ -85,7 +74,8 @@ impl StagedPipeline {
         Self { plan, journal, service: None, open: Mutex::default() }
     }
 
-    /// Tells `service` of every step, after it is recorded.
+    /// Tells `service` of every step, after it is recorded. What it could not be told waits in the journal, and is told
+    /// with the next step, during a long one, or after a restart.
     #[must_use]
     pub fn reporting_to(mut self, service: Arc<dyn SealingService>) -> Self {
         self.service = Some(service);
@@ -131,7 +121,8 @@ impl StagedPipeline {
     }
 
     /// Starts a stage and runs it to its end: the pool must see the cancellation, so that the future is never dropped for
-    /// it. A stage whose output could not be recorded is not run again.
+    /// it. A stage whose output could not be recorded is not run again. What the manager has not heard of yet is told
+    /// meanwhile.
     async fn run(
         &self,
         open: &mut OpenSector,
@@ -146,7 +137,23 @@ impl StagedPipeline {
             return Ok(StageOutcome::Done(output));
         }
         self.start(open, &name, cx).await?;
-        stage.run(record, cx).await
+        let Some(teller) = self.teller() else { return stage.run(record, cx).await };
+        let over = CancellationToken::new();
+        let work = async {
+            let outcome = stage.run(record, cx).await;
+            over.cancel();
+            outcome
+        };
+        let OpenSector { lease, ended, .. } = open;
+        let telling = teller.keep_telling(lease, cx, &over, |report, answer| *ended = ended_by(report, answer));
+        tokio::join!(work, telling).0
+    }
+
+    /// The stage that comes after one that has just ended.
+    fn after(&self, record: &SectorRecord, ended: &StageId) -> Option<StageId> {
+        let at = self.plan.stages().iter().position(|s| s.id() == *ended);
+        let later = self.plan.stages().iter().skip(at.map_or(0, |i| i + 1));
+        later.map(|s| s.id()).find(|s| record.fact(s).is_none())
     }
 
     async fn record(
@@ -165,17 +172,17 @@ impl StagedPipeline {
                 Ok(Step::Waiting { stage: name, until })
             }
             StageOutcome::Done(output) => {
-                let done = NewEntry::done(name.clone(), stage.version(), output.clone());
+                let mut done = NewEntry::done(name.clone(), stage.version(), output.clone());
+                if self.service.is_some() {
+                    done = done.telling(Report::Moved { done: Some(name.clone()), next: self.after(record, &name) });
+                }
                 if let Err(error) = self.journal.append(id, fence, done).await {
                     open.unrecorded = Some((name, output));
                     return Err(error);
                 }
                 open.started = None;
                 emit(cx, id, &name, StageEvent::Advanced);
-                let at = self.plan.stages().iter().position(|s| s.id() == name);
-                let later = self.plan.stages().iter().skip(at.map_or(0, |i| i + 1));
-                let next = later.map(|s| s.id()).find(|s| record.fact(s).is_none());
-                self.report(open, Report::Moved { done: Some(name.clone()), next }, cx).await;
+                self.tell(open, cx).await;
                 Ok(Step::Advanced { stage: name })
             }
             StageOutcome::Rewind { to, reason } => {
@@ -186,53 +193,57 @@ impl StagedPipeline {
                     return Err(reason);
                 };
                 let text = reason.chain();
-                self.journal.append(id, fence, NewEntry::rewound(to.clone(), &dropped, &text)).await?;
+                let mut rewound = NewEntry::rewound(to.clone(), &dropped, &text);
+                if self.service.is_some() {
+                    let stage = name.clone();
+                    rewound = rewound.telling(Report::Failed { stage, error: text.clone(), recovery: Recovery::RETRY });
+                }
+                self.journal.append(id, fence, rewound).await?;
                 open.started = None;
-                let failed = StageEvent::Failed { error: text.clone(), recovery: Recovery::RETRY };
-                emit(cx, id, &name, failed);
-                let report = Report::Failed { stage: name, error: text, recovery: Recovery::RETRY };
-                self.report(open, report, cx).await;
+                emit(cx, id, &name, StageEvent::Failed { error: text, recovery: Recovery::RETRY });
+                self.tell(open, cx).await;
                 Ok(Step::Waiting { stage: to, until: Wake::After(Duration::ZERO) })
             }
         }
     }
 
-    /// Tells the manager, after what it has not heard of yet. A manager that is away is told later, in order.
-    async fn report(&self, open: &mut OpenSector, report: Report, cx: &Context) {
-        let Some(service) = &self.service else {
-            return;
+    /// Records a failure for the manager and tells it, after what it has not heard of yet.
+    async fn report_failure(&self, open: &mut OpenSector, report: Report, cx: &Context) {
+        let Some(service) = &self.service else { return };
+        let (id, fence) = (open.lease.sector, open.lease.fence);
+        let Err(error) = self.journal.tell(id, fence, &report).await else {
+            return self.tell(open, cx).await;
         };
-        if open.untold.len() >= MOST_UNTOLD {
-            open.untold.pop_front();
-        }
-        open.untold.push_back(report);
-        while let Some(report) = open.untold.front() {
-            let told = tokio::select! {
-                biased;
-                () = cx.cancel.cancelled() => return,
-                told = tokio::time::timeout(REPORT_LIMIT, service.report(&open.lease, report)) => told,
-            };
-            match told {
-                // The last step ends the sector for us too.
-                Ok(Ok(answer)) if !matches!(report, Report::Moved { next: None, .. }) => {
-                    let finalized = answer.finalized.then_some(Ended::Finalized);
-                    open.ended = answer.abort_reason.map(Ended::Aborted).or(finalized);
-                }
-                Ok(Ok(_)) => {}
-                Ok(Err(error)) => {
-                    note(cx, format!("{}: report not delivered: {}", open.lease.sector, error.chain()));
-                    if matches!(error.recovery(), Recovery::Retry { .. }) {
-                        return;
-                    }
-                }
-                Err(_) => {
-                    note(cx, format!("{}: report not delivered: no answer", open.lease.sector));
-                    return;
-                }
-            }
-            open.untold.pop_front();
+        // A full disk takes no record of itself: the manager hears it now or not at all.
+        note(cx, format!("{id}: report not recorded: {}", error.chain()));
+        self.tell(open, cx).await;
+        if let Ok(Ok(answer)) = tokio::time::timeout(REPORT_LIMIT, service.report(&open.lease, &report)).await {
+            open.ended = ended_by(&report, answer);
         }
     }
+
+    fn teller(&self) -> Option<Teller> {
+        let service = Arc::clone(self.service.as_ref()?);
+        Some(Teller { journal: Arc::clone(&self.journal), service })
+    }
+
+    /// Tells the manager what it has not heard of yet. One that is away is told later.
+    async fn tell(&self, open: &mut OpenSector, cx: &Context) {
+        let Some(teller) = self.teller() else { return };
+        let OpenSector { lease, ended, .. } = open;
+        if let Err(error) = teller.tell(lease, cx, |report, answer| *ended = ended_by(report, answer)).await {
+            note(cx, format!("{}: report not delivered: {}", lease.sector, error.chain()));
+        }
+    }
+}
+
+/// What a manager's answer says of the sector. The last step ends it for us too.
+fn ended_by(report: &Report, answer: ReportAnswer) -> Option<Ended> {
+    if matches!(report, Report::Moved { next: None, .. }) {
+        return None;
+    }
+    let finalized = answer.finalized.then_some(Ended::Finalized);
+    answer.abort_reason.map(Ended::Aborted).or(finalized)
 }
 
 fn unknown(op: &'static str, id: SectorId) -> SealError {
@@ -243,30 +254,19 @@ fn emit(cx: &Context, sector: SectorId, stage: &StageId, what: StageEvent) {
     cx.emit(Event::Stage { sector, stage: stage.clone(), what });
 }
 
-fn note(cx: &Context, text: String) {
-    cx.emit(Event::Note { from: "pipeline".to_owned(), text });
-}
-
 #[async_trait]
 impl SealingPipeline for StagedPipeline {
     async fn open(&self, lease: SectorLease) -> Result<SectorId, SealError> {
         let id = lease.sector;
-        let fresh = OpenSector {
-            lease: lease.clone(),
-            started: None,
-            unrecorded: None,
-            untold: VecDeque::new(),
-            ended: None,
-            closed: false,
-        };
+        let fresh = OpenSector { lease: lease.clone(), started: None, unrecorded: None, ended: None, closed: false };
         let known = self.open.lock().get(&id).cloned();
         if let Some(known) = known {
             // A running step goes on under its own lease; the new one counts from the next step on.
             let mut open = known.lock().await;
             if !open.closed {
                 self.journal.open(&lease).await?;
-                let (unrecorded, untold) = (open.unrecorded.take(), std::mem::take(&mut open.untold));
-                *open = OpenSector { unrecorded, untold, ..fresh };
+                let unrecorded = open.unrecorded.take();
+                *open = OpenSector { unrecorded, ..fresh };
                 return Ok(id);
             }
         }
@@ -309,7 +309,7 @@ impl SealingPipeline for StagedPipeline {
             emit(cx, id, &name, StageEvent::Failed { error: text.clone(), recovery });
             let told = [SealErrorKind::Service, SealErrorKind::Cancelled, SealErrorKind::Fenced];
             if !told.contains(&error.kind()) {
-                self.report(&mut open, Report::Failed { stage: name, error: text, recovery }, cx).await;
+                self.report_failure(&mut open, Report::Failed { stage: name, error: text, recovery }, cx).await;
             }
         }
         step

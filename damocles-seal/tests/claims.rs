@@ -2,8 +2,16 @@
 
 #![expect(clippy::unwrap_used, reason = "tests")]
 
-use damocles_core::{CancellationToken, GpuId, Timestamp, pool::TaskKind, testing::FakeClock};
-use damocles_seal::claims::{ClaimError, Claims, Resource, Use};
+use bytes::Bytes;
+use damocles_core::{
+    CancellationToken, Context, GpuId, JobId, Timestamp,
+    pool::{Job, Needs, TaskKind},
+    testing::FakeClock,
+};
+use damocles_seal::{
+    claims::{ClaimError, ClaimGate, Claims, Resource, Use},
+    pool::{CommandSpec, Gate as _, SlotSpec},
+};
 use std::{
     io::{BufRead as _, BufReader},
     path::Path,
@@ -189,4 +197,47 @@ async fn two_that_need_each_others_do_not_wait_for_ever() {
         done.unwrap();
     }
     assert_eq!(places(dir.path()), 0);
+}
+
+/// A directory whose path leaves room for the lock files, and none for the longer names of places in a queue.
+fn without_room_for_places(top: &Path) -> std::path::PathBuf {
+    let mut dir = top.to_owned();
+    // The kernel takes paths of 4095 bytes.
+    const LONG: usize = 4075;
+    while dir.as_os_str().len() < LONG - 1 {
+        let left = LONG - 1 - dir.as_os_str().len();
+        dir.push("d".repeat(left.min(200)));
+    }
+    std::fs::create_dir_all(&dir).unwrap();
+    dir
+}
+
+#[tokio::test]
+async fn a_proof_goes_ahead_where_nobody_can_queue_and_others_wait() {
+    let top = tempfile::tempdir().unwrap();
+    let dir = without_room_for_places(top.path());
+    let (other, own) = (claims(&dir, "other"), claims(&dir, "own"));
+    assert!(own.want(&[gpu(0)], &used("c2")).is_err(), "this is what fails");
+    let held = other.try_claim(&[gpu(0)], &used("c2"), None).unwrap();
+    let gate = ClaimGate::new(own);
+    let mut slot = SlotSpec::new("s", vec![TaskKind::new("c2")], CommandSpec::new("x", [""; 0]));
+    slot.placement.gpus = vec![GpuId("GPU-0".to_owned())];
+    let cx = Context::detached();
+    let job = |kind| Job {
+        id: JobId(1),
+        kind: TaskKind::new(kind),
+        sector: None,
+        payload: Bytes::new(),
+        needs: Needs::default(),
+    };
+    drop(gate.enter(&slot, &job("window_post"), &cx).await.unwrap());
+    let c2 = job("c2");
+    let waiting = gate.enter(&slot, &c2, &cx);
+    tokio::pin!(waiting);
+    for _ in 0..100 {
+        assert!(futures::poll!(&mut waiting).is_pending(), "it waits, and does not fail");
+        tokio::task::yield_now().await;
+    }
+    drop(held);
+    drop(waiting.await.unwrap());
 }

@@ -6,6 +6,7 @@ use damocles_cli::worker::{
     explain::Explanation,
     info::WorkerInfo,
 };
+use damocles_seal::{sector_state::SectorEvent, service::Report};
 use damocles_tests::{
     lab::{Bins, Lab, Options, path_text},
     program,
@@ -205,5 +206,62 @@ async fn an_aborted_sector_is_kept_until_the_manager_is_back() -> anyhow::Result
     .await?;
     std::fs::write(lab.mood(), "")?;
     tokio::time::timeout(Duration::from_secs(60), lab.worker.stop()).await??;
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_drained_thread_comes_back_and_what_nobody_heard_outlives_the_worker() -> anyhow::Result<()> {
+    let mut lab = lab().await?;
+    std::fs::write(lab.mood(), "pc1 slow 2000")?;
+    lab.worker.start().await?;
+    works_at(&lab, "pc1").await?;
+    ensure!(order(&lab, &["drain", "-i", "0"]).await?.changed);
+    lab.thread_shows("drained", |t| t.state == ThreadState::Drained && t.sector.is_some()).await?;
+    let (works, why) = explain(&lab).await?;
+    ensure!(!works && why.contains("drained") && lab.worker.is_running(), "{why}");
+    std::fs::write(lab.mood(), "pc2 slow 2000")?;
+    ensure!(order(&lab, &["resume", "-i", "0"]).await?.changed);
+    works_at(&lab, "pc2").await?;
+
+    // PC2 ends while the manager is away, and nobody is left who remembers it.
+    lab.manager.kill().await?;
+    let ended = |j: &damocles_tests::audit::Journal| {
+        j.0.iter().any(|line| line.kind == "done" && line.stage.as_deref() == Some("pc2"))
+    };
+    lab.journal_shows("the end of pc2", ended).await?;
+    lab.worker.kill().await?;
+    std::fs::write(lab.mood(), "")?;
+    lab.start_manager().await?;
+    lab.worker.start().await?;
+    lab.finish().await?;
+    let sector = *lab.sectors().first().context("a sector")?;
+    let told: Vec<String> = lab
+        .show(sector)
+        .await?
+        .events
+        .into_iter()
+        .filter_map(|recorded| match recorded.event {
+            SectorEvent::Reported { report: Report::Moved { done, .. } } => done.map(|stage| stage.to_string()),
+            _ => None,
+        })
+        .collect();
+    let stages = [
+        "pieces",
+        "add_pieces",
+        "tree_d",
+        "ticket",
+        "pc1",
+        "pc2",
+        "pre_commit",
+        "pre_commit_landed",
+        "persist",
+        "seed",
+        "c1",
+        "c2",
+        "prove_commit",
+        "prove_commit_landed",
+    ];
+    ensure!(told.starts_with(&stages.map(str::to_owned)), "each once and in order: {told:?}");
+    lab.worker.stop().await?;
     Ok(())
 }

@@ -1,7 +1,7 @@
 //! What operators ask for.
 
 use super::{
-    Outbox, OutboxEntry, OutboxState, Replacement, Simulated,
+    Outbox, OutboxEntry, OutboxFilter, OutboxState, Replacement, Simulated,
     lane::parse,
     limits::in_chain,
     pricing::{Price, least_premium},
@@ -16,14 +16,14 @@ use damocles_core::{
 use fvm_shared::{address::Address, econ::TokenAmount, message::Message};
 use sqlx::AnyPool;
 
-/// All calls in the outbox of a database, in the order of their submission: for whoever looks, and has no key and no
-/// node to send by. The tables are made if they are not there.
+/// Calls in the outbox of a database, in the order of their submission: for whoever looks, and has no key and no node to
+/// send by. The tables are made if they are not there.
 ///
 /// # Errors
 ///
 /// The database cannot be used.
-pub async fn outbox_entries(database: AnyPool) -> Result<Vec<OutboxEntry>, ChainError> {
-    Ok(Store::open(database).await?.all().await?.iter().map(Row::entry).collect())
+pub async fn outbox_entries(database: AnyPool, which: &OutboxFilter) -> Result<Vec<OutboxEntry>, ChainError> {
+    Ok(Store::open(database).await?.some(which).await?.iter().map(Row::entry).collect())
 }
 
 impl Outbox {

@@ -1,7 +1,7 @@
 //! What operators see of the outbox.
 
 use damocles_core::{
-    Epoch, TokenAmount,
+    Address, Epoch, TokenAmount,
     chain::{CallKind, Receipt, Returned, SubmitKey},
 };
 use serde::{Deserialize, Serialize};
@@ -31,6 +31,35 @@ impl OutboxState {
             Self::Settled => "settled",
             Self::Dropped => "dropped",
         }
+    }
+}
+
+/// Which calls are listed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct OutboxFilter {
+    /// Those in one of these states; any if there is none.
+    pub states: Vec<OutboxState>,
+    /// Those of this sender: who signed it, or in whose lane it waits.
+    pub from: Option<Address>,
+    /// At most so many, the newest; all of them without.
+    pub limit: Option<u32>,
+}
+
+impl OutboxFilter {
+    /// What is left of a list of calls, oldest first, that no database has filtered.
+    #[must_use]
+    pub fn of<T>(&self, all: Vec<T>, entry: impl Fn(&T) -> &OutboxEntry) -> Vec<T> {
+        // Both spellings of an address are one.
+        let tail = |text: &str| text.get(1..).map(str::to_owned);
+        let from = self.from.as_ref().map(|from| tail(from.as_str()));
+        let fits = |shown: &OutboxEntry| {
+            let of_it = from.as_ref().is_none_or(|from| shown.sender.as_deref().map(tail).as_ref() == Some(from));
+            of_it && (self.states.is_empty() || self.states.contains(&shown.state))
+        };
+        let mut left: Vec<T> = all.into_iter().filter(|item| fits(entry(item))).collect();
+        let most = self.limit.map_or(usize::MAX, |limit| usize::try_from(limit).unwrap_or(usize::MAX));
+        left.drain(..left.len().saturating_sub(most));
+        left
     }
 }
 

@@ -36,7 +36,7 @@ mod value;
 
 pub use ask::outbox_entries;
 pub use chain_view::BaseFee;
-pub use entry::{MessageVersion, OutboxEntry, OutboxState, Replacement, VersionPurpose};
+pub use entry::{MessageVersion, OutboxEntry, OutboxFilter, OutboxState, Replacement, VersionPurpose};
 pub use fees::{FeePolicy, Fees, Ratio, Simulate};
 pub use funds::SenderFunds;
 pub use lanes::{Lanes, read_addresses};

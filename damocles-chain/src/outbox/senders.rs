@@ -4,7 +4,7 @@ use super::lanes::{Lanes, pick};
 use crate::{
     lotus_json::{from_core, to_core},
     rpc::RpcClient,
-    signer::{Purpose, SignRequest, Signer, SignerErrorKind, verify},
+    signer::{Purpose, SignRequest, Signer, SignerError, SignerErrorKind, verify},
 };
 use damocles_core::{
     Address,
@@ -114,6 +114,26 @@ fn no_sender(address: &Address) -> ChainError {
         .hint_with("import the sender's key, or name a sender whose key is there")
 }
 
+/// An error of whoever holds the keys. One that is away for the moment is no key that is missing: it is asked again.
+pub(super) fn of_signer(op: &'static str, error: SignerError) -> ChainError {
+    let kind = match error.kind() {
+        SignerErrorKind::Unreachable | SignerErrorKind::Answer => ChainErrorKind::Wallet,
+        _ => ChainErrorKind::NoSender,
+    };
+    let hint = match (kind, error.hint()) {
+        (_, Some(hint)) => Some(hint.to_owned()),
+        (ChainErrorKind::Wallet, None) => {
+            Some("start the wallet, or correct its address in the configuration".to_owned())
+        }
+        (_, None) => None,
+    };
+    let failed = ChainError::new(kind, op).because(error);
+    match hint {
+        Some(hint) => failed.hint_with(hint),
+        None => failed,
+    }
+}
+
 /// Signs what is no message with a key: one whose file is unusable is better known before its messages are due.
 async fn probe(signer: &dyn Signer, address: &Address, key: &ChainAddress) -> Result<(), ChainError> {
     const PROBE: &[u8] = b"damocles: a key that signs";
@@ -124,9 +144,12 @@ async fn probe(signer: &dyn Signer, address: &Address, key: &ChainAddress) -> Re
     if asked.as_ref().is_err_and(|e| e.kind() == SignerErrorKind::Refused) {
         return Ok(());
     }
-    let signature = asked.map_err(|e| {
-        let hint = e.hint().unwrap_or("import the sender's key again").to_owned();
-        unusable().hint_with(hint).because(e)
+    let signature = asked.map_err(|e| match of_signer("try key", e) {
+        away if away.kind() == ChainErrorKind::Wallet => away.with("sender", address),
+        unusable => {
+            let hint = unusable.hint().unwrap_or("import the sender's key again").to_owned();
+            unusable.with("sender", address).hint_with(hint)
+        }
     })?;
     if verify(key, &signature, PROBE) {
         Ok(())
@@ -139,7 +162,7 @@ impl CheckedSenders {
     /// Checks that there is a key for each sender and that it signs. An ID address is looked up at the node.
     pub(crate) async fn check(senders: &Senders, signer: &dyn Signer, rpc: &RpcClient) -> Result<Self, ChainError> {
         let held = signer.addresses().await;
-        let held = held.map_err(|e| ChainError::new(ChainErrorKind::NoSender, "list keys").because(e))?;
+        let held = held.map_err(|e| of_signer("list keys", e))?;
         let keys: BTreeSet<_> = held.iter().filter_map(|a| from_core(a).ok()).collect();
         let key_of = async |address: &Address| -> Result<Address, ChainError> {
             let mut key = from_core(address).map_err(|e| no_sender(address).because(e))?;

@@ -6,6 +6,7 @@ use super::{
     lane::Lane,
     pricing::{self, Estimate, Price},
     run::{Notes, Went},
+    senders::of_signer,
     store::{Page, Purpose, Signing, Version},
 };
 use crate::{
@@ -318,7 +319,7 @@ impl Outbox {
     pub(super) async fn signed(&self, message: Message) -> Result<SignedMessage, ChainError> {
         let sender = message.from;
         let bytes = message_cid(&message).to_bytes();
-        let failed = |e| ChainError::new(ChainErrorKind::NoSender, "sign").with("sender", text_of(&sender)).because(e);
+        let failed = |e| of_signer("sign", e).with("sender", text_of(&sender));
         let request = SignRequest::message(message.clone());
         let signature = self.signer.sign(&to_core(&sender), &request).await.map_err(failed)?;
         // A signer far away may be broken; a message that the node refuses for ever would block its nonce.

@@ -4,7 +4,7 @@ use crate::{
     server::{Reply, Server},
     setup::{Home, cid, recover, tipset},
 };
-use damocles_chain::{LotusClient, LotusConfig, OutboxState, Senders};
+use damocles_chain::{LotusClient, LotusConfig, OutboxState, Senders, rpc::Endpoint, wallet::RemoteWallet};
 use damocles_core::{
     ActorId, Address, CancellationToken, CommP, CommR, DeadlineIndex, Epoch, Recovery, SealProofType, SectorId,
     SectorNumber, SectorSet, SectorSize,
@@ -436,6 +436,22 @@ async fn receipt_of_another(pending: bool) {
         Err(e) => assert!(!pending && e.kind() == ChainErrorKind::Malformed, "{}", e.chain()),
     }
     assert!(server.was_called("ChainGetMessage"));
+}
+
+#[tokio::test]
+async fn a_wallet_that_is_away_is_asked_again() {
+    let home = Home::new();
+    let endpoint = "http://127.0.0.1:1";
+    let wallet = RemoteWallet::new(endpoint.parse::<Endpoint>().unwrap()).unwrap();
+    let config = LotusConfig::new(endpoint.parse().unwrap(), Senders::all(home.worker.clone()));
+    let error = LotusClient::connect(config, Arc::new(wallet), home.database().await).await.unwrap_err();
+    assert_eq!((error.kind(), error.recovery()), (ChainErrorKind::Wallet, Recovery::RETRY), "{}", error.chain());
+    assert!(
+        error.chain().contains("the wallet is unavailable") && error.chain().contains("127.0.0.1:1"),
+        "{}",
+        error.chain()
+    );
+    assert!(error.hint().is_some());
 }
 
 #[tokio::test]

@@ -11,7 +11,7 @@ use damocles_seal::{
         Machine,
         legal::{self, ViolationKind},
     },
-    placement::missing_features,
+    placement::{missing_capabilities, missing_features},
 };
 use serde::Serialize;
 use std::{fmt::Write as _, path::PathBuf};
@@ -188,6 +188,19 @@ fn site_rules(config: &WorkerConfig, site: Site<'_>, found: &mut Findings<'_>) {
     }
     if site.here {
         files::check(config, machine, found);
+        capabilities(config, machine, found);
+    }
+}
+
+/// What the program lacks that the slots need of it. The one that checks may be started by somebody else than the one
+/// that will seal, and the child that cannot be had says so itself: a warning.
+fn capabilities(config: &WorkerConfig, machine: &Machine, found: &mut Findings<'_>) {
+    // What cannot be made into slots is told of elsewhere.
+    let Ok(spec) = crate::children::pool_spec(&config.slots(), &config.processors, &|| machine.clone()) else { return };
+    let Ok(missing) = missing_capabilities(&spec.isolation, &spec.slots) else { return };
+    for need in missing {
+        let lacks = format!("this user lacks {}, needed for {}", need.capability, need.needed_for);
+        found.warn("processors", lacks, need.hint());
     }
 }
 

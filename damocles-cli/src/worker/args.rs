@@ -34,9 +34,9 @@ pub enum WorkerCommand {
     Explain(ExplainArgs),
     /// Take no new step in a sealing thread
     Pause(PauseArgs),
-    /// Go on in a paused, parked or waiting sealing thread
+    /// Go on in a paused, drained, parked or waiting sealing thread
     Resume(ResumeArgs),
-    /// End one sealing thread, or all and the worker with them
+    /// Stop one sealing thread until it is resumed, or end all and the worker with them
     Drain(DrainArgs),
     /// Give the sector of a sealing thread up
     Abort(AbortArgs),

@@ -156,7 +156,7 @@ impl WorkerControl for Board {
             }
             Order::Resume { state: None } => {
                 let changed = thread.resume();
-                Answer::new(changed, if changed { "resumed" } else { "was not paused" })
+                Answer::new(changed, if changed { "resumed" } else { "was neither paused nor drained" })
             }
             Order::Resume { state: Some(state) } => {
                 let stage = damocles_core::pipeline::StageId::read(state);
@@ -172,7 +172,14 @@ impl WorkerControl for Board {
             }
             Order::Drain { sector } => {
                 let changed = thread.drain(if sector { Drain::Sector } else { Drain::Step });
-                Answer::new(changed, if changed { drained(sector) } else { "was drained already" })
+                Answer::new(
+                    changed,
+                    match (changed, sector) {
+                        (true, true) => "drained: it finishes its sector and takes no other until it is resumed",
+                        (true, false) => "drained: it stops with the running step until it is resumed",
+                        (false, _) => "was drained already",
+                    },
+                )
             }
             Order::Abort { sector, reason } => {
                 let changed = thread.abort_sector(sector, &reason)?;
@@ -189,7 +196,7 @@ impl WorkerControl for Board {
 
     fn drain(&self, sector: bool) -> Answer {
         let changed = match self.work.get().filter(|_| sector) {
-            Some(work) => work.controls.iter().filter(|thread| thread.drain(Drain::Sector)).count() > 0,
+            Some(work) => work.controls.iter().filter(|thread| thread.end(Drain::Sector)).count() > 0,
             // Without a thread at work there is no sector to finish.
             None => !self.shutdown.drain.is_cancelled(),
         };
@@ -216,6 +223,7 @@ fn state_of(state: worker::ThreadState, draining: bool) -> ThreadState {
         S::Waiting => ThreadState::Waiting,
         S::Paused => ThreadState::Paused,
         S::Parked => ThreadState::Parked,
+        S::Drained => ThreadState::Drained,
         S::Stopped => ThreadState::Stopped,
         _ => ThreadState::Idle,
     }

@@ -47,7 +47,7 @@ pub enum Order {
         /// At this stage instead of where the sector stands.
         state: Option<String>,
     },
-    /// End after the running step.
+    /// Take nothing more on after the running step, until it is resumed.
     Drain {
         /// After the sector instead.
         sector: bool,
@@ -207,13 +207,15 @@ pub enum ThreadState {
     Paused,
     /// Not taking new sectors any more.
     Draining,
+    /// It takes nothing on until it is resumed.
+    Drained,
     /// It has ended.
     Stopped,
 }
 
 impl ThreadState {
     /// All of them.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Starting,
         Self::Idle,
         Self::Running,
@@ -221,6 +223,7 @@ impl ThreadState {
         Self::Parked,
         Self::Paused,
         Self::Draining,
+        Self::Drained,
         Self::Stopped,
     ];
 
@@ -234,6 +237,7 @@ impl ThreadState {
             Self::Parked => "parked",
             Self::Paused => "paused",
             Self::Draining => "draining",
+            Self::Drained => "drained",
             Self::Stopped => "stopped",
         }
     }

@@ -98,6 +98,13 @@ pub(super) fn reasons(known: &Known<'_>) -> (bool, Vec<String>, Option<String>) 
             reasons.push(format!("it was paused by {}", by.unwrap_or_else(|| "an operator".to_owned())));
             advice = Some(resume("to go on"));
         }
+        ThreadState::Drained => {
+            reasons.push("it is drained and takes nothing on".to_owned());
+            if error.is_some() {
+                reasons.push(format!("its sector failed last by: {said}"));
+            }
+            advice = Some(resume("to let it work again"));
+        }
         ThreadState::Stopped => {
             reasons.push("it has ended".to_owned());
             advice = Some("restart the worker to let it work again".to_owned());
@@ -111,9 +118,9 @@ pub(super) fn reasons(known: &Known<'_>) -> (bool, Vec<String>, Option<String>) 
             reasons.extend(again("it asks the manager"));
         }
     }
-    match known.drain.filter(|_| status.state != ThreadState::Stopped) {
-        Some(Drain::Step) => reasons.push("it is drained: it ends with the running step".to_owned()),
-        Some(Drain::Sector) => reasons.push("it is drained: it ends with its sector and takes no other".to_owned()),
+    match known.drain.filter(|_| !matches!(status.state, ThreadState::Drained | ThreadState::Stopped)) {
+        Some(Drain::Step) => reasons.push("it is drained: it stops with the running step".to_owned()),
+        Some(Drain::Sector) => reasons.push("it is drained: it finishes its sector and takes no other".to_owned()),
         None => {}
     }
     (works, reasons, advice)
@@ -198,16 +205,18 @@ mod tests {
         texts.push(said(&status(ThreadState::Paused), Some(pause), None));
         texts.push(said(&ThreadStatus { last_error: Some(error), wakes_at, ..status(ThreadState::Idle) }, None, None));
         texts.push(said(&status(ThreadState::Stopped), None, Some(Drain::Step)));
-        let expected: [&[&str]; 9] = [
-            &["works true; it works", "ends with the running step"],
+        texts.push(said(&status(ThreadState::Drained), None, Some(Drain::Sector)));
+        let expected: [&[&str]; 10] = [
+            &["works true; it works", "stops with the running step"],
             &["works false; it waits for epoch 900 of the chain", "it looks again at 1970-01-01T00:01:00Z"],
-            &["until the manager says", "ends with its sector and takes no other"],
+            &["until the manager says", "finishes its sector and takes no other"],
             &["it failed again and again (3) and is tried again: no route to host", "mend the cable"],
             &["it is parked by an error: no route to host; it goes on by itself at 1970", "mend the cable"],
             &["the work on the sector is over, and nothing is removed before", "tried again"],
             &["works false; it was paused by alice; `damocles-worker resume` to go on"],
             &["it has no sector; it gets none: no route to host; it asks the manager at 1970", "mend the cable"],
             &["works false; it has ended; restart the worker"],
+            &["works false; it is drained and takes nothing on; `damocles-worker resume` to let it work again"],
         ];
         assert_eq!(texts.len(), expected.len());
         for (text, parts) in texts.iter().zip(expected) {

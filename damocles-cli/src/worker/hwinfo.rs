@@ -6,7 +6,10 @@ use crate::{
 };
 use clap::Args;
 use damocles_core::{ByteSize, CpuSet};
-use damocles_seal::machine::{CoreGroup, Machine, Roots, cpu_set};
+use damocles_seal::{
+    machine::{CoreGroup, Machine, Roots, cpu_set},
+    placement::own_capabilities,
+};
 use serde::Serialize;
 use std::{
     collections::BTreeMap,
@@ -37,23 +40,30 @@ pub(super) fn machine(record: Option<&Path>) -> Result<Machine, Failure> {
 }
 
 pub(super) fn hwinfo(args: &HwinfoArgs, printer: Printer) -> Result<(), Failure> {
-    printer.data(&Hardware(machine(args.machine.as_deref())?))
+    let capabilities = if args.machine.is_some() { None } else { Some(own_capabilities()?) };
+    printer.data(&Hardware { machine: machine(args.machine.as_deref())?, capabilities })
 }
 
 /// A record as it is shown. Its JSON is the record.
 #[derive(Debug, Serialize)]
 #[serde(transparent)]
-struct Hardware(Machine);
+struct Hardware {
+    machine: Machine,
+    /// What this process may do: it is no fact about the machine.
+    #[serde(skip)]
+    capabilities: Option<Vec<String>>,
+}
 
 impl Render for Hardware {
     fn text(&self, color: bool) -> String {
-        let machine = &self.0;
+        let machine = &self.machine;
         let mut parts = vec![head(machine), tree(machine)];
         parts.push(memory(machine));
         parts.push(disks(machine, color));
         parts.push(mounts(machine, color));
         parts.push(gpus(machine, color));
         parts.push(cgroups(machine));
+        parts.extend(self.capabilities.as_ref().map(|have| capabilities(have)));
         if !machine.problems.is_empty() {
             let problems = machine.problems.iter().map(|p| vec![p.path.display().to_string(), p.what.clone()]);
             parts.push(table(&["NOT UNDERSTOOD", "WHY"], problems, color));
@@ -230,6 +240,14 @@ fn cgroups(machine: &Machine) -> String {
     if lines.is_empty() { "no control groups".to_owned() } else { lines.join("\n") }
 }
 
+/// With what this program was started. What a worker file needs of it is said by `config check`.
+fn capabilities(have: &[String]) -> String {
+    let list = if have.is_empty() { "none".to_owned() } else { have.join(" ") };
+    format!(
+        "capabilities of this user: {list}\n  `damocles-worker config check` says which a worker file needs and lacks"
+    )
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -237,7 +255,10 @@ mod tests {
     #[test]
     fn the_json_is_the_record() {
         let read = Machine::read(&Roots::host());
-        let json = serde_json::to_string_pretty(&Hardware(read.clone())).unwrap();
+        let capabilities = Some(vec!["CAP_SETPCAP".to_owned()]);
+        let shown = Hardware { machine: read.clone(), capabilities };
+        assert!(shown.text(false).contains("capabilities of this user: CAP_SETPCAP"));
+        let json = serde_json::to_string_pretty(&shown).unwrap();
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("machine.json");
         std::fs::write(&file, json).unwrap();

@@ -35,7 +35,11 @@ pub(super) fn row(thread: &ThreadStatus, now: Timestamp) -> Value {
         ThreadState::Running => "Running",
         ThreadState::Waiting => "Waiting",
         ThreadState::Paused | ThreadState::Parked => "Paused",
-        ThreadState::Starting | ThreadState::Idle | ThreadState::Draining | ThreadState::Stopped => "Idle",
+        ThreadState::Starting
+        | ThreadState::Idle
+        | ThreadState::Draining
+        | ThreadState::Drained
+        | ThreadState::Stopped => "Idle",
     };
     json!({
         "location": thread.location,

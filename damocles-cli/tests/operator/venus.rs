@@ -131,20 +131,8 @@ async fn a_message_at_the_messager_is_minded_by_its_rules() {
     let cluster = Cluster::start().await;
     within(cluster.desk.json(&words(&cluster.create()))).await.unwrap();
     cluster.messager.idle(true);
-    let mut child = tokio::process::Command::new(BIN)
-        .arg("--home")
-        .arg(cluster.desk.home())
-        .args(["miner", "multiaddrs", "/ip4/10.0.0.1/tcp/24001", "--really-do-it"])
-        .stdin(std::process::Stdio::null())
-        .stderr(std::process::Stdio::null())
-        .spawn()
-        .unwrap();
-    within(async {
-        while cluster.messager.records().len() < 2 {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    })
-    .await;
+    let mut child = sets_addresses(&cluster);
+    records(&cluster, |messager| messager.records().len() == 2).await;
     child.kill().await.unwrap();
 
     let list = cluster.desk.json(&["message", "list"]).await.unwrap();
@@ -166,6 +154,18 @@ async fn a_message_at_the_messager_is_minded_by_its_rules() {
     assert_eq!(cluster.messager.called("MarkBadMessage").len(), 1);
 }
 
+/// A command that sets the miner's addresses and waits for the end of it.
+fn sets_addresses(cluster: &Cluster) -> tokio::process::Child {
+    tokio::process::Command::new(BIN)
+        .arg("--home")
+        .arg(cluster.desk.home())
+        .args(["miner", "multiaddrs", "/ip4/10.0.0.1/tcp/24001", "--really-do-it"])
+        .stdin(std::process::Stdio::null())
+        .stderr(std::process::Stdio::null())
+        .spawn()
+        .unwrap()
+}
+
 /// Waits until the messager has these records.
 async fn records(cluster: &Cluster, enough: fn(&FakeMessager) -> bool) {
     within(async {
@@ -181,14 +181,7 @@ async fn signed_and_waiting(cluster: &Cluster) -> String {
     within(cluster.desk.json(&words(&cluster.create()))).await.unwrap();
     cluster.messager.idle(true);
     cluster.desk.ask("Devnet.Pause", json!([])).await.unwrap();
-    let mut child = tokio::process::Command::new(BIN)
-        .arg("--home")
-        .arg(cluster.desk.home())
-        .args(["miner", "multiaddrs", "/ip4/10.0.0.1/tcp/24001", "--really-do-it"])
-        .stdin(std::process::Stdio::null())
-        .stderr(std::process::Stdio::null())
-        .spawn()
-        .unwrap();
+    let mut child = sets_addresses(cluster);
     records(cluster, |messager| messager.records().len() == 2).await;
     child.kill().await.unwrap();
     // It signs and sends at one head, and nothing lands before the next.

@@ -151,6 +151,8 @@ pub enum ChainErrorKind {
     Malformed,
     /// No key for a sender that the call needs.
     NoSender,
+    /// The wallet that holds the sender's key does not answer.
+    Wallet,
     /// The outbox could not be read or written.
     Outbox,
     /// The message will never land.
@@ -167,6 +169,7 @@ impl fmt::Display for ChainErrorKind {
             Self::NotFound => "not found",
             Self::Malformed => "the node's answer could not be understood",
             Self::NoSender => "no key for the sender",
+            Self::Wallet => "the wallet is unavailable",
             Self::Outbox => "the outbox could not be used",
             Self::Dropped => "the message will never land",
             Self::Cancelled => "cancelled",
@@ -178,7 +181,9 @@ impl Kind for ChainErrorKind {
     fn recovery(self) -> Recovery {
         match self {
             // A node that answers rubbish is a node that is broken for the moment: nothing of ours is wrong.
-            Self::Unavailable | Self::NotFound | Self::Malformed | Self::Outbox | Self::Cancelled => Recovery::RETRY,
+            Self::Unavailable | Self::NotFound | Self::Malformed | Self::Wallet | Self::Outbox | Self::Cancelled => {
+                Recovery::RETRY
+            }
             Self::Rejected | Self::NoSender | Self::Dropped => Recovery::Park,
         }
     }

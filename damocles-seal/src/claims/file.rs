@@ -1,6 +1,6 @@
 //! One lock file.
 
-use super::{ClaimError, Holder};
+use super::{ClaimError, Holder, dir::make_dir};
 use fs_err::{File, OpenOptions, os::unix::fs::OpenOptionsExt};
 use std::{
     fs::{Permissions, TryLockError},
@@ -85,7 +85,7 @@ fn writer() -> OpenOptions {
 fn make(path: &Path) -> io::Result<()> {
     if let Some(dir) = path.parent() {
         // It lay in memory, and the session that made it has ended.
-        fs_err::create_dir_all(dir)?;
+        make_dir(dir)?;
     }
     let made = OpenOptions::new().write(true).create_new(true).mode(0o660).open(path);
     match made {
@@ -101,6 +101,7 @@ fn make(path: &Path) -> io::Result<()> {
 /// What the holder of a file says of itself.
 pub(super) fn read_holder(path: &Path) -> Option<Holder> {
     let mut text = Vec::new();
-    File::open(path).ok()?.take(MOST).read_to_end(&mut text).ok()?;
+    let file = OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW).open(path).ok()?;
+    file.take(MOST).read_to_end(&mut text).ok()?;
     serde_json::from_slice(&text).ok()
 }

@@ -54,6 +54,9 @@ impl ClaimGate {
     }
 
     /// Waits until it is worth another try.
+    ///
+    /// Without a watch, or without a place in the queue, a task of hours looks again every [`LOOK_AGAIN`]: the lock
+    /// alone decides, and who has no place may be overtaken. A proof has no time for that, and gets the error.
     async fn wait(
         &self,
         wanted: &[Resource],
@@ -62,12 +65,13 @@ impl ClaimGate {
         cx: &Context,
         waiting: &mut Waiting,
     ) -> Result<(), ClaimError> {
-        let (Some(changes), Some(_)) = (&mut waiting.changes, &waiting.want) else {
-            // Watched and in the queue before the next try, so that nothing is missed after it.
-            waiting.changes = Some(self.claims.changes()?);
-            waiting.want = Some(self.claims.want(wanted, used)?);
-            return Ok(());
-        };
+        if waiting.changes.is_none() || waiting.want.is_none() {
+            match waiting.begin(&self.claims, wanted, used) {
+                // Watched and in the queue before the next try, so that nothing is missed after it.
+                Ok(()) => return Ok(()),
+                Err(error) => waiting.do_without(error, job)?,
+            }
+        }
         if let Some(refused) = &waiting.refused {
             let reason = self.describe(refused);
             // How long it has been held runs on; who holds it is told once.
@@ -79,8 +83,16 @@ impl ClaimGate {
             }
             self.ask(refused, job, &mut waiting.asked).await;
         }
-        match tokio::time::timeout(LOOK_AGAIN, changes.next()).await {
-            Ok(told) => told,
+        let told = match &mut waiting.changes {
+            Some(changes) => tokio::time::timeout(LOOK_AGAIN, changes.next()).await,
+            None => tokio::time::timeout(LOOK_AGAIN, std::future::pending()).await,
+        };
+        match told {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(error)) => {
+                waiting.changes = None;
+                waiting.do_without(error, job)
+            }
             Err(_) => {
                 // A holder that could not yield then may now.
                 waiting.asked = None;
@@ -127,6 +139,32 @@ struct Waiting {
     asked: Option<super::Holder>,
     /// What was told of the wait.
     told: String,
+    /// Whether it was said that something of this cannot be had.
+    warned: bool,
+}
+
+impl Waiting {
+    /// Watches, and takes a place in the queue.
+    fn begin(&mut self, claims: &Claims, wanted: &[Resource], used: &Use) -> Result<(), ClaimError> {
+        if self.changes.is_none() {
+            self.changes = Some(claims.changes()?);
+        }
+        if self.want.is_none() {
+            self.want = Some(claims.want(wanted, used)?);
+        }
+        Ok(())
+    }
+
+    /// Waits on without what failed, unless it is for a proof.
+    fn do_without(&mut self, error: ClaimError, job: &Job) -> Result<(), ClaimError> {
+        if Urgency::of(&job.kind) == Urgency::Post {
+            return Err(error);
+        }
+        if !std::mem::replace(&mut self.warned, true) {
+            tracing::warn!(kind = %job.kind, %error, "waits for a claim by looking again");
+        }
+        Ok(())
+    }
 }
 
 /// What a slot has for itself on the whole machine.
@@ -153,13 +191,17 @@ impl Gate for ClaimGate {
         };
         let mut waiting = Waiting::default();
         loop {
-            match self.once(&wanted, &used, waiting.want.as_ref()) {
+            let waited = match self.once(&wanted, &used, waiting.want.as_ref()) {
                 Ok(Some(claim)) => return Ok(Box::new(claim)),
-                Ok(None) => self.wait(&wanted, &used, job, cx, &mut waiting).await.map_err(failed)?,
+                Ok(None) => self.wait(&wanted, &used, job, cx, &mut waiting).await,
                 Err(error) if error.passes() => {
                     waiting.refused = Some(error);
-                    self.wait(&wanted, &used, job, cx, &mut waiting).await.map_err(failed)?;
+                    self.wait(&wanted, &used, job, cx, &mut waiting).await
                 }
+                Err(error) => Err(error),
+            };
+            match waited {
+                Ok(()) => {}
                 // Two programs on one card are better than a deadline that is missed for want of a file.
                 Err(error) if Urgency::of(&job.kind) == Urgency::Post => {
                     tracing::warn!(slot = slot.name, %error, "proves without a claim");

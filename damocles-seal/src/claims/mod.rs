@@ -11,6 +11,7 @@
 //!
 //! Nothing is polled: waiting is an inotify watch on the directory.
 
+mod dir;
 mod file;
 mod gate;
 mod want;
@@ -180,6 +181,14 @@ pub enum ClaimError {
         /// Why.
         source: io::Error,
     },
+    /// The directory of claims is one with which a stranger could keep a proof from its card.
+    #[error("the directory of claims `{}` {why}", .dir.display())]
+    Unsafe {
+        /// The directory.
+        dir: PathBuf,
+        /// What is wrong with it.
+        why: String,
+    },
 }
 
 fn by(holder: Option<&Holder>) -> String {
@@ -189,7 +198,17 @@ fn by(holder: Option<&Holder>) -> String {
 impl ClaimError {
     /// Whether waiting helps.
     pub fn passes(&self) -> bool {
-        !matches!(self, Self::Io { .. })
+        matches!(self, Self::Held { .. } | Self::Wanted { .. })
+    }
+
+    /// What can be done about it.
+    pub fn hint(&self) -> Option<String> {
+        let Self::Unsafe { dir, .. } = self else { return None };
+        Some(format!(
+            "give it to the user of this program (`chmod 700`); for programs of several users, make a group that they \
+             are all in, and the directory for it as root: `install -d -m 2770 -o root -g GROUP {}`",
+            dir.display()
+        ))
     }
 }
 
@@ -211,12 +230,13 @@ struct Shared {
 impl Claims {
     /// Claims in `dir`, which is made if it is missing, on behalf of `program`, which can be asked to yield at `socket`.
     ///
-    /// Programs share claims by sharing the directory: the same user, or a directory that an administrator made for
-    /// all of them.
+    /// Programs share claims by sharing the directory: the same user, or a directory that an administrator made for a
+    /// group that all of them are in. Whoever can write there can hold every card, so that it has to be of root or of
+    /// this user, writable for nobody else but a group that this process is in, and no link.
     ///
     /// # Errors
     ///
-    /// The directory cannot be made.
+    /// The directory cannot be made, or others can write to it.
     pub fn at(
         dir: impl Into<PathBuf>,
         program: impl Into<String>,
@@ -224,7 +244,7 @@ impl Claims {
         clock: Arc<dyn Clock>,
     ) -> Result<Self, ClaimError> {
         let dir = dir.into();
-        fs_err::create_dir_all(&dir).map_err(|source| ClaimError::Io { path: dir.clone(), source })?;
+        dir::prepare(&dir)?;
         Ok(Self(Arc::new(Shared { dir, program: program.into(), socket, clock })))
     }
 

@@ -151,7 +151,8 @@ pub(super) fn first(
 
 /// Whether the process of a place lives; the file of a dead one is removed.
 fn is_alive(path: &Path) -> bool {
-    let Ok(file) = File::open(path) else { return false };
+    let opened = OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW).open(path);
+    let Ok(file) = opened else { return false };
     match file.file().try_lock_shared() {
         Ok(()) => {
             let _ = fs_err::remove_file(path);

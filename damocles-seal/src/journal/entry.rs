@@ -1,5 +1,6 @@
 //! One entry of a journal.
 
+use crate::service::Report;
 use damocles_core::{
     Fence, Recovery, SectorId, Timestamp, allocator::Outcome, allocator::SectorLease, pipeline::StageId,
 };
@@ -172,6 +173,8 @@ pub struct NewEntry {
     pub version: u32,
     /// What is recorded with it.
     pub output: Value,
+    /// What the manager is to be told about it, recorded in the same transaction.
+    pub report: Option<Report>,
 }
 
 /// The version of the entries that are not a stage's own.
@@ -179,7 +182,7 @@ pub(crate) const ENTRY_VERSION: u32 = 1;
 
 impl NewEntry {
     fn new(kind: EntryKind, stage: Option<StageId>, output: Value) -> Self {
-        Self { kind, stage, version: ENTRY_VERSION, output }
+        Self { kind, stage, version: ENTRY_VERSION, output, report: None }
     }
 
     /// A process takes the sector on.
@@ -198,7 +201,7 @@ impl NewEntry {
 
     /// A stage ended with this output.
     pub fn done(stage: StageId, version: u32, output: Value) -> Self {
-        Self { kind: EntryKind::Done, stage: Some(stage), version, output }
+        Self { kind: EntryKind::Done, stage: Some(stage), version, output, report: None }
     }
 
     /// What `dropped` brought about counts no more; `to` comes next.
@@ -209,6 +212,13 @@ impl NewEntry {
     /// The sector waits for an operator.
     pub fn parked(stage: Option<StageId>, error: &str, hint: Option<&str>) -> Self {
         Self::new(EntryKind::Parked, stage, json!({ "error": error, "hint": hint, "recovery": Recovery::Park }))
+    }
+
+    /// Has the manager told this about it: after a crash too, and once it is there.
+    #[must_use]
+    pub fn telling(mut self, report: Report) -> Self {
+        self.report = Some(report);
+        self
     }
 
     /// Says of [`NewEntry::parked`] that the error may pass by itself.

@@ -1,6 +1,9 @@
 //! A journal without a file.
 
-use super::{Entry, EntryKind, Journal, JournalObserver, JournalSector, NewEntry, record::phase_of};
+use super::{
+    Entry, EntryKind, Journal, JournalObserver, JournalSector, MOST_UNTOLD, NewEntry, Untold, record::phase_of,
+};
+use crate::service::Report;
 use async_trait::async_trait;
 use damocles_core::{
     Error, Fence, RequestId, SectorId, Timestamp,
@@ -29,6 +32,22 @@ struct State {
 struct Sector {
     lease: SectorLease,
     entries: Vec<Entry>,
+    untold: Vec<Untold>,
+    told: u64,
+}
+
+impl Sector {
+    fn tell(&mut self, report: Report) {
+        let last = self.untold.last().map(|untold| &untold.report);
+        if matches!(report, Report::Failed { .. }) && last == Some(&report) {
+            return;
+        }
+        self.told += 1;
+        self.untold.push(Untold { number: self.told, report });
+        if self.untold.len() > usize::try_from(MOST_UNTOLD).unwrap_or(usize::MAX) {
+            self.untold.remove(0);
+        }
+    }
 }
 
 impl InMemoryJournal {
@@ -61,6 +80,12 @@ impl InMemoryJournal {
         }
         let sector = state.sectors.get_mut(&id).ok_or_else(|| unknown(id))?;
         let seq = u64::try_from(sector.entries.len()).unwrap_or(u64::MAX).saturating_add(1);
+        if entry.kind == EntryKind::Ended {
+            sector.untold.clear();
+        }
+        if let Some(report) = entry.report.clone() {
+            sector.tell(report);
+        }
         sector.entries.push(Entry::seal(id, seq, fence, Timestamp(0), entry));
         if let Some(observer) = &self.observer {
             observer.appended(n);
@@ -85,7 +110,7 @@ impl Journal for InMemoryJournal {
             return Err(fenced("open sector", lease.sector));
         }
         let known = state.sectors.contains_key(&lease.sector);
-        let fresh = || Sector { lease: lease.clone(), entries: Vec::new() };
+        let fresh = || Sector { lease: lease.clone(), entries: Vec::new(), untold: Vec::new(), told: 0 };
         state.sectors.entry(lease.sector).or_insert_with(fresh);
         let pushed = self.push(&mut state, lease.sector, lease.fence, NewEntry::opened(lease));
         if pushed.is_err() && !known {
@@ -126,6 +151,28 @@ impl Journal for InMemoryJournal {
             phase: phase_of(s.lease.sector, s.entries.iter().rev().find(tells)),
         });
         Ok(active.collect())
+    }
+
+    async fn tell(&self, sector: SectorId, fence: Fence, report: &Report) -> Result<(), SealError> {
+        match self.state.lock().sectors.get_mut(&sector) {
+            None => Err(unknown(sector)),
+            Some(known) if known.lease.fence > fence => Err(fenced("record report", sector)),
+            Some(known) => {
+                known.tell(report.clone());
+                Ok(())
+            }
+        }
+    }
+
+    async fn untold(&self, sector: SectorId) -> Result<Vec<Untold>, SealError> {
+        Ok(self.state.lock().sectors.get(&sector).map(|s| s.untold.clone()).unwrap_or_default())
+    }
+
+    async fn told(&self, sector: SectorId, number: u64) -> Result<(), SealError> {
+        if let Some(known) = self.state.lock().sectors.get_mut(&sector) {
+            known.untold.retain(|untold| untold.number > number);
+        }
+        Ok(())
     }
 
     async fn pending_request(&self) -> Result<Option<RequestId>, SealError> {

@@ -11,8 +11,9 @@ mod observer;
 mod record;
 mod schema;
 mod sqlite;
+mod untold;
 
-pub use contract::{Journal, JournalSector, Phase};
+pub use contract::{Journal, JournalSector, MOST_UNTOLD, Phase, Untold};
 pub use entry::{Entry, EntryFault, EntryKind, NewEntry};
 #[cfg(any(test, feature = "testing"))]
 pub use memory::InMemoryJournal;

@@ -1,7 +1,7 @@
 //! The tables of a journal.
 
 /// One statement list a version; a journal at version n has run the first n.
-pub(crate) const MIGRATIONS: [&str; 1] = [V1];
+pub(crate) const MIGRATIONS: [&str; 2] = [V1, V2];
 
 const V1: &str = "
 CREATE TABLE sector (
@@ -38,4 +38,15 @@ END;
 CREATE TRIGGER entry_is_never_removed BEFORE DELETE ON entry BEGIN
     SELECT RAISE(ABORT, 'journal entries are never removed');
 END;
+";
+
+/// What the manager is to be told and has not heard yet.
+const V2: &str = "
+CREATE TABLE untold (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    miner INTEGER NOT NULL,
+    number INTEGER NOT NULL,
+    report TEXT NOT NULL,
+    FOREIGN KEY (miner, number) REFERENCES sector (miner, number)
+) STRICT;
 ";

@@ -1,11 +1,13 @@
 //! A journal in a SQLite file.
 
 use super::{
-    Entry, EntryKind, Journal, JournalObserver, JournalSector, NewEntry,
+    Entry, EntryKind, Journal, JournalObserver, JournalSector, NewEntry, Untold,
     entry::EntryFault,
     record::{corrupt, parked, phase_of},
     schema::MIGRATIONS,
+    untold,
 };
+use crate::service::Report;
 use async_trait::async_trait;
 use damocles_core::{
     ActorId, Clock, Error, Fence, RequestId, SealProofType, SectorId, SectorNumber, StoreId, Timestamp,
@@ -118,7 +120,7 @@ impl SqliteJournal {
         mut tx: Transaction<'static, Sqlite>,
         sector: SectorId,
         fence: Fence,
-        entry: NewEntry,
+        mut entry: NewEntry,
     ) -> Result<u64, SealError> {
         let op = "append to journal";
         let sql = |e| failed(op, &self.path, e);
@@ -131,7 +133,7 @@ impl SqliteJournal {
             .map_err(sql)?;
         let seq = last.unwrap_or(0).checked_add(1).ok_or_else(|| out_of_range("sequence number"))?;
         let seq_written = u64::try_from(seq).map_err(|_| out_of_range("sequence number"))?;
-        let ends = entry.kind == EntryKind::Ended;
+        let (ends, report) = (entry.kind == EntryKind::Ended, entry.report.take());
         let entry = Entry::seal(sector, seq_written, fence, self.clock.now(), entry);
         sqlx::query(
             "INSERT INTO entry (miner, number, seq, kind, stage, version, fence, at, output, checksum) \
@@ -157,6 +159,10 @@ impl SqliteJournal {
                 .execute(&mut *tx)
                 .await
                 .map_err(sql)?;
+            untold::forget(&mut tx, (miner, number), i64::MAX).await.map_err(sql)?;
+        }
+        if let Some(report) = report {
+            untold::add(&mut tx, (miner, number), &report).await.map_err(sql)?;
         }
         let n = self.appends.fetch_add(1, Ordering::Relaxed) + 1;
         if let Some(observer) = &self.observer {
@@ -302,6 +308,29 @@ impl Journal for SqliteJournal {
             sectors.push(JournalSector { lease, phase });
         }
         Ok(sectors)
+    }
+
+    async fn tell(&self, sector: SectorId, fence: Fence, report: &Report) -> Result<(), SealError> {
+        let op = "record report";
+        let sql = |e| failed(op, &self.path, e);
+        let mut tx = self.write(op).await?;
+        if !self.check_fence(&mut tx, sector, fence, op).await? {
+            return Err(Error::new(SealErrorKind::UnknownSector, op).with("sector", sector));
+        }
+        untold::add(&mut tx, key(sector)?, report).await.map_err(sql)?;
+        tx.commit().await.map_err(sql)
+    }
+
+    async fn untold(&self, sector: SectorId) -> Result<Vec<Untold>, SealError> {
+        let sql = |e| failed("read reports", &self.path, e);
+        let mut db = self.pool.acquire().await.map_err(sql)?;
+        untold::list(&mut db, key(sector)?).await.map_err(sql)
+    }
+
+    async fn told(&self, sector: SectorId, number: u64) -> Result<(), SealError> {
+        let sql = |e| failed("forget reports", &self.path, e);
+        let mut db = self.pool.acquire().await.map_err(sql)?;
+        untold::forget(&mut db, key(sector)?, integer("report", number)?).await.map_err(sql)
     }
 
     async fn pending_request(&self) -> Result<Option<RequestId>, SealError> {

@@ -10,6 +10,13 @@ const NVIDIA_VISIBLE: &str = "NVIDIA_VISIBLE_DEVICES";
 const NO_GPU: &str = "BELLMAN_NO_GPU";
 const MULTICORE_SDR: &str = "FIL_PROOFS_USE_MULTICORE_SDR";
 const PRODUCERS: &str = "FIL_PROOFS_MULTICORE_SDR_PRODUCERS";
+const STRIDE: &str = "FIL_PROOFS_MULTICORE_SDR_PRODUCER_STRIDE";
+/// hwloc's own switch: with `0` its functions that bind do nothing and say that they did.
+const HWLOC_BINDS: &str = "HWLOC_THISSYSTEM";
+/// How many nodes the proofs library prepares ahead of the one that is hashed, and how many one producer takes at a time,
+/// unless its settings say otherwise.
+const LOOKAHEAD: usize = 800;
+const DEFAULT_STRIDE: usize = 128;
 const GPU_BUILDERS: [&str; 2] = ["FIL_PROOFS_USE_GPU_COLUMN_BUILDER", "FIL_PROOFS_USE_GPU_TREE_BUILDER"];
 
 /// The variables that show a child these GPUs and no other, by the identifiers that the driver prints. Empty without
@@ -68,6 +75,14 @@ pub enum MulticoreMisfit {
 ///
 /// `l3` are the CPUs behind each L3 cache; `cores` the CPUs of each core, more than one with SMT.
 ///
+/// The library would also bind each of its threads to a core, by hwloc's count of cores, which it compares with the
+/// kernel's numbers of CPUs (`stacked/vanilla/cores.rs` of storage-proofs-porep 19). The two agree only for CPUs from 0 on
+/// that are numbered core by core. In a cpuset that begins elsewhere no core passes, and nothing is bound; with affinity
+/// alone a thread could be bound to a core of another slot, which the reading back would end. So that binding is switched
+/// off: the slot has as many cores as threads, and the kernel gives each busy one its own.
+///
+/// All producers are to find work within what is prepared ahead, so that many of them take less at a time.
+///
 /// # Errors
 ///
 /// The slot's CPUs are not cores of one cache.
@@ -84,7 +99,9 @@ pub fn multicore_sdr_env(
     if producers == 0 {
         return Err(MulticoreMisfit::OneCore { cpus: cpus.clone() });
     }
-    Ok([(MULTICORE_SDR.to_owned(), "1".to_owned()), (PRODUCERS.to_owned(), producers.to_string())].into())
+    let stride = (LOOKAHEAD / producers).clamp(1, DEFAULT_STRIDE);
+    let env = [(MULTICORE_SDR, 1), (PRODUCERS, producers), (STRIDE, stride), (HWLOC_BINDS, 0)];
+    Ok(env.into_iter().map(|(name, value)| (name.to_owned(), value.to_string())).collect())
 }
 
 /// A feature that this program was built with or without.
@@ -182,6 +199,18 @@ mod tests {
         assert_eq!(producers("0-3", &smt), Ok("3".to_owned()));
         assert_eq!(producers("4-7,12-15", &smt), Ok("3".to_owned()), "siblings are one core");
         assert_eq!(producers("0-3,8-11", &single), Ok("7".to_owned()));
+        let env = |cpus: &str| {
+            let env = multicore_sdr_env(&cpus.parse().unwrap(), &sets(&["0-15"]), &single).unwrap();
+            env.into_iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>().join(" ")
+        };
+        // From CPU 0 on or not: nothing is bound by the library, whose core numbers are not the kernel's.
+        let four = "FIL_PROOFS_MULTICORE_SDR_PRODUCERS=3 FIL_PROOFS_MULTICORE_SDR_PRODUCER_STRIDE=128 \
+                    FIL_PROOFS_USE_MULTICORE_SDR=1 HWLOC_THISSYSTEM=0";
+        assert_eq!([env("0-3"), env("8-11")], [four, four]);
+        assert!(
+            env("0-15").contains("PRODUCERS=15 FIL_PROOFS_MULTICORE_SDR_PRODUCER_STRIDE=53 "),
+            "15 times 53 is ahead"
+        );
         assert!(matches!(producers("3-4", &smt), Err(MulticoreMisfit::NotOneCache { .. })));
         assert!(matches!(producers("0,8", &smt), Err(MulticoreMisfit::OneCore { .. })));
     }

@@ -200,6 +200,17 @@ impl Groups {
         }
     }
 
+    /// Whether this user seems to be allowed the groups without which a placement cannot be had. Nothing is made. A
+    /// hierarchy that is not there is no matter of permission.
+    pub(super) fn may_make(&self, wanted: &PlacementSpec) -> bool {
+        let musts = [(wanted.memory.is_some(), Controller::Memory), (wanted.cpu_weight.is_some(), Controller::Cpu)];
+        let hierarchies = musts.into_iter().filter(|(asked, _)| *asked).filter_map(|(_, c)| self.tree.with(c));
+        hierarchies.filter_map(|hierarchy| self.base(hierarchy)).all(|base| {
+            let ours = base.join(&self.name);
+            is_writable(if ours.exists() { &ours } else { &base })
+        })
+    }
+
     /// Ends and removes the groups below our name whose owner is gone.
     ///
     /// # Errors

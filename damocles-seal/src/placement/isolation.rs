@@ -79,6 +79,19 @@ impl Isolation {
         if let Some(groups) = &*groups {
             return Ok(Arc::clone(groups));
         }
+        let found = Arc::new(self.look()?);
+        match found.clean_leftovers() {
+            Ok(0) => {}
+            Ok(count) => tracing::info!(count, "ended what dead workers had left in control groups"),
+            // It takes nothing from what is asked for now.
+            Err(error) => tracing::warn!(error = error.chain(), "control groups of a dead worker are left"),
+        }
+        *groups = Some(Arc::clone(&found));
+        Ok(found)
+    }
+
+    /// The groups as the host has them. Nothing is made or removed.
+    fn look(&self) -> Result<Groups, PlacementError> {
         let tree = match &self.spec.cgroup_root {
             None => CgroupTree::none(),
             Some(root) => {
@@ -88,15 +101,17 @@ impl Isolation {
                 CgroupTree::detect(root, &own)
             }
         };
-        let found = Arc::new(Groups::new(tree, &self.spec.name, &self.spec.proc));
-        match found.clean_leftovers() {
-            Ok(0) => {}
-            Ok(count) => tracing::info!(count, "ended what dead workers had left in control groups"),
-            // It takes nothing from what is asked for now.
-            Err(error) => tracing::warn!(error = error.chain(), "control groups of a dead worker are left"),
-        }
-        *groups = Some(Arc::clone(&found));
-        Ok(found)
+        Ok(Groups::new(tree, &self.spec.name, &self.spec.proc))
+    }
+
+    /// Whether this user may make the groups without which these slots cannot be had. It does not try.
+    ///
+    /// # Errors
+    ///
+    /// `/proc/self/cgroup` cannot be read.
+    pub fn may_make_groups(&self, slots: &[SlotSpec]) -> Result<bool, PlacementError> {
+        let groups = self.look()?;
+        Ok(slots.iter().all(|slot| groups.may_make(&slot.placement)))
     }
 
     /// Makes the place of one child of a slot.

@@ -21,7 +21,7 @@ mod readback;
 mod setup;
 mod tree;
 
-pub use capability::{CapabilityNeed, missing_capabilities};
+pub use capability::{CapabilityNeed, missing_capabilities, own_capabilities};
 pub use environment::{
     BuildFeature, MissingFeature, MulticoreMisfit, gpu_env, missing_features, multicore_sdr_env, needs_multicore_sdr,
 };

@@ -21,7 +21,8 @@ pub trait Gate: fmt::Debug + Send + Sync + 'static {
     async fn enter(&self, slot: &SlotSpec, job: &Job, cx: &Context) -> Result<Box<dyn Pass>, PoolError>;
 
     /// Who else seems to hold what `slot` has for itself, in an operator's words. Another slot is taken first, if one
-    /// fits. It must not block; that it changes need not be told.
+    /// fits. It may read a file, and is asked without any lock held; that it changes need not be told: [`Gate::enter`]
+    /// decides.
     fn held_elsewhere(&self, _slot: &SlotSpec) -> Option<String> {
         None
     }

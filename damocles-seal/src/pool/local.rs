@@ -337,14 +337,13 @@ impl Shared {
     /// Gives out what is free, and tells everybody that something changed.
     pub(super) fn dispatch(self: &Arc<Self>) {
         let mut leases = Vec::new();
+        // Files are read before the lock is taken. What they say may be over by then: the gate decides.
+        let elsewhere = self.held_elsewhere();
         {
             let mut state = self.state.lock();
             let now = Instant::now();
-            if let Some(gate) = &self.gate {
-                for (index, slot) in self.slots.iter().enumerate() {
-                    let held = !slot.placement.gpus.is_empty() && gate.held_elsewhere(slot).is_some();
-                    state.scheduler.elsewhere(index, held);
-                }
+            for (index, held) in elsewhere {
+                state.scheduler.elsewhere(index, held);
             }
             let granted = if state.draining { Vec::new() } else { state.scheduler.grant(now, &*self.room) };
             for granted in granted {
@@ -365,6 +364,13 @@ impl Shared {
             }
         }
         self.changed.notify_waiters();
+    }
+
+    /// The slots with GPUs, and whether another program seems to hold one of these.
+    fn held_elsewhere(&self) -> Vec<(usize, bool)> {
+        let Some(gate) = &self.gate else { return Vec::new() };
+        let with_gpus = self.slots.iter().enumerate().filter(|(_, slot)| !slot.placement.gpus.is_empty());
+        with_gpus.map(|(index, slot)| (index, gate.held_elsewhere(slot).is_some())).collect()
     }
 
     /// The job in this slot can be stopped by this until it ends.

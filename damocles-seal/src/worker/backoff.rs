@@ -82,6 +82,16 @@ mod tests {
         assert_eq!(fail(SealErrorKind::Stage), Recovery::Park);
         assert_eq!((0..20).map(|_| fail(SealErrorKind::Service)).last(), Some(Recovery::RETRY));
         assert_eq!((0..20).map(|_| fail(SealErrorKind::DiskFull)).last(), Some(Recovery::RETRY));
+        for proven in [
+            SealErrorKind::UnknownSector,
+            SealErrorKind::Damaged,
+            SealErrorKind::CorruptJournal,
+            SealErrorKind::Fenced,
+            SealErrorKind::Refused,
+        ] {
+            assert_eq!(fail(proven), Recovery::Park, "{proven}: repeating it changes nothing");
+            assert!(!may_pass(&Error::new(proven, "x")), "{proven}");
+        }
         failures.clear();
         let count = failures.add(SealErrorKind::Stage);
         assert_eq!(decide(&config, &Error::new(SealErrorKind::Stage, "x"), count), Recovery::RETRY);

@@ -29,9 +29,16 @@ pub(super) struct Shared {
 /// What operators want of a thread.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Wanted {
+    /// What operators want.
     pub(super) pause: Option<Pause>,
+    /// How often an operator asked for a pause.
+    pub(super) pauses: u64,
+    /// How many checks hold the thread where it stands. Each takes back its own hold and nobody's pause.
+    pub(super) held: u32,
     pub(super) resumes: u64,
     pub(super) drain: Option<Drain>,
+    /// Whether the thread ends when it is drained. Otherwise it waits to be resumed.
+    pub(super) ends: bool,
     pub(super) abort: Option<String>,
 }
 
@@ -43,7 +50,20 @@ impl Wanted {
 
     /// Whether somebody wants the thread to look up from its wait.
     pub(super) fn disturbs(&self) -> bool {
-        self.abort.is_some() || self.pause.is_some()
+        self.abort.is_some() || self.stands()
+    }
+
+    /// Whether the thread takes no step.
+    pub(super) fn stands(&self) -> bool {
+        self.pause.is_some() || self.held > 0
+    }
+
+    /// Goes on: what operators wanted of the thread before is over.
+    fn go_on(&mut self) {
+        self.pause = None;
+        self.drain = None;
+        self.ends = false;
+        self.resumes = self.resumes.wrapping_add(1);
     }
 }
 
@@ -56,7 +76,7 @@ pub struct Pause {
     pub by: Option<String>,
 }
 
-/// When a thread ends.
+/// When a thread is drained.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Drain {
     /// With its sector, or at once if it has none. A sector that is parked is not waited for.
@@ -75,26 +95,27 @@ impl ThreadControl {
     /// finishes all the same, its result is kept, else the stage is repeated after the resume. False if that is wanted
     /// already.
     pub fn pause_as(&self, pause: Pause) -> bool {
-        self.shared.wanted.send_if_modified(|wanted| match &mut wanted.pause {
-            Some(earlier) if earlier.now || !pause.now => false,
-            other => {
-                *other = Some(pause);
-                true
+        self.shared.wanted.send_if_modified(|wanted| {
+            wanted.pauses = wanted.pauses.wrapping_add(1);
+            match &mut wanted.pause {
+                Some(earlier) if earlier.now || !pause.now => false,
+                other => {
+                    *other = Some(pause);
+                    true
+                }
             }
         })
     }
 
-    /// Goes on: ends a pause or a drain that has not come about yet, lets a parked sector try again, and cuts a wait
-    /// before a repeat short. False if there was nothing of the kind.
+    /// Goes on: ends a pause or a drain, lets a parked sector try again, and cuts a wait before a repeat short. False if
+    /// there was nothing of the kind.
     pub fn resume(&self) -> bool {
         use ThreadState as S;
-        let stands = matches!(self.status().state, S::Paused | S::Parked | S::Waiting);
+        let stands = matches!(self.status().state, S::Paused | S::Parked | S::Waiting | S::Drained);
         let mut wants = false;
         self.shared.wanted.send_modify(|wanted| {
             wants = wanted.pause.is_some() || wanted.drain.is_some();
-            wanted.pause = None;
-            wanted.drain = None;
-            wanted.resumes = wanted.resumes.wrapping_add(1);
+            wanted.go_on();
         });
         stands || wants
     }
@@ -102,19 +123,17 @@ impl ThreadControl {
     /// Goes back to a stage of the sector that has ended, or stays at the one that comes next, and resumes. Nothing is
     /// removed: the journal gets an entry that says which outputs count no more. Returns those stages.
     ///
+    /// A pause that somebody asks for meanwhile stands, whatever comes of this.
+    ///
     /// # Errors
     ///
     /// The thread is not paused or parked, the sector is not at or past that stage, or a file that the stage starts from
     /// is not there any more.
     pub async fn resume_at(&self, stage: &StageId) -> Result<Vec<StageId>, SealError> {
         // A parked sector may go on by itself at any time, and must not while it is looked at and sent back.
-        let held = self.pause();
+        let hold = Hold::new(&self.shared);
         let moved = self.send_back(stage).await;
-        if moved.is_ok() {
-            self.resume();
-        } else if held {
-            self.shared.wanted.send_modify(|wanted| wanted.pause = None);
-        }
+        hold.end(moved.is_ok());
         moved
     }
 
@@ -124,7 +143,8 @@ impl ThreadControl {
         if status.ending {
             return Err(refused("the work on the sector is over").with("sector", sector));
         }
-        if !matches!(status.state, ThreadState::Paused | ThreadState::Parked) {
+        use ThreadState as S;
+        if !matches!(status.state, S::Paused | S::Parked | S::Drained) {
             return Err(refused("the thread is at work")
                 .with("sector", sector)
                 .hint_with("pause it first, with `--now` if the running stage is to be given up"));
@@ -136,13 +156,24 @@ impl ThreadControl {
         Ok(dropped)
     }
 
-    /// Ends the thread when its step or its sector has ended. False if that is wanted already.
+    /// Takes nothing more on when the step or the sector has ended, until [`ThreadControl::resume`]: what is in the store
+    /// stays as it is, and its lease is not renewed. False if that is wanted already.
     pub fn drain(&self, drain: Drain) -> bool {
+        self.leave(drain, false)
+    }
+
+    /// Ends the thread when its step or its sector has ended. False if that is wanted already.
+    pub fn end(&self, drain: Drain) -> bool {
+        self.leave(drain, true)
+    }
+
+    fn leave(&self, drain: Drain, ends: bool) -> bool {
         let ended = self.status().state == ThreadState::Stopped;
         self.shared.wanted.send_if_modified(|wanted| {
-            let news = !ended && wanted.drain < Some(drain);
+            let news = !ended && (wanted.drain < Some(drain) || (ends && !wanted.ends));
             if news {
-                wanted.drain = Some(drain);
+                wanted.drain = wanted.drain.max(Some(drain));
+                wanted.ends |= ends;
             }
             news
         })
@@ -173,6 +204,9 @@ impl ThreadControl {
         if status.state == ThreadState::Stopped {
             return Err(refused("the thread has ended").with("sector", sector));
         }
+        if status.state == ThreadState::Drained {
+            return Err(refused("the thread is drained").with("sector", sector).hint_with("resume it first"));
+        }
         if status.ending {
             return Ok(false);
         }
@@ -198,5 +232,40 @@ impl ThreadControl {
     /// What the thread does at this moment.
     pub fn status(&self) -> ThreadStatus {
         self.shared.status.lock().clone()
+    }
+}
+
+/// Holds a thread where it stands while it is looked at.
+struct Hold<'a> {
+    shared: &'a Shared,
+    /// How many pauses were asked for before.
+    pauses: u64,
+}
+
+impl<'a> Hold<'a> {
+    fn new(shared: &'a Shared) -> Self {
+        let mut pauses = 0;
+        shared.wanted.send_modify(|wanted| {
+            wanted.held = wanted.held.saturating_add(1);
+            pauses = wanted.pauses;
+        });
+        Self { shared, pauses }
+    }
+
+    /// Lets go. With `resume` the thread goes on, unless a pause was asked for meanwhile.
+    fn end(self, resume: bool) {
+        self.shared.wanted.send_modify(|wanted| {
+            if resume {
+                let later = wanted.pause.take_if(|_| wanted.pauses != self.pauses);
+                wanted.go_on();
+                wanted.pause = later;
+            }
+        });
+    }
+}
+
+impl Drop for Hold<'_> {
+    fn drop(&mut self) {
+        self.shared.wanted.send_modify(|wanted| wanted.held = wanted.held.saturating_sub(1));
     }
 }

@@ -97,6 +97,8 @@ impl Run<'_> {
     async fn tell(&self, lease: &SectorLease, outcome: Outcome, reason: Option<&str>) -> Result<(), SealError> {
         let op = "end sector";
         let parts = &self.thread.parts;
+        // What it has not heard of yet comes first, and in order.
+        self.teller().tell(lease, self.cx, |_, _| {}).await?;
         let report = match outcome {
             Outcome::Abandoned => Report::Aborted { reason: reason.unwrap_or("no reason recorded").to_owned() },
             _ => Report::Finalized,

@@ -6,13 +6,14 @@ use super::{
     exit::Exit,
     keeper::LeaseKeeper,
 };
-use crate::journal::NewEntry;
+use crate::{journal::NewEntry, telling::Teller};
 use damocles_core::{
     CancellationToken, Context, Event, Recovery, SectorId,
     allocator::{Outcome, SectorLease},
     pipeline::{SealError, SealErrorKind, StageId, Step, Wake},
 };
 use std::{sync::Arc, time::Duration};
+use tokio_util::task::AbortOnDropHandle;
 
 /// A manager that always says that something changed is not asked faster than this.
 pub(super) const LEAST_WAIT: Duration = Duration::from_millis(20);
@@ -106,6 +107,7 @@ impl<'a> Run<'a> {
         }
         self.show_error(Some(shown));
         let _keeper = lease.map(|lease| self.keeper(lease, self.cx.child()));
+        let _telling = lease.map(|lease| self.telling(lease));
         self.await_operator(self.by_itself(may_pass(error))).await?;
         match lease {
             Some(lease) => self.resumed(lease).await,
@@ -169,6 +171,20 @@ impl<'a> Run<'a> {
         let config = &self.thread.config;
         let allocator = Arc::clone(&self.thread.parts.allocator);
         LeaseKeeper::spawn(allocator, lease.clone(), config.ttl, config.call_limit, step)
+    }
+
+    pub(super) fn teller(&self) -> Teller {
+        let parts = &self.thread.parts;
+        Teller { journal: Arc::clone(&parts.journal), service: Arc::clone(&parts.service) }
+    }
+
+    /// Tells the manager about a sector that takes no step, for as long as the handle lives.
+    pub(super) fn telling(&self, lease: &SectorLease) -> AbortOnDropHandle<()> {
+        let (teller, lease, cx) = (self.teller(), lease.clone(), self.cx.child());
+        let until_dropped = CancellationToken::new();
+        AbortOnDropHandle::new(tokio::spawn(async move {
+            teller.keep_telling(&lease, &cx, &until_dropped, |_, _| {}).await;
+        }))
     }
 
     pub(super) fn note(&self, text: String) {

@@ -50,6 +50,8 @@ pub enum ThreadState {
     Paused,
     /// It waits for an operator because of the last error.
     Parked,
+    /// It takes nothing more on until an operator resumes it.
+    Drained,
     /// It has ended.
     Stopped,
 }

@@ -273,6 +273,7 @@ impl Run<'_> {
 
     async fn stay_parked(&self, lease: &SectorLease, error: super::ThreadError, may_pass: bool) -> Result<(), Exit> {
         let _keeper = self.keeper(lease, self.cx.child());
+        let _telling = self.telling(lease);
         self.show_error(Some(error));
         self.await_operator(self.by_itself(may_pass)).await?;
         self.resumed(lease).await

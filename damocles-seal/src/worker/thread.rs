@@ -92,7 +92,7 @@ impl SealingThread {
     }
 
     /// Seals until it is asked to end: `drain` lets the running step end, `cx.cancel` stops it too. The sector stays in
-    /// the store and is taken up by the next run.
+    /// the store and is taken up by the next run. A thread that is drained by its [`ThreadControl`] waits to be resumed.
     ///
     /// # Errors
     ///
@@ -110,6 +110,11 @@ impl SealingThread {
                 Ok(()) => {}
                 // A journal that cannot be read is not asked without end.
                 Err(Exit::Anew) => tokio::time::sleep(LEAST_WAIT).await,
+                Err(Exit::Asked) => {
+                    if let Err(exit) = run.stay_drained().await {
+                        break exit;
+                    }
+                }
                 Err(exit) => break exit,
             }
         };

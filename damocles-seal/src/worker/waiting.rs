@@ -87,7 +87,7 @@ impl Run<'_> {
     pub(super) async fn gate(&self) -> Result<(), Exit> {
         self.asked_to_stop()?;
         let mut wanted = self.thread.shared.wanted.subscribe();
-        let holds = |w: &Wanted| w.pause.is_some() && w.abort.is_none();
+        let holds = |w: &Wanted| w.stands() && w.abort.is_none();
         if !holds(&wanted.borrow_and_update()) {
             return Ok(());
         }
@@ -104,6 +104,25 @@ impl Run<'_> {
         }
         self.show(before);
         self.asked_to_stop()
+    }
+
+    /// Waits in a drained thread until it is resumed, or is to end.
+    pub(super) async fn stay_drained(&self) -> Result<(), Exit> {
+        if self.cx.cancel.is_cancelled() || self.drain.is_cancelled() || self.thread.shared.wanted.borrow().ends {
+            return Err(Exit::Asked);
+        }
+        let mut wanted = self.thread.shared.wanted.subscribe();
+        let before = wanted.borrow().resumes;
+        self.show(ThreadState::Drained);
+        tokio::select! {
+            biased;
+            () = self.cx.cancel.cancelled() => Err(Exit::Asked),
+            () = self.drain.cancelled() => Err(Exit::Asked),
+            // One that was resumed and drained again may have to finish its sector first.
+            w = wanted.wait_for(|w| w.drain.is_none() || w.resumes != before || w.ends) => {
+                if w.is_ok_and(|w| !w.ends) { Ok(()) } else { Err(Exit::Asked) }
+            }
+        }
     }
 
     pub(super) fn asked_to_stop(&self) -> Result<(), Exit> {

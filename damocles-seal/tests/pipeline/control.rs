@@ -138,8 +138,8 @@ async fn a_drained_thread_ends_with_its_step_and_the_next_run_goes_on() {
     let process = world.start().await;
     let running = run(process.thread(&world));
     begun.wait_for(|begun| *begun).await.unwrap();
-    assert!(running.control.drain(Drain::Step));
-    assert!(!running.control.drain(Drain::Sector), "it ends sooner already");
+    assert!(running.control.end(Drain::Step));
+    assert!(!running.control.end(Drain::Sector), "it ends sooner already");
     assert_eq!(running.control.status().state, ThreadState::Running, "the step is not cancelled");
     // The work ends.
     running.control.pause_as(Pause { now: true, by: None });
@@ -162,16 +162,83 @@ async fn a_thread_that_is_drained_by_sector_finishes_it_and_takes_no_other() {
     begun.wait_for(|begun| *begun).await.unwrap();
     assert!(running.control.drain(Drain::Sector));
     assert!(!running.control.drain(Drain::Sector));
+    assert!(running.control.end(Drain::Sector), "it shall not even wait");
     running.control.pause_as(Pause { now: true, by: None });
     running.shows(|s| s.state == ThreadState::Paused).await;
     *world.hold.lock() = None;
     // The sector goes on, and the drain was not ended by whoever let it.
     assert!(running.control.resume());
-    running.control.drain(Drain::Sector);
+    running.control.end(Drain::Sector);
     running.task.await.unwrap().unwrap();
     assert!(finalized(&world, SECTOR) && !finalized(&world, SECOND));
     assert!(world.allocator.held_by(process.store.id()).await.unwrap().is_empty());
     assert_eq!(*world.forgotten.0.lock(), [SECTOR]);
+}
+
+#[tokio::test]
+async fn a_drained_thread_takes_nothing_on_until_it_is_resumed() {
+    let world = World::new();
+    let mut begun = hold(&world, true);
+    let process = world.start().await;
+    let running = run(process.thread(&world));
+    begun.wait_for(|begun| *begun).await.unwrap();
+    assert!(running.control.drain(Drain::Step));
+    // The work ends.
+    running.control.pause_as(Pause { now: true, by: None });
+    let status = running.shows(|s| s.state == ThreadState::Drained).await;
+    assert_eq!(status.sector, Some(SECTOR));
+    let record = process.journal.load(SECTOR).await.unwrap();
+    assert!(record.fact(&id::PC1).is_some() && record.fact(&id::PC2).is_none());
+    let refused = running.control.abort("why").unwrap_err();
+    assert!(refused.to_string().contains("drained") && refused.hint().unwrap().contains("resume"), "{refused}");
+    *world.hold.lock() = None;
+    // With its sector, and then with none.
+    assert!(running.control.resume());
+    running.control.drain(Drain::Sector);
+    running.shows(|s| s.state == ThreadState::Drained && s.sector.is_none()).await;
+    assert!(finalized(&world, SECTOR) && !finalized(&world, SECOND));
+    assert!(process.journal.active().await.unwrap().is_empty());
+    assert!(!running.control.drain(Drain::Sector) && running.control.resume());
+    eventually(|| finalized(&world, SECOND).then_some(())).await;
+    assert_eq!(process.starts(SECTOR).await["pc1"], 1);
+    running.control.drain(Drain::Step);
+    running.shows(|s| s.state == ThreadState::Drained).await;
+    assert!(running.control.end(Drain::Sector), "the whole worker ends");
+    running.task.await.unwrap().unwrap();
+    assert_eq!(running.control.status().state, ThreadState::Stopped);
+}
+
+#[tokio::test]
+async fn a_check_takes_back_nobody_elses_pause() {
+    let world = World::new();
+    let mut begun = hold(&world, false);
+    let process = world.start().await;
+    let running = run(process.thread(&world));
+    begun.wait_for(|begun| *begun).await.unwrap();
+    let control = running.control.clone();
+    control.pause_as(Pause { now: true, by: Some("first".to_owned()) });
+    running.shows(|s| s.state == ThreadState::Paused).await;
+    *world.hold.lock() = None;
+    // Another operator pauses after the check began, most often while the journal is read for it.
+    for (stage, passes) in [(id::C2, false), (id::TREE_D, true)] {
+        let checked = control.resume_at(&stage);
+        tokio::pin!(checked);
+        let first = futures::poll!(&mut checked);
+        control.pause_as(Pause { now: false, by: Some("second".to_owned()) });
+        let checked = match first {
+            std::task::Poll::Ready(checked) => checked,
+            std::task::Poll::Pending => checked.await,
+        };
+        assert_eq!(checked.is_ok(), passes, "{stage}: {checked:?}");
+        assert!(control.paused().is_some(), "the pause stands");
+    }
+    running.shows(|s| s.state == ThreadState::Paused).await;
+    // One that is refused, and one that nobody paused meanwhile.
+    assert!(control.resume_at(&id::C2).await.is_err());
+    assert_eq!(control.status().state, ThreadState::Paused);
+    assert_eq!(control.resume_at(&id::TREE_D).await.unwrap(), [] as [StageId; 0]);
+    eventually(|| finalized(&world, SECTOR).then_some(())).await;
+    running.drained().await;
 }
 
 #[tokio::test]

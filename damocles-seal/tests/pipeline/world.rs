@@ -17,7 +17,7 @@ use damocles_seal::{
     journal::{Entry, EntryKind, Journal, JournalObserver, JournalSector, NewEntry, SqliteJournal},
     service::{
         CommitState, DealPiece, Hello, InMemoryService, PreCommitRequest, Report, ReportAnswer, SealingService,
-        SeedAnswer, ServiceError, StoreChoice, SubmitAnswer, Ticket,
+        SeedAnswer, ServiceError, ServiceErrorKind, StoreChoice, SubmitAnswer, Ticket,
     },
     stage::{LocalPieces, StageDeps},
     store::{PersistStore, PersistStores, SealingStore},
@@ -295,6 +295,8 @@ pub(crate) struct Skewed {
     pub(crate) ticket_skew: Mutex<i64>,
     /// So many submissions of a proof are answered with files that are missed.
     pub(crate) missed: Mutex<u32>,
+    /// Whether no report gets through.
+    pub(crate) deaf: Mutex<bool>,
 }
 
 #[async_trait]
@@ -349,6 +351,9 @@ impl SealingService for Skewed {
         self.inner.proof_state(lease).await
     }
     async fn report(&self, lease: &SectorLease, report: &Report) -> Result<ReportAnswer, ServiceError> {
+        if *self.deaf.lock() {
+            return Err(ServiceError::new(ServiceErrorKind::Unavailable, "report"));
+        }
         self.inner.report(lease, report).await
     }
     async fn changed(&self, lease: &SectorLease, at_most: Duration) -> Result<(), ServiceError> {

@@ -68,7 +68,7 @@ pub(crate) async fn version_two_kills_a_group_at_once() {
 }
 
 /// A group that is frozen from outside is ended all the same, as on kernels whose only way is to freeze and kill.
-pub(crate) async fn version_two_without_a_kill_file_freezes() {
+pub(crate) async fn a_frozen_group_of_version_two_is_ended() {
     let Some(root) = only(&["unified"]) else { return };
     let name = Name::new();
     let groups = Groups::new(CgroupTree::detect(root.path(), "0::/\n"), &name.0, "/proc");

@@ -32,7 +32,7 @@ fn main() -> ExitCode {
                 bound::children_keep_no_capabilities_that_they_do_not_need,
                 ended::a_frozen_group_is_killed_and_thawed,
                 ended::version_two_kills_a_group_at_once,
-                ended::version_two_without_a_kill_file_freezes,
+                ended::a_frozen_group_of_version_two_is_ended,
                 ended::without_groups_a_daemonised_grandchild_is_found,
                 ended::killing_the_parent_ends_the_group_and_removes_it,
                 ended::groups_of_a_dead_owner_are_cleaned_and_no_others,

@@ -637,6 +637,27 @@ async fn a_failure_that_is_repeated_is_recorded_once() {
 }
 
 #[tokio::test]
+async fn a_step_that_is_told_again_is_recorded_once() {
+    let manager = Manager::start().await;
+    let lease = manager.lease().await;
+    let moved = |done, next| Report::Moved { done: Some(StageId::new(done)), next: Some(StageId::new(next)) };
+    let failed = Report::Failed { stage: StageId::new("pc2"), error: "no gpu".to_owned(), recovery: Recovery::RETRY };
+    // A worker that ended before it could note that it was heard tells the last one again. After a failure the same step
+    // is another one.
+    let told = [moved("tree_d", "pc1"), moved("pc1", "pc2"), moved("pc1", "pc2"), failed, moved("pc1", "pc2")];
+    for report in &told {
+        manager.service.report(&lease, report).await.unwrap();
+    }
+    let events = manager.service.sector(lease.sector).await.unwrap().unwrap().events;
+    let reported = events.into_iter().filter_map(|recorded| match recorded.event {
+        SectorEvent::Reported { report } => Some(report),
+        _ => None,
+    });
+    let [first, second, _, third, fourth] = told;
+    assert_eq!(reported.collect::<Vec<_>>(), [first, second, third, fourth]);
+}
+
+#[tokio::test]
 async fn no_file_is_served_that_left_the_directories_of_pieces() {
     let manager = Manager::start().await;
     let piece = PieceInfo { comm_p: CommP([3; 32]), size: PaddedPieceSize::try_from(1024).unwrap() };

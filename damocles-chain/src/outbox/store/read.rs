@@ -1,14 +1,32 @@
 //! What is read of the tables.
 
 use super::{InFlight, Page, Recorded, Row, Store, Version, broken, record::kind_text, sender_text, value_of};
-use crate::lotus_json::SignedMessage;
+use crate::{
+    lotus_json::{SignedMessage, from_core},
+    outbox::OutboxFilter,
+};
 use damocles_core::{
     BoxError,
-    chain::{CallKind, ChainError},
+    chain::{CallKind, ChainError, ChainErrorKind},
 };
 use fvm_shared::address::Address;
 use sqlx::{Row as _, any::AnyRow};
 use std::collections::{BTreeMap, HashMap};
+
+/// The rows that a filter chooses, the newest first; its sender is the only parameter.
+fn chosen(which: &OutboxFilter) -> String {
+    let mut conditions = Vec::new();
+    if !which.states.is_empty() {
+        let names: Vec<String> = which.states.iter().map(|state| format!("'{}'", state.text())).collect();
+        conditions.push(format!("state IN ({})", names.join(", ")));
+    }
+    if which.from.is_some() {
+        conditions.push("COALESCE(sender, lane) = $1".to_owned());
+    }
+    let conditions = if conditions.is_empty() { String::new() } else { format!("WHERE {}", conditions.join(" AND ")) };
+    let limit = which.limit.map(|limit| format!("LIMIT {limit}")).unwrap_or_default();
+    format!("FROM chain_messages {conditions} ORDER BY seq DESC, submit_key DESC {limit}")
+}
 
 impl Store {
     /// One call, with all its messages.
@@ -45,27 +63,36 @@ impl Store {
 
     /// All calls that can be read, in the order of their submission, with all their messages.
     pub(crate) async fn all(&self) -> Result<Vec<Row>, ChainError> {
-        let rows = sqlx::query("SELECT * FROM chain_messages ORDER BY seq, submit_key").fetch_all(&self.pool).await;
-        let rows = rows.map_err(|e| broken("read outbox", e))?;
-        let mut rows: Vec<Row> = rows.iter().filter_map(|row| self.readable(row, Row::of)).collect();
-        let mut older = self.older("SELECT * FROM chain_versions ORDER BY submit_key, version", None).await?;
+        self.some(&OutboxFilter::default()).await
+    }
+
+    /// Those of the calls that are asked for, as [`Store::all`].
+    pub(crate) async fn some(&self, which: &OutboxFilter) -> Result<Vec<Row>, ChainError> {
+        let failed = |e| broken("read outbox", e);
+        let from = which.from.as_ref().map(from_core).transpose();
+        let from = from.map_err(|e| ChainError::new(ChainErrorKind::Rejected, "read outbox").because(e))?;
+        let chosen = chosen(which);
+        let find = async |text: String| {
+            let query = sqlx::query(sqlx::AssertSqlSafe(text));
+            let query = if let Some(from) = &from { query.bind(sender_text(from)) } else { query };
+            query.fetch_all(&self.pool).await.map_err(failed)
+        };
+        let rows = find(format!("SELECT * {chosen}")).await?;
+        let mut rows: Vec<Row> = rows.iter().rev().filter_map(|row| self.readable(row, Row::of)).collect();
+        let older = find(format!(
+            "SELECT * FROM chain_versions WHERE submit_key IN (SELECT submit_key {chosen}) ORDER BY submit_key, version"
+        ));
+        let mut older = self.by_key(&older.await?)?;
         for row in &mut rows {
             row.older = older.remove(&row.key.0).unwrap_or_default();
         }
         Ok(rows)
     }
 
-    /// The older messages of calls.
-    async fn older(
-        &self,
-        query: &'static str,
-        sender: Option<&Address>,
-    ) -> Result<HashMap<String, Vec<Version>>, ChainError> {
-        let query = sqlx::query(query);
-        let query = if let Some(sender) = sender { query.bind(sender_text(sender)) } else { query };
-        let rows = query.fetch_all(&self.pool).await.map_err(|e| broken("read outbox", e))?;
+    /// The older messages of calls, from their rows.
+    fn by_key(&self, rows: &[AnyRow]) -> Result<HashMap<String, Vec<Version>>, ChainError> {
         let mut older: HashMap<String, Vec<Version>> = HashMap::new();
-        for row in &rows {
+        for row in rows {
             let key: String = row.try_get("submit_key").map_err(|e| broken("read outbox", e))?;
             older.entry(key).or_default().extend(self.readable(row, Version::of));
         }
@@ -132,7 +159,8 @@ impl Store {
         }
         let query = "SELECT v.* FROM chain_versions v JOIN chain_messages m ON m.submit_key = v.submit_key
              WHERE m.state = 'signed' AND m.sender = $1 AND m.tipset IS NULL ORDER BY v.submit_key, v.version";
-        let mut older = self.older(query, Some(sender)).await?;
+        let older = sqlx::query(query).bind(sender_text(sender)).fetch_all(&self.pool).await;
+        let mut older = self.by_key(&older.map_err(|e| broken("read outbox", e))?)?;
         for row in &mut rows {
             row.older = older.remove(&row.key.0).unwrap_or_default();
         }

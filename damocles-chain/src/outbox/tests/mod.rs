@@ -5,6 +5,7 @@ mod doubt;
 mod fake;
 mod gas;
 mod lanes;
+mod listed;
 mod lost;
 mod migrate;
 mod money;

@@ -168,7 +168,7 @@ pub const SECTIONS: &[Section] = &[
                 "a number of repeats",
                 "5",
                 "max_retries = 5",
-                "How often in a row a step may fail before its sector is parked. Progress sets the count back; a manager that is away and a full disk are waited for without limit.",
+                "How often a step may fail for one cause before its sector is parked; each cause is counted for itself, and progress sets all counts back. This is for what may pass: a child that crashed, was killed for want of memory or hung, and errors of files and disks. A manager that is away and a full disk are waited for without limit. What cannot pass parks at once: a refusal by the manager, a lease that was lost, a journal that is damaged. A parked sector goes on by `auto_resume` if its cause may pass, else by `damocles-worker resume`.",
             ),
             key(
                 "seal_interval",
@@ -182,7 +182,7 @@ pub const SECTIONS: &[Section] = &[
                 "a time, not 0",
                 "60s",
                 "recover_interval = \"60s\"",
-                "The longest pause before a failed step is repeated, and the pause before the manager is asked again for work.",
+                "The longest pause before a failed step is repeated: the first is 1 s, and each is twice the one before. Also the pause before the manager is asked again for work.",
             ),
             key(
                 "rpc_polling_interval",
@@ -335,7 +335,7 @@ pub const SECTIONS: &[Section] = &[
                 "a directory",
                 "`claims` in `/run/damocles` for root, else in `damocles` below `XDG_RUNTIME_DIR`",
                 "claims_dir = \"/run/damocles/claims\"",
-                "Where programs on one machine claim GPUs, and CPUs that are `cgroup.exclusive`: the same directory for all of them, which all can write.",
+                "Where programs on one machine claim GPUs, and CPUs that are `cgroup.exclusive`: the same directory for all of them. It is made for this user alone; a directory that others can write to is refused, unless that is a group that the program is in. For programs of several users, make a group that they are all in, and as root the directory: `install -d -m 2770 -o root -g GROUP /run/damocles/claims`.",
             ),
             key(
                 "keep_capabilities",

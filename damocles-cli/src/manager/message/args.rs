@@ -1,13 +1,14 @@
 //! The arguments of `message`, as data.
 
 use super::super::confirm::Agreed;
-use clap::{Args, Subcommand};
+use clap::{Args, Subcommand, ValueEnum};
+use damocles_chain::OutboxState;
 use damocles_core::{Address, TokenAmount};
 
 /// Commands on messages.
 #[derive(Clone, Debug, Subcommand)]
 pub enum MessageCommand {
-    /// All messages that are on their way
+    /// The messages that are on their way, oldest first
     List(ListArgs),
     /// One message, with everything that was signed for it
     Show(MessageArgs),
@@ -22,11 +23,44 @@ pub enum MessageCommand {
 }
 
 /// Which messages.
-#[derive(Clone, Copy, Debug, Args)]
+#[derive(Clone, Debug, Args)]
 pub struct ListArgs {
     /// Those that are over too
-    #[arg(long)]
+    #[arg(long, conflicts_with = "state")]
     pub all: bool,
+    /// Only those that are this far
+    #[arg(long, value_enum, value_name = "STATE")]
+    pub state: Option<ListedState>,
+    /// Only those of this sender, by the address of its key
+    #[arg(long, value_name = "ADDRESS")]
+    pub from: Option<Address>,
+    /// At most so many, the newest
+    #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..))]
+    pub limit: u32,
+}
+
+/// How far a message is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum ListedState {
+    /// Without a nonce yet
+    Recorded,
+    /// Signed, and on chain not for good yet
+    Sent,
+    /// On chain for good
+    Final,
+    /// Given up
+    Dropped,
+}
+
+impl From<ListedState> for OutboxState {
+    fn from(state: ListedState) -> Self {
+        match state {
+            ListedState::Recorded => Self::Recorded,
+            ListedState::Sent => Self::Signed,
+            ListedState::Final => Self::Settled,
+            ListedState::Dropped => Self::Dropped,
+        }
+    }
 }
 
 /// Which message.

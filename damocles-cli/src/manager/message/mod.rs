@@ -16,7 +16,7 @@ use crate::{
     output::{Printer, Render, table},
 };
 use args::{CancelArgs, ListArgs, MessageArgs, MessageCommand, ReplaceArgs};
-use damocles_chain::{OutboxState, Replacement, VersionPurpose, venus::VenusState};
+use damocles_chain::{OutboxFilter, OutboxState, Replacement, VersionPurpose, venus::VenusState};
 use damocles_core::{
     Context,
     chain::{ExitCode, MessageId},
@@ -32,7 +32,7 @@ use std::fmt::Write as _;
 pub(super) async fn run(command: &MessageCommand, home: &Home, printer: Printer, cx: &Context) -> Result<(), Failure> {
     match command {
         // What was recorded can be looked at whatever node, keys and daemon do.
-        MessageCommand::List(args) => return list(home, printer, *args).await,
+        MessageCommand::List(args) => return list(home, printer, args.clone()).await,
         MessageCommand::Show(args) => return show(home, printer, cx, args).await,
         MessageCommand::Wait(_) => {}
         MessageCommand::Replace(args) => args.consent.possible()?,
@@ -107,9 +107,16 @@ pub(super) fn shortened(address: &str) -> String {
 
 async fn list(home: &Home, printer: Printer, args: ListArgs) -> Result<(), Failure> {
     let config = ManagerConfig::load(home.config())?;
-    let over = |m: &Entry| matches!(m.message.state, OutboxState::Settled | OutboxState::Dropped);
-    let mut messages = Shelf::open(&config, home).await?.entries().await?;
-    messages.retain(|message| args.all || !over(message));
+    let states = match (args.state, args.all) {
+        (Some(state), _) => vec![state.into()],
+        (None, true) => Vec::new(),
+        (None, false) => vec![OutboxState::Recorded, OutboxState::Signed],
+    };
+    let which = OutboxFilter { states, from: args.from, limit: Some(args.limit) };
+    let messages = Shelf::open(&config, home).await?.some(&which).await?;
+    if u32::try_from(messages.len()).is_ok_and(|count| count >= args.limit) {
+        printer.note(format_args!("the newest {} are listed; --limit says how many", args.limit));
+    }
     printer.data(&Listed { messages })
 }
 

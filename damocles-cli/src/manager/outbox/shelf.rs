@@ -8,7 +8,7 @@ use crate::{
     manager::{chain, client::ManagerChain, signer::Keys},
 };
 use anyhow::{Context as _, anyhow};
-use damocles_chain::outbox_entries;
+use damocles_chain::{OutboxFilter, outbox_entries};
 use damocles_core::{
     NullSink,
     chain::{MessageId, SubmitKey},
@@ -60,9 +60,20 @@ impl Shelf {
     ///
     /// The database cannot be read.
     pub(in crate::manager) async fn entries(&self) -> Result<Vec<Entry>, Failure> {
+        self.some(&OutboxFilter::default()).await
+    }
+
+    /// Some of the calls, oldest first.
+    ///
+    /// # Errors
+    ///
+    /// The database cannot be read.
+    pub(in crate::manager) async fn some(&self, which: &OutboxFilter) -> Result<Vec<Entry>, Failure> {
         match &self.0 {
             None => Ok(Vec::new()),
-            Some(Opened { cluster: Some(cluster), .. }) => cluster.entries().await,
+            Some(Opened { cluster: Some(cluster), .. }) => {
+                Ok(which.of(cluster.entries().await?, |entry| &entry.message))
+            }
             Some(Opened { pool, cluster: None }) => {
                 // Whoever works on the outbox writes meanwhile, and calls and their messages are read one after the other:
                 // the pool's only connection sees one instant until it is told to go on.
@@ -70,7 +81,7 @@ impl Shelf {
                     sqlx::query(statement).execute(pool).await.context("read the outbox at one instant")
                 };
                 instant("BEGIN").await?;
-                let all = outbox_entries(pool.clone()).await;
+                let all = outbox_entries(pool.clone(), which).await;
                 instant("ROLLBACK").await?;
                 Ok(all?.into_iter().map(Entry::of_outbox).collect())
             }

@@ -8,7 +8,7 @@ use crate::{
     sector_state::{DbError, SectorEvent, append, to_db},
     service::{Report, ReportAnswer, ServiceError},
 };
-use damocles_core::{SectorId, Timestamp, allocator::SectorLease, chain::SubmitKey};
+use damocles_core::{SectorId, Timestamp, allocator::SectorLease, chain::SubmitKey, pipeline::StageId};
 use sqlx::{AnyConnection, Row};
 
 /// Longer texts are cut: they come from workers and stay for ever.
@@ -100,16 +100,27 @@ async fn apply(
     Ok(None)
 }
 
-/// Whether this is the failure that the sector shows already: one that is repeated without end is recorded once.
+/// Whether this is what the sector shows already: a failure that is repeated without end is recorded once, and so is what
+/// a worker tells again because it ended before it could note that it was heard.
 async fn is_known(tx: &mut AnyConnection, sector: SectorId, report: &Report) -> Result<bool, DbError> {
-    let Report::Failed { stage, error, .. } = report else { return Ok(false) };
-    let row = sqlx::query("SELECT stage_next, last_error FROM seal_sectors WHERE miner = $1 AND number = $2")
-        .bind(to_db("miner", sector.miner.0)?)
-        .bind(to_db("sector number", sector.number.0)?)
-        .fetch_one(tx)
-        .await?;
-    let (next, last): (Option<String>, Option<String>) = (row.try_get("stage_next")?, row.try_get("last_error")?);
-    Ok(next.as_deref() == Some(stage.as_str()) && last.as_ref() == Some(error))
+    let (done, next, error) = match report {
+        Report::Failed { stage, error, .. } => (None, Some(stage), Some(error)),
+        Report::Moved { done, next } => (Some(done.as_ref()), next.as_ref(), None),
+        Report::Finalized | Report::Aborted { .. } => return Ok(false),
+    };
+    let row =
+        sqlx::query("SELECT stage_done, stage_next, last_error FROM seal_sectors WHERE miner = $1 AND number = $2")
+            .bind(to_db("miner", sector.miner.0)?)
+            .bind(to_db("sector number", sector.number.0)?)
+            .fetch_one(tx)
+            .await?;
+    let shown = |column| row.try_get::<Option<String>, _>(column);
+    let text = |stage: Option<&StageId>| stage.map(|stage| stage.as_str().to_owned());
+    let same_done = match done {
+        Some(done) => shown("stage_done")? == text(done),
+        None => true,
+    };
+    Ok(same_done && shown("stage_next")? == text(next) && shown("last_error")?.as_ref() == error)
 }
 
 async fn answer(tx: &mut AnyConnection, sector: SectorId) -> Result<ReportAnswer, DbError> {
