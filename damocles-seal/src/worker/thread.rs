@@ -114,6 +114,10 @@ impl SealingThread {
             }
         };
         run.show(ThreadState::Stopped);
+        if self.shared.status.lock().sector.is_none() {
+            // Room for a sector that it takes no more.
+            self.parts.store.leave();
+        }
         match ended {
             Exit::Asked | Exit::Anew => Ok(()),
             Exit::Halted(error) => Err(error),

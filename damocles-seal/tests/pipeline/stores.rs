@@ -23,7 +23,7 @@ fn everything(store: &SealingStore) -> Reservation {
         path: store.location().to_owned(),
         total: u64::MAX / 2,
         present: Arc::new(|| 0),
-        first: false,
+        in_stay: false,
     };
     store.ledger().reserve(device, claim, || Ok(Space { device, free: u64::MAX, total: u64::MAX })).unwrap()
 }
