@@ -306,7 +306,12 @@ async fn thread(
         keys: shared.keys.clone(),
         backlog: Some(Arc::clone(&shared.pool) as _),
     };
-    Ok(SealingThread::new(parts, thread_config(&shared.name, settings)))
+    let thread = SealingThread::new(parts, thread_config(&shared.name, settings));
+    if let Err(error) = thread.keep_room().await {
+        // The thread meets the same error, and says what to do about it.
+        tracing::warn!(error = %error.chain(), "the space of a sector is not counted");
+    }
+    Ok(thread)
 }
 
 fn thread_config(worker: &str, settings: &SealingSettings) -> ThreadConfig {

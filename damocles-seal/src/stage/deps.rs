@@ -127,6 +127,11 @@ impl StageDeps {
     ) -> Result<Option<Reservation>, SealError> {
         let sector = record.sector();
         let op = "reserve space in the sealing store";
+        let tell = |what| {
+            let kind = TaskKind::read(stage.as_str());
+            cx.emit(Event::Job { job: job_id(record, stage), kind, sector: Some(sector), what });
+        };
+        let mut told = false;
         let waited = tokio::time::sleep(ROOM_WAIT);
         tokio::pin!(waited);
         loop {
@@ -141,9 +146,8 @@ impl StageDeps {
                     // Without promises to others only somebody else can free space, and nobody tells when.
                     let hopeful = self.store.ledger().is_promising_others(sector);
                     // Who asks why nothing happens is told while it waits, too.
-                    let what = JobEvent::Queued { reason: e.chain() };
-                    let kind = TaskKind::read(stage.as_str());
-                    cx.emit(Event::Job { job: job_id(record, stage), kind, sector: Some(sector), what });
+                    tell(JobEvent::Queued { reason: e.chain() });
+                    told = true;
                     let freed = hopeful
                         && tokio::select! {
                             biased;
@@ -156,7 +160,12 @@ impl StageDeps {
                         return Err(fault::of_store(op, e).recover_by(retry));
                     }
                 }
-                asked => return asked.map_err(|e| fault::of_store(op, e)),
+                asked => {
+                    if told {
+                        tell(JobEvent::Ended { ok: asked.is_ok() });
+                    }
+                    return asked.map_err(|e| fault::of_store(op, e));
+                }
             }
         }
     }

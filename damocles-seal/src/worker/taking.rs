@@ -12,7 +12,7 @@ use crate::{
 use damocles_core::{
     Error, Fence, Recovery, RequestId, SealProofType, SectorId,
     allocator::{AllocateRequest, Outcome, SectorLease},
-    pipeline::{SealError, SealErrorKind, StageId},
+    pipeline::{SealError, SealErrorKind},
 };
 use std::sync::Arc;
 
@@ -94,7 +94,7 @@ impl Run<'_> {
         if let Err(error) = self.open(&lease).await? {
             return Ok(Err(error));
         }
-        if let Err(error) = self.keep_room(&lease).await? {
+        if let Err(error) = self.keep_room().await? {
             return Ok(Err(error));
         }
         if let Phase::Parked { stage, error, hint, may_pass } = held.phase {
@@ -200,7 +200,7 @@ impl Run<'_> {
                 if let Err(error) = self.open(&lease).await? {
                     return Ok(Err(error));
                 }
-                Ok(self.keep_room(&lease).await?.map(|()| Some(lease)))
+                Ok(self.keep_room().await?.map(|()| Some(lease)))
             }
             Ok(None) => {
                 parts.store.leave();
@@ -236,21 +236,9 @@ impl Run<'_> {
         .await
     }
 
-    /// Keeps the room that a sector of this store still needs: what lies there already is not asked whether it may.
-    async fn keep_room(&self, lease: &SectorLease) -> Result<Result<(), SealError>, Exit> {
-        let (op, parts) = ("count the space of a sector", &self.thread.parts);
-        let (sector, size) = (lease.sector, lease.proof_type.sector_size());
-        self.patiently(op, || {
-            Box::pin(async move {
-                let record = parts.journal.load(sector).await?;
-                let done: Vec<StageId> = record.facts().iter().map(|fact| fact.stage.clone()).collect();
-                let store = Arc::clone(&parts.store);
-                let held = tokio::task::spawn_blocking(move || store.hold(sector, size, &done)).await;
-                let held = held.map_err(|e| Error::new(SealErrorKind::Stage, op).because(e))?;
-                held.map_err(|e| crate::stage::of_store(op, e))
-            })
-        })
-        .await
+    /// Keeps the room that the sector of this store still needs: what lies there already is not asked whether it may.
+    async fn keep_room(&self) -> Result<Result<(), SealError>, Exit> {
+        self.patiently("count the space of a sector", || Box::pin(self.thread.keep_room())).await
     }
 
     /// The recorded request, or a new one that is recorded before anybody hears of it.
