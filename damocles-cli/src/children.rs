@@ -88,6 +88,12 @@ pub fn pool_spec(
         failures: processors.breaker.failures.unwrap_or(spec.breaker.failures),
         rest: processors.breaker.rest.map_or(spec.breaker.rest, |rest| rest.0),
     };
+    isolate(&mut spec, processors);
+    Ok(spec)
+}
+
+/// Binds children with what the file says, and nothing else.
+fn isolate(spec: &mut PoolSpec, processors: &Processors) {
     let asked = &processors.isolation;
     if asked.cgroups == Some(false) {
         spec.isolation.cgroup_root = None;
@@ -101,7 +107,6 @@ pub fn pool_spec(
     if let Some(every) = asked.verify_interval {
         spec.isolation.verify_every = every.0;
     }
-    Ok(spec)
 }
 
 fn count(n: u32) -> usize {
@@ -128,10 +133,12 @@ fn backlog(slots: &[Configured], processors: &Processors) -> Option<Backlog> {
 /// # Errors
 ///
 /// The pool cannot be set up.
-pub fn prober(index: usize) -> Result<Arc<dyn ProcessorPool>, Failure> {
+pub fn prober(index: usize, processors: &Processors) -> Result<Arc<dyn ProcessorPool>, Failure> {
     let command = CommandSpec::new(OWN, ["processor", Probe::KIND.as_str()]);
     let slot = SlotSpec::new(format!("probe-{index}"), vec![Probe::KIND], command);
-    Ok(Arc::new(LocalPool::new(PoolSpec::new(vec![slot])).context("set up the child that looks at a store")?))
+    let mut spec = PoolSpec::new(vec![slot]);
+    isolate(&mut spec, processors);
+    Ok(Arc::new(LocalPool::new(spec).context("set up the child that looks at a store")?))
 }
 
 /// What the hidden command `processor <kind>` of both programs does.

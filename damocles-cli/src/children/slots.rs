@@ -3,7 +3,7 @@
 use super::OWN;
 use crate::{
     config::{
-        ChildProtocol, SlotSpec as Configured,
+        ChildProtocol, ProcessorKind, SlotSpec as Configured,
         check::sdr::{self, Multicore},
     },
     exit::{Exit, Failure},
@@ -16,6 +16,9 @@ use damocles_seal::{
     pool::{self, CommandSpec, Protocol, SlotSpec},
 };
 use std::path::PathBuf;
+
+/// So many copies whose store hangs, and that not even a kill ends, are replaced by others. Each keeps some memory.
+const LEFT_BEHIND: usize = 4;
 
 /// The children of a slot. `machine` is asked where the answer depends on it.
 pub(super) fn of(slot: &Configured, machine: &dyn Fn() -> Machine) -> Result<Vec<SlotSpec>, Failure> {
@@ -53,6 +56,9 @@ fn plain(slot: &Configured) -> SlotSpec {
     spec.stable_wait = slot.stable_wait;
     spec.concurrent = usize::try_from(slot.concurrent.get()).unwrap_or(usize::MAX);
     spec.auto_restart = slot.auto_restart;
+    if slot.kind == ProcessorKind::Transfer {
+        spec.leave_behind = LEFT_BEHIND;
+    }
     spec.locks.clone_from(&slot.locks);
     spec.protocol = match slot.protocol {
         ChildProtocol::V1 => Protocol::V1,

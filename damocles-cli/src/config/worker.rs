@@ -8,6 +8,9 @@ use serde::Deserialize;
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 mod rules;
+mod stores;
+
+pub use stores::StoresSection;
 
 /// A worker's configuration.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
@@ -30,6 +33,9 @@ pub struct WorkerConfig {
     /// Stores that finished sectors go to.
     #[serde(default)]
     pub attached: Vec<Attached>,
+    /// How stores are used.
+    #[serde(default)]
+    pub stores: StoresSection,
     /// The children.
     #[serde(default)]
     pub processors: Processors,
@@ -164,6 +170,9 @@ pub struct Attached {
     /// The disk, device, mount point or file-system identifier that the store must lie on.
     #[serde(default)]
     pub disk: Option<String>,
+    /// The bytes a second that all copies to it may take together.
+    #[serde(default)]
+    pub bandwidth: Option<ByteSize>,
 }
 
 /// What one thread seals, with every default filled in.

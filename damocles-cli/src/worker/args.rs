@@ -160,7 +160,7 @@ pub struct ExplainArgs {
 pub enum StoreCommand {
     /// Make directories into sealing stores
     #[command(alias = "seal-init")]
-    SealingInit(Locations),
+    SealingInit(SealingInit),
     /// Make directories into persist stores
     FileInit(Locations),
 }
@@ -171,6 +171,17 @@ pub struct Locations {
     /// A directory; made if it is not there
     #[arg(short, long = "loc", required = true, num_args = 1.., value_name = "DIR")]
     pub locations: Vec<PathBuf>,
+}
+
+/// Which directories, and for whom.
+#[derive(Clone, Debug, Args)]
+pub struct SealingInit {
+    /// The directories
+    #[command(flatten)]
+    pub directories: Locations,
+    /// Only the worker of this name may use them; any may without
+    #[arg(short, long, value_name = "NAME")]
+    pub worker: Option<String>,
 }
 
 /// Commands on control groups.
@@ -233,8 +244,8 @@ mod tests {
     #[test]
     fn aliases_and_lists_are_taken() {
         let args = WorkerArgs::try_parse_from(["w", "store", "seal-init", "-l", "/a", "/b", "-l", "/c"]).unwrap();
-        let WorkerCommand::Store(StoreCommand::SealingInit(locations)) = args.command else { panic!("{args:?}") };
-        assert_eq!(locations.locations.len(), 3);
+        let WorkerCommand::Store(StoreCommand::SealingInit(made)) = args.command else { panic!("{args:?}") };
+        assert_eq!(made.directories.locations.len(), 3);
         assert!(WorkerArgs::try_parse_from(["w", "store", "file-init"]).is_err());
         assert!(WorkerArgs::try_parse_from(["w", "processor", "pc1", "--turn-lock", "/l"]).is_ok());
         let old = WorkerArgs::try_parse_from(["w", "processor", "c2", "--protocol", "v1"]).unwrap();

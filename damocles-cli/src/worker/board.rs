@@ -5,6 +5,7 @@ use super::{
     explain::{self, EXPLANATION_VERSION, Explanation, Known, Why},
     info::{Facts, WorkerInfo},
     jobs::Jobs,
+    stores::Stores,
 };
 use crate::{
     config::{WorkerConfig, worker::SealingSettings},
@@ -88,6 +89,7 @@ impl Board {
             status: &status,
             pause: control.paused(),
             drain: control.draining(),
+            waits: job.as_ref().filter(|job| job.slot.is_none()).and_then(|job| job.waits.clone()),
             job: job.map(|job| job.short()),
             waiting: waiting.iter().find(|job| job.sector.is_some() && job.sector == status.sector),
         };
@@ -122,11 +124,13 @@ impl WorkerControl for Board {
                 }),
             }
         });
-        WorkerStatus { version: STATUS_VERSION, worker: self.worker.clone(), threads: threads.collect() }
+        let troubles = self.facts.stores.get().map(Stores::troubles).unwrap_or_default();
+        WorkerStatus { version: STATUS_VERSION, worker: self.worker.clone(), threads: threads.collect(), troubles }
     }
 
     async fn info(&self) -> WorkerInfo {
-        self.facts.info(&self.worker, self.slots()).await
+        let bound = self.pool().map(LocalPool::bindings).unwrap_or_default();
+        self.facts.info(&self.worker, self.slots(), bound).await
     }
 
     fn explain(&self) -> Explanation {

@@ -1,6 +1,6 @@
 //! What a running worker answers: the documents, and what stands behind its control RPC.
 
-use super::{explain::Explanation, info::WorkerInfo};
+use super::{explain::Explanation, info::WorkerInfo, stores::Trouble};
 use crate::{
     exit::{Exit, Failure},
     output::{Render, table, time_text},
@@ -129,6 +129,9 @@ pub struct WorkerStatus {
     pub worker: String,
     /// Its threads, in the order of the configuration file.
     pub threads: Vec<ThreadStatus>,
+    /// The persist stores that cannot be used.
+    #[serde(default)]
+    pub troubles: Vec<Trouble>,
 }
 
 /// What a sealing thread does.
@@ -261,6 +264,12 @@ impl Render for WorkerStatus {
             ]
         });
         let header = ["#", "LOCATION", "PLAN", "STATE", "SINCE", "SECTOR", "STAGE", "FAILURES", "JOB", "LAST ERROR"];
-        table(&header, rows, color)
+        let mut text = table(&header, rows, color);
+        for Trouble { name, location, state, reason } in &self.troubles {
+            let name = name.as_ref().map(|name| format!("`{name}` ")).unwrap_or_default();
+            let reason = reason.as_ref().map(|reason| format!(": {reason}")).unwrap_or_default();
+            text.push_str(&format!("\npersist store {name}({}) is {}{reason}", location.display(), state.name()));
+        }
+        text
     }
 }

@@ -3,19 +3,17 @@
 use super::{
     args::DaemonArgs,
     board::Board,
-    info::{Facts, Opened},
+    info::Facts,
     jobs::Jobs,
     list::control_socket,
     metrics::{Calls, StageTimes, scrape},
     rpc::{ControlRpc, Guarded},
+    stores::{self, Stores},
 };
 use crate::{
     children,
     clock::SystemClock,
-    config::{
-        Secret, WorkerConfig,
-        worker::{Attached, SealingSettings},
-    },
+    config::{Secret, WorkerConfig, worker::SealingSettings},
     exit::{Exit, Failure},
     frame,
     manager::wallet::password::private_text,
@@ -38,7 +36,7 @@ use damocles_seal::{
     rpc::{RpcClient, RpcOptions, RpcService, WorkerIdentity},
     service::{KeyTable, SealingService},
     stage::{FirstOf, HttpPieces, LocalPieces, PieceSource, StageDeps},
-    store::{Attach, DiskLedger, KnownStores, PersistStores, SealingStore, StoreSettings, Wanted},
+    store::{DiskLedger, PersistStores, SealingStore},
     worker::{SealingThread, ThreadConfig, ThreadParts},
 };
 use std::{
@@ -172,25 +170,25 @@ async fn work(
     let Some(keys) = own_keys(&client, config, shutdown, printer).await? else { return Ok(()) };
     let program = format!("worker `{}`", config.name());
     let pool = children::pool(&config.slots(), &config.processors, &program, Some(socket.to_owned()))?;
-    let ledger = DiskLedger::default();
+    let ledger = stores::ledger(config);
     let shared = Shared {
         name: config.name(),
         client,
         pool: pool.clone(),
-        persist: persist_stores(config, &ledger)?,
+        persist: stores::persist(config, &ledger)?,
         ledger,
         pieces: pieces(config)?,
         keys,
     };
     let mut threads = Vec::new();
-    let mut stores = vec![Opened::Persist(Arc::new(shared.persist.clone()))];
+    let mut sealing = Vec::new();
     for settings in config.threads() {
         let store = Arc::new(SealingStore::open(&settings.location)?.accounted_in(&shared.ledger));
-        stores.push(Opened::Sealing(Arc::clone(&store)));
+        sealing.push(Arc::clone(&store));
         threads.push(thread(&shared, &settings, store).await?);
     }
     // They are opened once.
-    let _ = board.facts.stores.set(stores);
+    let _ = board.facts.stores.set(Stores::new(shared.persist.clone(), sealing));
     board.begin(threads.iter().map(SealingThread::control).collect(), Arc::clone(&pool));
     printer.note(format_args!("worker `{}`: control socket `{}`", shared.name, socket.display()));
     args.supervision.ready(None, shutdown)?;
@@ -269,34 +267,6 @@ fn sizes_of(config: &WorkerConfig, told: &[SectorSize]) -> Vec<SectorSize> {
     if wanted.is_empty() { vec![allowed.into_iter().min().unwrap_or(SectorSize::KiB2)] } else { wanted }
 }
 
-/// The attached stores, and those that the patterns of `scan_persist_stores` find by their `sectorstore.json`. None of
-/// them has to be there yet. What is remembered of them lies in the sealing stores.
-fn persist_stores(config: &WorkerConfig, ledger: &DiskLedger) -> Result<PersistStores, Failure> {
-    let of = |a: &Attached| Attach {
-        location: a.location.clone(),
-        name: a.name.clone(),
-        read_only: a.readonly,
-        scanned: false,
-    };
-    let mut found: Vec<Attach> = config.attached.iter().map(of).collect();
-    for pattern in &config.worker.scan_persist_stores {
-        let dirs =
-            glob::glob(pattern).with_context(|| format!("use `worker.scan_persist_stores` pattern `{pattern}`"))?;
-        for dir in dirs {
-            let location = dir.with_context(|| format!("scan `{pattern}`"))?;
-            if found.iter().all(|attach| attach.location != location) {
-                found.push(Attach { location, name: None, read_only: false, scanned: true });
-            }
-        }
-    }
-    let probed = |(index, attach)| Ok(Wanted { attach, prober: Some(children::prober(index)?) });
-    let wanted = found.into_iter().enumerate().map(probed).collect::<Result<Vec<_>, Failure>>()?;
-    let memory = config.threads().into_iter().map(|thread| thread.location.join("meta").join("persist-stores.json"));
-    let known = KnownStores::open(memory)?;
-    let settings = StoreSettings { known, ledger: ledger.clone(), ..StoreSettings::default() };
-    Ok(PersistStores::wanted(wanted, settings)?)
-}
-
 fn pieces(config: &WorkerConfig) -> Result<Arc<dyn PieceSource>, Failure> {
     let url = config.sector_manager.rpc_client.addr.url_or("/");
     let mut base = reqwest::Url::parse(&url).with_context(|| format!("use `{url}`"))?;
@@ -336,7 +306,12 @@ async fn thread(
         keys: shared.keys.clone(),
         backlog: Some(Arc::clone(&shared.pool) as _),
     };
-    Ok(SealingThread::new(parts, thread_config(&shared.name, settings)))
+    let thread = SealingThread::new(parts, thread_config(&shared.name, settings));
+    if let Err(error) = thread.keep_room().await {
+        // The thread meets the same error, and says what to do about it.
+        tracing::warn!(error = %error.chain(), "the space of a sector is not counted");
+    }
+    Ok(thread)
 }
 
 fn thread_config(worker: &str, settings: &SealingSettings) -> ThreadConfig {

@@ -52,6 +52,8 @@ pub(super) struct Known<'a> {
     pub(super) job: Option<String>,
     /// Its job, if that has no slot.
     pub(super) waiting: Option<&'a WaitingJob>,
+    /// What its stage waits for before it has a job.
+    pub(super) waits: Option<String>,
 }
 
 /// Whether a thread works, and the sentences that say what it does.
@@ -70,6 +72,7 @@ pub(super) fn reasons(known: &Known<'_>) -> (bool, Vec<String>, Option<String>) 
     }
     match status.state {
         ThreadState::Running => match known.waiting {
+            None if known.waits.is_some() => reasons.extend(known.waits.iter().map(|why| format!("it waits: {why}"))),
             Some(job) => reasons.push(format!("{} waits for a slot: {}", job.kind, job.reason)),
             None => {
                 works = true;
@@ -185,7 +188,7 @@ mod tests {
     }
 
     fn said(status: &ThreadStatus, pause: Option<Pause>, drain: Option<Drain>) -> String {
-        let (works, reasons, hint) = reasons(&Known { status, pause, drain, job: None, waiting: None });
+        let (works, reasons, hint) = reasons(&Known { status, pause, drain, job: None, waiting: None, waits: None });
         format!("works {works}; {}; {}", reasons.join("; "), hint.unwrap_or_default())
     }
 
@@ -224,6 +227,15 @@ mod tests {
                 assert!(text.contains(part), "`{part}` in `{text}`");
             }
         }
+    }
+
+    #[test]
+    fn a_stage_that_waits_for_space_says_so() {
+        let status = status(ThreadState::Running);
+        let waits = Some("reserve space (needed: 384GiB, promised to: s-t01000-7 421GiB)".to_owned());
+        let (works, told, _) =
+            reasons(&Known { status: &status, pause: None, drain: None, job: None, waiting: None, waits });
+        assert!(!works && told[0].contains("s-t01000-7 421GiB"), "{told:?}");
     }
 
     #[test]

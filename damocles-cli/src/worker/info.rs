@@ -1,20 +1,20 @@
 //! `damocles-worker info`: what a running worker is made of.
 
-use super::metrics::Calls;
+use super::{
+    metrics::Calls,
+    stores::{Store, Stores},
+};
 use crate::{
     config::WorkerConfig,
     output::{Render, table, time_text},
 };
 use damocles_core::{ByteSize, Timestamp, pool::SlotReport};
-use damocles_seal::store::{PersistStore, SealingStore};
+use damocles_seal::pool::Binding;
 use serde::{Deserialize, Serialize};
-use std::{collections::BTreeMap, fmt::Write as _, path::PathBuf, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, fmt::Write as _, sync::Arc};
 
 /// The version of the document that `info --json` prints.
 pub const INFO_VERSION: u32 = 1;
-
-/// A file system that does not answer in this time is shown without its space.
-const STORE_LIMIT: Duration = Duration::from_secs(2);
 
 /// What a running worker is made of.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -87,30 +87,18 @@ pub struct Slot {
     pub report: SlotReport,
     /// The CPUs that its process may use; all if it is absent.
     pub cpus: Option<String>,
+    /// The memory nodes that it allocates from; all if it is absent.
+    pub mems: Option<String>,
+    /// The most memory that it may take, if that is limited.
+    pub memory: Option<ByteSize>,
+    /// Its share of CPUs that others want too, if it is not the kernel's own.
+    pub cpu_weight: Option<u16>,
+    /// The GPUs that it has for itself while it works.
+    pub gpus: Vec<String>,
+    /// Who holds what it has for itself on this machine: `this slot`, or somebody else in words.
+    pub held_by: Option<String>,
     /// The locks that each of its jobs holds.
     pub locks: Vec<String>,
-}
-
-/// A store.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Store {
-    /// Its name; a sealing store has none.
-    pub name: Option<String>,
-    /// Where it is.
-    pub location: PathBuf,
-    /// `sealing` or `persist`.
-    pub kind: String,
-    /// Whether nothing is written to it.
-    pub read_only: bool,
-    /// The space that is left, if its file system says so.
-    pub free: Option<ByteSize>,
-}
-
-/// A store whose space can be asked for.
-#[derive(Clone, Debug)]
-pub(super) enum Opened {
-    Sealing(Arc<SealingStore>),
-    Persist(Arc<damocles_seal::store::PersistStores>),
 }
 
 /// What stays the same while a worker runs.
@@ -118,9 +106,10 @@ pub(super) enum Opened {
 pub(super) struct Facts {
     pub(super) since: Timestamp,
     pub(super) calls: Arc<Calls>,
-    pub(super) stores: std::sync::OnceLock<Vec<Opened>>,
+    pub(super) stores: std::sync::OnceLock<Stores>,
     endpoint: String,
-    bound: BTreeMap<String, (Option<String>, Vec<String>)>,
+    /// The locks of each slot of the file.
+    held: BTreeMap<String, Vec<String>>,
     concurrent: BTreeMap<String, u32>,
     staggered: BTreeMap<String, f64>,
     locks: BTreeMap<String, u32>,
@@ -130,29 +119,30 @@ impl Facts {
     pub(super) fn new(config: &WorkerConfig, since: Timestamp, calls: Arc<Calls>) -> Self {
         let limits = &config.processors.limitation;
         let kind = |kind: &crate::config::ProcessorKind| kind.task_kind().to_string();
-        let bound = config.slots().into_iter().map(|slot| {
-            let cpus = slot.cpuset.map(|cpus| cpus.to_string());
-            (slot.name, (cpus, slot.locks))
-        });
+        let held = config.slots().into_iter().map(|slot| (slot.name, slot.locks));
         Self {
             since,
             calls,
             stores: std::sync::OnceLock::new(),
             endpoint: config.sector_manager.rpc_client.addr.url_or("/"),
-            bound: bound.collect(),
+            held: held.collect(),
             concurrent: limits.concurrent.iter().map(|(k, n)| (kind(k), *n)).collect(),
             staggered: limits.staggered.iter().map(|(k, gap)| (kind(k), gap.0.as_secs_f64())).collect(),
             locks: config.processors.ext_locks.clone(),
         }
     }
 
-    pub(super) async fn info(&self, worker: &str, slots: Vec<SlotReport>) -> WorkerInfo {
+    pub(super) async fn info(
+        &self,
+        worker: &str,
+        slots: Vec<SlotReport>,
+        mut bound: BTreeMap<String, Binding>,
+    ) -> WorkerInfo {
         let slots = slots.into_iter().map(|report| {
             // A slot with several children is one entry of the file; each is called `NAME.N`.
             let entry = report.name.rsplit_once('.').map_or(report.name.as_str(), |(entry, _)| entry);
-            let bound = self.bound.get(&report.name).or_else(|| self.bound.get(entry));
-            let (cpus, locks) = bound.cloned().unwrap_or_default();
-            Slot { report, cpus, locks }
+            let locks = self.held.get(&report.name).or_else(|| self.held.get(entry)).cloned().unwrap_or_default();
+            Slot::new(bound.remove(&report.name), report, locks)
         });
         WorkerInfo {
             version: INFO_VERSION,
@@ -169,45 +159,46 @@ impl Facts {
         }
     }
 
-    /// The stores with the space that is left, each asked on a thread of its own: one may be on a mount that hangs.
+    /// The stores with the space that is left; none before they are opened.
     pub(super) async fn stores(&self) -> Vec<Store> {
-        let opened = self.stores.get().cloned().unwrap_or_default();
-        let mut asked = Vec::new();
-        for store in opened {
-            match store {
-                Opened::Sealing(store) => {
-                    let about = sealing(&store);
-                    asked.push((about, tokio::task::spawn_blocking(move || store.free_space().ok())));
-                }
-                Opened::Persist(stores) => {
-                    for (at, store) in stores.iter().enumerate() {
-                        let (about, stores) = (persist(&store), Arc::clone(&stores));
-                        let free = move || stores.iter().nth(at).and_then(|store| store.free_space().ok());
-                        asked.push((about, tokio::task::spawn_blocking(free)));
-                    }
-                }
-            }
+        match self.stores.get() {
+            Some(stores) => stores.views().await,
+            None => Vec::new(),
         }
-        let answers = asked.into_iter().map(|(about, free)| async move {
-            let free = tokio::time::timeout(STORE_LIMIT, free).await.ok().and_then(Result::ok).flatten();
-            Store { free, ..about }
-        });
-        futures::future::join_all(answers).await
     }
 }
 
-fn sealing(store: &SealingStore) -> Store {
-    let location = store.location().to_owned();
-    Store { name: None, location, kind: "sealing".to_owned(), read_only: false, free: None }
-}
+impl Slot {
+    fn new(bound: Option<Binding>, report: SlotReport, locks: Vec<String>) -> Self {
+        let (placement, held_by) = bound.map(|bound| (bound.placement, bound.held_by)).unwrap_or_default();
+        let claims = !placement.gpus.is_empty() || placement.exclusive_cpus;
+        let own = (claims && report.job.is_some()).then(|| "this slot".to_owned());
+        Self {
+            report,
+            cpus: placement.cpus.map(|cpus| cpus.to_string()),
+            mems: placement.mems.map(|mems| mems.to_string()),
+            memory: placement.memory,
+            cpu_weight: placement.cpu_weight,
+            gpus: placement.gpus.into_iter().map(|gpu| gpu.0).collect(),
+            held_by: held_by.or(own),
+            locks,
+        }
+    }
 
-fn persist(store: &PersistStore) -> Store {
-    Store {
-        name: Some(store.name().to_owned()),
-        location: store.location().to_owned(),
-        kind: "persist".to_owned(),
-        read_only: store.is_read_only(),
-        free: None,
+    /// What it is bound to beside CPUs, in words.
+    fn limits(&self) -> String {
+        let parts = [
+            self.mems.as_ref().map(|mems| format!("nodes {mems}")),
+            self.memory.map(|memory| format!("at most {memory}")),
+            self.cpu_weight.map(|weight| format!("weight {weight}")),
+        ];
+        parts.into_iter().flatten().collect::<Vec<_>>().join(", ")
+    }
+
+    /// Its GPUs and who has what it claims.
+    fn hardware(&self) -> String {
+        let held = self.held_by.as_ref().map(|by| format!("held by {by}"));
+        self.gpus.iter().cloned().chain(held).collect::<Vec<_>>().join(", ")
     }
 }
 
@@ -244,12 +235,16 @@ impl Render for WorkerInfo {
             let _ = writeln!(text, "lock `{lock}`: held by {most} at a time");
         }
         let or_dash = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
-        let slots = self.slots.iter().map(|Slot { report, cpus, locks }| {
+        let slots = self.slots.iter().map(|slot| {
+            let Slot { report, cpus, locks, .. } = slot;
+            let some = |text: String| or_dash(Some(text).filter(|text| !text.is_empty()));
             vec![
                 report.name.clone(),
                 report.state.to_string(),
                 or_dash(report.pid.map(|pid| pid.to_string())),
                 cpus.clone().unwrap_or_else(|| "all".to_owned()),
+                some(slot.limits()),
+                some(slot.hardware()),
                 if locks.is_empty() { "-".to_owned() } else { locks.join(",") },
                 or_dash(report.sector.map(|sector| sector.to_string())),
                 report.restarts.to_string(),
@@ -258,19 +253,39 @@ impl Render for WorkerInfo {
                 or_dash(report.last_error.clone()),
             ]
         });
-        let header =
-            ["SLOT", "STATE", "PID", "CPUS", "LOCKS", "SECTOR", "RESTARTS", "FAILURES", "NEXT TRY", "LAST ERROR"];
+        let header = [
+            "SLOT",
+            "STATE",
+            "PID",
+            "CPUS",
+            "LIMITS",
+            "GPUS",
+            "LOCKS",
+            "SECTOR",
+            "RESTARTS",
+            "FAILURES",
+            "NEXT TRY",
+            "LAST ERROR",
+        ];
         let slots = table(&header, slots, color);
+        let size = |size: Option<ByteSize>| size.map_or_else(|| "unknown".to_owned(), |size| size.to_string());
         let stores = self.stores.iter().map(|store| {
+            let marks = store.low_mark.zip(store.high_mark).map(|(low, high)| format!("{low}, {high}"));
             vec![
                 or_dash(store.name.clone()),
                 store.location.display().to_string(),
                 store.kind.clone(),
                 if store.read_only { "yes" } else { "no" }.to_owned(),
-                store.free.map_or_else(|| "unknown".to_owned(), |free| free.to_string()),
+                store.state.name().to_owned(),
+                size(store.free),
+                size(store.total),
+                or_dash(store.promised.map(|promised| promised.to_string())),
+                or_dash(marks),
+                or_dash(store.reason.clone()),
             ]
         });
-        let stores = table(&["STORE", "LOCATION", "KIND", "READ-ONLY", "FREE"], stores, color);
+        let header = ["STORE", "LOCATION", "KIND", "READ-ONLY", "STATE", "FREE", "OF", "PROMISED", "MARKS", "REASON"];
+        let stores = table(&header, stores, color);
         format!("{text}\n{slots}\n\n{stores}\n")
     }
 }
@@ -279,6 +294,7 @@ impl Render for WorkerInfo {
 mod tests {
     use super::*;
     use damocles_core::pool::TaskKind;
+    use damocles_seal::store::StoreState;
 
     #[test]
     fn a_worker_is_shown() {
@@ -298,7 +314,16 @@ mod tests {
                 answered_at: Some(Timestamp(2_000)),
                 last_error: Some("no route".to_owned()),
             },
-            slots: vec![Slot { report, cpus: Some("0-3".to_owned()), locks: vec!["disk".to_owned()] }],
+            slots: vec![Slot {
+                report,
+                cpus: Some("0-3".to_owned()),
+                mems: Some("0".to_owned()),
+                memory: Some(ByteSize(64 << 30)),
+                cpu_weight: None,
+                gpus: vec!["GPU-1".to_owned()],
+                held_by: Some("this slot".to_owned()),
+                locks: vec!["disk".to_owned()],
+            }],
             concurrent: BTreeMap::from([("pc1".to_owned(), 2)]),
             staggered: BTreeMap::from([("pc1".to_owned(), 60.0)]),
             locks: BTreeMap::from([("disk".to_owned(), 1)]),
@@ -307,7 +332,13 @@ mod tests {
                 location: "/mnt/p".into(),
                 kind: "persist".to_owned(),
                 read_only: true,
+                state: StoreState::NotMounted,
+                reason: Some("away".to_owned()),
                 free: None,
+                total: Some(ByteSize(1 << 40)),
+                promised: None,
+                low_mark: None,
+                high_mark: None,
             }],
         };
         let text = info.text(false);
@@ -326,8 +357,8 @@ mod tests {
             let line = text.lines().find(|line| line.starts_with(begins)).unwrap_or_default();
             line.split_whitespace().collect::<Vec<_>>().join(" ")
         };
-        assert_eq!(row("pc1-0"), "pc1-0 idle 77 0-3 disk - 2 0 - -");
-        assert_eq!(row("p "), "p /mnt/p persist yes unknown");
+        assert_eq!(row("pc1-0"), "pc1-0 idle 77 0-3 nodes 0, at most 64GiB GPU-1, held by this slot disk - 2 0 - -");
+        assert_eq!(row("p "), "p /mnt/p persist yes not_mounted unknown 1TiB - - away");
         let json = serde_json::to_value(&info).unwrap();
         assert_eq!(serde_json::from_value::<WorkerInfo>(json).unwrap(), info);
     }

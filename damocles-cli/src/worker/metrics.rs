@@ -4,11 +4,13 @@ use super::{
     board::Board,
     control::{ThreadState, WorkerControl as _},
     info::{Build, Manager},
+    stores::Store,
 };
 use damocles_core::{Clock, SectorId, StageEvent, Timestamp, pipeline::StageId, pool::SlotState};
 use damocles_seal::{
     pool::schedule::PoolStats,
     rpc::{CallObserver, CallResult},
+    store::StoreState,
 };
 use parking_lot::Mutex;
 use prometheus_client::{
@@ -145,14 +147,7 @@ pub(super) async fn scrape(board: &Board, stages: &StageTimes, now: Timestamp) -
     if let Some(pool) = board.pool() {
         jobs(&mut registry, &pool.stats());
     }
-    let free = Family::<Labels, Gauge<i64, AtomicI64>>::default();
-    for store in board.facts.stores().await {
-        if let Some(bytes) = store.free {
-            let labels = vec![("store", store.location.display().to_string()), ("kind", store.kind)];
-            free.get_or_create(&labels).set(i64::try_from(bytes.0).unwrap_or(i64::MAX));
-        }
-    }
-    registry.register("store_free_bytes", "Space that is left in a store", free);
+    stores(&mut registry, board.facts.stores().await);
     let mut text = String::new();
     // Writing to a string does not fail.
     let _ = encode(&mut text, &registry);
@@ -203,6 +198,28 @@ fn slots(registry: &mut Registry, board: &Board) {
     registry.register("slot_restarts", "How often the process of a slot was started anew", restarts);
     registry.register("slot_breaker_open", "Whether a slot rests after repeated failures", open);
     registry.register("children", "Processes of slots", children);
+}
+
+fn stores(registry: &mut Registry, stores: Vec<Store>) {
+    type Bytes = Family<Labels, Gauge<i64, AtomicI64>>;
+    let (free, total, promised) = (Bytes::default(), Bytes::default(), Bytes::default());
+    let states = Family::<Labels, Gauge>::default();
+    for store in stores {
+        let labels = vec![("store", store.location.display().to_string()), ("kind", store.kind)];
+        for (family, bytes) in [(&free, store.free), (&total, store.total), (&promised, store.promised)] {
+            if let Some(bytes) = bytes {
+                family.get_or_create(&labels).set(i64::try_from(bytes.0).unwrap_or(i64::MAX));
+            }
+        }
+        for state in StoreState::ALL {
+            let labels: Labels = labels.iter().cloned().chain([("state", state.name().to_owned())]).collect();
+            states.get_or_create(&labels).set((state == store.state).into());
+        }
+    }
+    registry.register("store_free_bytes", "Space that is left in a store", free);
+    registry.register("store_total_bytes", "Size of the file system of a store", total);
+    registry.register("store_promised_bytes", "Free space that is promised to sectors of this worker", promised);
+    registry.register("store_state", "1 for the state that a store is in", states);
 }
 
 fn jobs(registry: &mut Registry, stats: &PoolStats) {

@@ -17,6 +17,7 @@ pub mod plan;
 mod rpc;
 pub mod sealcalc;
 mod store;
+pub mod stores;
 mod threads;
 
 use crate::{

@@ -234,7 +234,12 @@ mod tests {
     #[async_trait]
     impl WorkerControl for FakeWorker {
         fn status(&self) -> WorkerStatus {
-            WorkerStatus { version: STATUS_VERSION, worker: "w".to_owned(), threads: vec![a_thread()] }
+            WorkerStatus {
+                version: STATUS_VERSION,
+                worker: "w".to_owned(),
+                threads: vec![a_thread()],
+                troubles: Vec::new(),
+            }
         }
 
         async fn info(&self) -> WorkerInfo {

@@ -41,8 +41,8 @@ impl Render for Made {
 pub(super) fn init(command: StoreCommand, printer: Printer) -> Result<(), Failure> {
     let mut made = Made { version: VERSION, stores: Vec::new() };
     let ended = match command {
-        StoreCommand::SealingInit(locations) => locations.locations.into_iter().try_for_each(|location| {
-            let id = SealingStore::init(&location)?.as_str().to_owned();
+        StoreCommand::SealingInit(asked) => asked.directories.locations.into_iter().try_for_each(|location| {
+            let id = SealingStore::init_for(&location, asked.worker.as_deref())?.as_str().to_owned();
             made.stores.push(MadeStore { location, kind: "sealing", id });
             Ok(())
         }),
@@ -62,17 +62,24 @@ pub(super) fn init(command: StoreCommand, printer: Printer) -> Result<(), Failur
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{exit::Exit, worker::args::Locations};
+    use crate::{
+        exit::Exit,
+        worker::args::{Locations, SealingInit},
+    };
 
     #[test]
     fn a_store_is_made_once() {
         let dir = tempfile::tempdir().unwrap();
         let printer = Printer::new(true, true);
-        let sealing = || Locations { locations: vec![dir.path().join("s")] };
+        let sealing = || SealingInit {
+            directories: Locations { locations: vec![dir.path().join("s")] },
+            worker: Some("w1".to_owned()),
+        };
         init(StoreCommand::SealingInit(sealing()), printer).unwrap();
         let again = init(StoreCommand::SealingInit(sealing()), printer).unwrap_err();
         assert_ne!(again.exit, Exit::Ok);
         assert!(SealingStore::open(&dir.path().join("s")).is_ok());
+        assert!(SealingStore::look_as(&dir.path().join("s"), "w2").is_err());
 
         let persist = Locations { locations: vec![dir.path().join("p"), dir.path().join("q")] };
         init(StoreCommand::FileInit(persist), printer).unwrap();

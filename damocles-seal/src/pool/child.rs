@@ -36,6 +36,8 @@ pub(super) struct Child {
     program: PathBuf,
     last_wait: Duration,
     process: Process,
+    /// Whether it was killed and does not die.
+    stuck: bool,
     placed: Placed,
     /// When its placement is read back next while it works.
     verify: Interval,
@@ -147,6 +149,7 @@ impl Child {
             program: slot.command.program.clone(),
             last_wait,
             process,
+            stuck: false,
             placed,
             verify,
             dialect,
@@ -442,7 +445,14 @@ impl Child {
     }
 
     async fn kill(&mut self) -> End {
-        kill(&mut self.process, self.last_wait).await
+        let end = kill(&mut self.process, self.last_wait).await;
+        self.stuck = matches!(end, End::Stuck { .. });
+        end
+    }
+
+    /// Whether it was killed and does not die.
+    pub(super) fn is_stuck(&self) -> bool {
+        self.stuck
     }
 }
 
@@ -489,6 +499,7 @@ mod tests {
         let Ended::Broken(error) = child.work(&job, &cx, last_wait).await else { panic!("it never answers") };
         assert_eq!(error.kind(), PoolErrorKind::Cancelled);
         assert!(error.to_string().contains("still there 20ms after it was killed"), "{error}");
+        assert!(child.is_stuck());
         child.shut_down(last_wait).await;
         drop(die);
         is_gone.await.unwrap();

@@ -6,12 +6,16 @@ use super::{
     schedule::Verdict,
     spec::SlotSpec,
 };
+use crate::claims::resources_of;
 use bytes::Bytes;
 use damocles_core::{
     Context, JobEvent,
     pool::{Job, PoolError, PoolErrorKind},
 };
-use std::sync::{Arc, Weak};
+use std::sync::{
+    Arc, Weak,
+    atomic::{AtomicU32, Ordering},
+};
 use tokio::time::{Instant, sleep};
 
 /// A slot for the time of one job, given back when dropped.
@@ -23,11 +27,13 @@ pub(super) struct Lease {
     verdict: Verdict,
     /// How the slot's process failed, if it did.
     failure: Option<String>,
+    /// Whether its process was killed and does not die.
+    stuck: bool,
 }
 
 impl Lease {
     pub(super) fn new(shared: Arc<Shared>, index: usize, child: Option<Child>) -> Self {
-        Self { shared, index, child, verdict: Verdict::Dropped, failure: None }
+        Self { shared, index, child, verdict: Verdict::Dropped, failure: None, stuck: false }
     }
 
     fn slot(&self) -> &SlotSpec {
@@ -83,12 +89,17 @@ impl Lease {
             return Ok(());
         }
         let (index, shared) = (self.index, Arc::downgrade(&self.shared));
-        let begun = |pid| self.shared.state.lock().scheduler.forked(index, pid);
+        let forked = Arc::new(AtomicU32::new(0));
+        let process = Arc::clone(&forked);
+        let begun = |pid| {
+            forked.store(pid, Ordering::Relaxed);
+            self.shared.state.lock().scheduler.forked(index, pid);
+        };
         // Known before it is forked: a lease that is dropped from here on waits for the end of the process.
         self.shared.state.lock().scheduler.forking(index);
         let gone = move || {
             if let Some(shared) = Weak::upgrade(&shared) {
-                shared.process_ended(index);
+                shared.process_ended(index, process.load(Ordering::Relaxed));
             }
         };
         match Child::start(self.slot(), &self.shared.isolation, self.shared.last_wait, cx, begun, gone).await {
@@ -146,6 +157,7 @@ impl Lease {
                 answer
             }
             Ended::Broken(error) => {
+                self.stuck = child.is_stuck();
                 self.blame(&error);
                 Err(error)
             }
@@ -166,7 +178,19 @@ impl Drop for Lease {
             if let Some(place) = state.children.get_mut(self.index) {
                 *place = self.child.take();
             }
-            let free = state.scheduler.release(self.index, self.verdict, !kept, now);
+            let mut free = state.scheduler.release(self.index, self.verdict, !kept, now);
+            // What has hardware for itself keeps it for as long as it is there.
+            if !free
+                && self.stuck
+                && resources_of(self.slot()).is_empty()
+                && let Some(pid) = state.scheduler.leave_behind(self.index, now)
+            {
+                tracing::warn!(
+                    pid,
+                    "a process that was killed does not die; it is left behind, and another takes its place"
+                );
+                free = true;
+            }
             if free { state.passes.get_mut(self.index).and_then(Option::take) } else { None }
         };
         drop(pass);

@@ -4,8 +4,8 @@ use super::{
     child::Child,
     gate::{Gate, Pass},
     lease::Lease,
-    schedule::{PoolStats, Room, Scheduler, Ticket, Unlimited, Wait, WaitingJob},
-    spec::{PoolSpec, SlotSpec, SpecError},
+    schedule::{PoolStats, Scheduler, Ticket, Wait, WaitingJob},
+    spec::{PlacementSpec, PoolSpec, SlotSpec, SpecError},
 };
 use crate::{
     claims::{Resource, may_yield, resources_of},
@@ -40,19 +40,11 @@ use tokio::{
 pub struct LocalPool(Arc<Shared>);
 
 /// What the program around a pool adds to it.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct Hooks {
-    /// Whether there is room for another sector.
-    pub room: Arc<dyn Room>,
     /// What a slot has to pass before it is used.
     pub gate: Option<Arc<dyn Gate>>,
-}
-
-impl Default for Hooks {
-    fn default() -> Self {
-        Self { room: Arc::new(Unlimited), gate: None }
-    }
 }
 
 #[derive(Debug)]
@@ -67,7 +59,6 @@ pub(super) struct Shared {
     pub(super) gate: Option<Arc<dyn Gate>>,
     preempt: bool,
     pub(super) state: Mutex<State>,
-    room: Arc<dyn Room>,
     /// Told whenever a slot, a limit or a time changes.
     changed: Notify,
 }
@@ -91,6 +82,15 @@ struct Waiter {
     grant: oneshot::Sender<Lease>,
     /// Why it still is there.
     wait: Wait,
+}
+
+/// What a child is bound to.
+#[derive(Clone, Debug)]
+pub struct Binding {
+    /// CPUs, memory nodes, limits and GPUs.
+    pub placement: PlacementSpec,
+    /// Who else on this machine holds something of it, in words.
+    pub held_by: Option<String>,
 }
 
 impl LocalPool {
@@ -122,7 +122,7 @@ impl LocalPool {
             grants: HashMap::new(),
             draining: false,
         };
-        let Hooks { room, gate } = hooks;
+        let Hooks { gate } = hooks;
         let PoolSpec { grace, last_wait, limits, preempt, isolation, .. } = spec;
         let isolation = Arc::new(Isolation::new(isolation));
         let (state, changed) = (Mutex::new(state), Notify::new());
@@ -135,7 +135,6 @@ impl LocalPool {
             gate,
             preempt,
             state,
-            room,
             changed,
         })))
     }
@@ -169,6 +168,15 @@ impl LocalPool {
         self.0.state.lock().scheduler.stats()
     }
 
+    /// What each child is bound to, by its name.
+    pub fn bindings(&self) -> BTreeMap<String, Binding> {
+        let of = |slot: &SlotSpec| {
+            let held_by = self.0.gate.as_ref().and_then(|gate| gate.held_elsewhere(slot));
+            (slot.name.clone(), Binding { placement: slot.placement.clone(), held_by })
+        };
+        self.0.slots.iter().map(of).collect()
+    }
+
     /// Lets a slot whose child failed work again at once: one that rests, or one that is not restarted by itself. The
     /// name of a slot with several children stands for all of them. Whether there is such a slot.
     pub fn resume(&self, slot: &str) -> bool {
@@ -187,11 +195,6 @@ impl LocalPool {
     /// and lets them wait again. Whether it will be given back.
     pub fn give_up(&self, resource: &Resource, wanted_for: &TaskKind) -> bool {
         self.0.give_up(resource, wanted_for)
-    }
-
-    /// What [`Room::admit`] refused may fit now.
-    pub fn room_changed(&self) {
-        self.0.dispatch();
     }
 
     fn refused(&self, job: &Job) -> Option<PoolError> {
@@ -345,7 +348,7 @@ impl Shared {
             for (index, held) in elsewhere {
                 state.scheduler.elsewhere(index, held);
             }
-            let granted = if state.draining { Vec::new() } else { state.scheduler.grant(now, &*self.room) };
+            let granted = if state.draining { Vec::new() } else { state.scheduler.grant(now) };
             for granted in granted {
                 let child = state.children.get_mut(granted.place).and_then(Option::take);
                 let lease = Lease::new(Arc::clone(self), granted.place, child);
@@ -399,9 +402,12 @@ impl Shared {
     }
 
     /// Nothing is left of the process in this slot.
-    pub(super) fn process_ended(self: &Arc<Self>, index: usize) {
+    pub(super) fn process_ended(self: &Arc<Self>, index: usize, pid: u32) {
         let pass = {
             let mut state = self.state.lock();
+            if state.scheduler.left_ended(index, pid) {
+                return;
+            }
             let draining = state.draining;
             let free = state.scheduler.ended(index, draining, Instant::now());
             if free { state.passes.get_mut(index).and_then(Option::take) } else { None }

@@ -22,8 +22,8 @@ pub mod wire;
 
 pub use gate::{Gate, Pass};
 pub use inline::InlinePool;
-pub use local::{Hooks, LocalPool};
-pub use schedule::{PoolStats, Room, WaitingJob};
+pub use local::{Binding, Hooks, LocalPool};
+pub use schedule::{PoolStats, WaitingJob};
 pub use spec::{Backlog, Breaker, CommandSpec, Limits, PlacementSpec, PoolSpec, Protocol, SlotSpec, SpecError};
 pub use talk::TalkSpec;
 pub use v1::has_v1;

@@ -167,6 +167,9 @@ pub struct SlotSpec {
     pub concurrent: usize,
     /// Whether a child that failed is started again by itself. One that is not waits for [`super::LocalPool::resume`].
     pub auto_restart: bool,
+    /// How many processes that were killed and do not die, because a disk that is gone keeps them, are left behind:
+    /// another child works in the place of each. Beyond that the slot stays taken until one is gone.
+    pub leave_behind: usize,
     /// Locks of [`Limits::ext_locks`] that each of its jobs holds.
     pub locks: Vec<String>,
     /// What it is bound to.
@@ -217,6 +220,7 @@ impl SlotSpec {
             stable_wait,
             concurrent: 1,
             auto_restart: true,
+            leave_behind: 0,
             locks: Vec::new(),
             placement: PlacementSpec::default(),
             protocol: Protocol::V2,

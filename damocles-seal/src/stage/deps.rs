@@ -1,15 +1,15 @@
 //! What stages are given.
 
-use super::{PieceSource, fault};
+use super::{PieceSource, fault, id};
 use crate::{
     journal::SectorRecord,
     service::{SealingService, ServiceError},
-    store::{PersistStores, Reservation, SealingStore, StoreError, StoreErrorKind},
+    store::{PersistStores, Reservation, SealingStore, StoreError, StoreErrorKind, WRITERS},
 };
 use damocles_core::{
-    Context, Error, JobId, Recovery,
+    Context, Error, Event, JobEvent, JobId, Recovery,
     pipeline::{SealError, SealErrorKind, StageId},
-    pool::{ProcessorPool, ProcessorPoolExt, Task},
+    pool::{ProcessorPool, ProcessorPoolExt, Task, TaskKind},
 };
 use sha2::{Digest, Sha256};
 use std::{future::Future, sync::Arc, time::Duration};
@@ -19,6 +19,9 @@ const ROOM_WAIT: Duration = Duration::from_secs(60);
 
 /// How long until a stage that lacks space asks again: others than this process free some too.
 const ROOM_RETRY: Duration = Duration::from_secs(30);
+
+/// Asks for space; blocks if the disk does not answer.
+type Reserve = Arc<dyn Fn(&Arc<SealingStore>) -> Result<Option<Reservation>, StoreError> + Send + Sync>;
 
 /// What the stages of a plan work with, those of one's own too.
 #[derive(Clone, Debug)]
@@ -86,21 +89,65 @@ impl StageDeps {
         stage: &StageId,
         cx: &Context,
     ) -> Result<Option<Reservation>, SealError> {
-        let op = "reserve space in the sealing store";
         let (sector, size) = (record.sector(), record.lease().proof_type.sector_size());
+        let done: Vec<StageId> = WRITERS.into_iter().filter(|stage| record.fact(stage).is_some()).collect();
+        let of = stage.clone();
+        let reserve = move |store: &Arc<SealingStore>| {
+            // What is done and what a rewind dropped changes what is still to come.
+            if store.is_held() {
+                store.hold(sector, size, &done)?;
+            }
+            store.reserve(&of, sector, size)
+        };
+        self.space(record, stage, Arc::new(reserve), cx).await
+    }
+
+    /// Space in the sealing store for pieces that are fetched, as [`StageDeps::work`] has it for what a stage writes.
+    ///
+    /// # Errors
+    ///
+    /// There is no room for them.
+    pub(crate) async fn room_for_pieces(
+        &self,
+        record: &SectorRecord,
+        bytes: u64,
+        cx: &Context,
+    ) -> Result<Option<Reservation>, SealError> {
+        let sector = record.sector();
+        let reserve = move |store: &Arc<SealingStore>| store.reserve_pieces(sector, bytes);
+        self.space(record, &id::PIECES, Arc::new(reserve), cx).await
+    }
+
+    async fn space(
+        &self,
+        record: &SectorRecord,
+        stage: &StageId,
+        reserve: Reserve,
+        cx: &Context,
+    ) -> Result<Option<Reservation>, SealError> {
+        let sector = record.sector();
+        let op = "reserve space in the sealing store";
+        let tell = |what| {
+            let kind = TaskKind::read(stage.as_str());
+            cx.emit(Event::Job { job: job_id(record, stage), kind, sector: Some(sector), what });
+        };
+        let mut told = false;
         let waited = tokio::time::sleep(ROOM_WAIT);
         tokio::pin!(waited);
         loop {
             let released = self.store.ledger().released();
-            let (store, of) = (Arc::clone(&self.store), stage.clone());
-            let asked = tokio::task::spawn_blocking(move || store.reserve(&of, sector, size));
+            let (store, reserve) = (Arc::clone(&self.store), Arc::clone(&reserve));
+            let asked = tokio::task::spawn_blocking(move || reserve(&store));
             let asked = unless_cancelled(cx, op, async {
                 asked.await.map_err(|e| Error::new(SealErrorKind::Stage, op).because(e))
             });
             match asked.await? {
                 Err(e) if e.kind() == StoreErrorKind::DiskFull => {
                     // Without promises to others only somebody else can free space, and nobody tells when.
-                    let hopeful = self.store.ledger().is_promising();
+                    let hopeful = self.store.ledger().is_promising_others(sector);
+                    // Who asks why nothing happens is told while it waits, too.
+                    tell(JobEvent::Queued { reason: e.chain() });
+                    told = true;
                     let freed = hopeful
                         && tokio::select! {
                             biased;
@@ -110,10 +157,15 @@ impl StageDeps {
                         };
                     if !freed {
                         let retry = Recovery::Retry { after: Some(ROOM_RETRY) };
-                        return Err(fault::of_store(op, e).with("stage", stage).recover_by(retry));
+                        return Err(fault::of_store(op, e).recover_by(retry));
                     }
                 }
-                asked => return asked.map_err(|e| fault::of_store(op, e)),
+                asked => {
+                    if told {
+                        tell(JobEvent::Ended { ok: asked.is_ok() });
+                    }
+                    return asked.map_err(|e| fault::of_store(op, e));
+                }
             }
         }
     }

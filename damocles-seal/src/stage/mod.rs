@@ -18,6 +18,7 @@ mod pre_commit_landed;
 mod prove_commit;
 mod prove_commit_landed;
 mod seed;
+mod stall;
 mod ticket;
 mod tree_d;
 

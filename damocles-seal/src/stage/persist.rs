@@ -1,10 +1,10 @@
 //! Copying the replica to where PoSt reads it, while the seed is awaited.
 
-use super::{Stage, StageDeps, StageOutcome, deps::unless_cancelled, fault, files, id};
+use super::{Stage, StageDeps, StageOutcome, deps::unless_cancelled, fault, files, id, stall};
 use crate::{
     journal::SectorRecord,
-    store::{Claim, PersistStore, Reservation, SealingStore, Space, Survey, replica_cache_files},
-    task::{CopiedFile, CopyFile, FoundStore, Transfer},
+    store::{Claim, PersistStore, Reservation, SealingStore, Space, StoreError, Survey, replica_cache_files},
+    task::{CopiedFile, CopyFile, FoundStore, Transfer, Transferred},
 };
 use async_trait::async_trait;
 use damocles_core::{
@@ -61,16 +61,15 @@ impl Stage for PersistStage {
         let Some(choice) = deps.ask(cx, "reserve space", reserve).await? else {
             return Err(no_room(record, bytes, &survey));
         };
-        let found = survey.suitable.into_iter().find(|found| found.store.name() == choice.name);
-        let _room = found.map(|found| promise(deps, record, found)).transpose()?;
         let copies = copy_replica(deps, record, &choice.name, cx).await?;
         StageOutcome::done(&PersistedOutput { store: choice.name, copies })
     }
 }
 
 /// Keeps the room in the store for this replica: others of this process copy there too.
-fn promise(deps: &StageDeps, record: &SectorRecord, found: FoundStore) -> Result<Reservation, SealError> {
+fn promise(deps: &StageDeps, record: &SectorRecord, found: &FoundStore) -> Result<Reservation, SealError> {
     let (sector, FoundStore { store, device, free, total, present, .. }) = (record.sector(), found);
+    let (device, free, total, present) = (*device, *free, *total, *present);
     let bytes = needed_bytes(record.lease().proof_type.sector_size());
     // The store is not asked how much is there by now: it may not answer. What is copied meanwhile counts twice, so that
     // at worst another sector waits for the end of this copy.
@@ -79,7 +78,7 @@ fn promise(deps: &StageDeps, record: &SectorRecord, found: FoundStore) -> Result
         path: store.location().to_owned(),
         total: bytes,
         present: Arc::new(move || present),
-        first: false,
+        in_stay: false,
     };
     let reserved = deps.persist.settings().ledger.reserve(device, claim, || Ok(Space { device, free, total }));
     reserved.map_err(|e| {
@@ -172,9 +171,19 @@ async fn verify_copy(
     let op = "compare copy of the replica";
     let store = chosen(deps, record, &persisted.store)?;
     let (sector, size) = (record.sector(), record.lease().proof_type.sector_size());
-    let (copies, cancel) = (persisted.copies.clone(), cx.cancel.clone());
-    let whole = deps.files(cx, op, move |_| store.verify(sector, size, &copies, &|| !cancel.is_cancelled())).await?;
-    if whole { Ok(()) } else { Err(Error::new(SealErrorKind::Cancelled, op).with("sector", sector)) }
+    let (copies, stop) = (persisted.copies.clone(), cx.cancel.child_token());
+    // Also when this is left before it has an answer.
+    let _stop = stop.clone().drop_guard();
+    let read = |tick: Box<dyn Fn() + Send + Sync>| {
+        let go_on = move || {
+            tick();
+            !stop.is_cancelled()
+        };
+        deps.files(cx, op, move |_| store.verify(sector, size, &copies, &go_on))
+    };
+    let name = &persisted.store;
+    let whole = stall::read_watched(deps, name, cx, read).await.map_err(|why| suspect(op, deps, record, name, why))?;
+    if whole? { Ok(()) } else { Err(Error::new(SealErrorKind::Cancelled, op).with("sector", sector)) }
 }
 
 async fn copy_files(
@@ -185,22 +194,19 @@ async fn copy_files(
 ) -> Result<Vec<CopiedFile>, SealError> {
     let (sector, size) = (record.sector(), record.lease().proof_type.sector_size());
     // Without its disk, the path is a directory of another file system.
-    let looked = async { deps.persist.look(name, cx).await.map_err(|e| fault::of_store("find persist store", e)) };
-    let store = unless_cancelled(cx, "find persist store", looked).await?.store;
+    let look = deps.persist.look(name, Some((sector, size)), cx);
+    let looked = async { look.await.map_err(|e| fault::of_store("find persist store", e)) };
+    let found = unless_cancelled(cx, "find persist store", looked).await?;
+    let _room = promise(deps, record, &found)?;
+    let store = found.store;
     deps.persist.sweep_but(name, sector, size, cx).await;
     let (from, to) = (deps.store.cache(sector), store.cache(sector));
     let beside = replica_cache_files(size).into_iter();
     let beside = beside.map(|file| CopyFile { from: from.join(&file), to: to.join(&file) });
     let sealed = CopyFile { from: deps.store.sealed(sector), to: store.sealed(sector) };
     let files = std::iter::once(sealed).chain(beside).collect();
-    let task = Transfer { files, bytes_per_second: deps.persist.settings().bytes_per_second };
-    let copied = match deps.work(record, &id::PERSIST, &task, cx).await {
-        Err(error) if error.kind() != SealErrorKind::Cancelled => {
-            leave_out(deps, name, &error, cx).await;
-            return Err(error);
-        }
-        copied => copied?,
-    };
+    let task = Transfer { files, bytes_per_second: deps.persist.bytes_per_second(name) };
+    let copied = copied(deps, record, name, &task, cx).await?;
     check_copy(deps, record, name, cx).await?;
     let rubbish = |why: &str| {
         Error::new(SealErrorKind::Stage, "copy the replica")
@@ -213,10 +219,42 @@ async fn copy_files(
         std::fs::metadata(&copy.path).is_ok_and(|found| found.len() == copy.len)
     });
     let wrong = move |_: &SealingStore| Ok(copies.into_iter().find(|copy| !checked(copy)));
-    match deps.files(cx, "check copy of the replica", wrong).await? {
+    match look_at_files(deps, record, name, cx, wrong).await? {
         Some(copy) => Err(rubbish(&format!("{} does not have {} bytes", copy.path.display(), copy.len))),
         None => Ok(copied.files),
     }
+}
+
+/// Copies. A store to which it cannot be done is left out for a time, and another is asked for.
+async fn copied(
+    deps: &StageDeps,
+    record: &SectorRecord,
+    name: &str,
+    task: &Transfer,
+    cx: &Context,
+) -> Result<Transferred, SealError> {
+    let work = |inner: Context| async move { deps.work(record, &id::PERSIST, task, &inner).await };
+    match stall::watched(deps, name, cx, work).await {
+        Err(why) => {
+            // What was copied is gone on with if the same store is chosen again.
+            Err(suspect("copy the replica", deps, record, name, why))
+        }
+        Ok(Err(error)) if error.kind() != SealErrorKind::Cancelled => {
+            leave_out(deps, name, &error, cx).await;
+            Err(error)
+        }
+        Ok(copied) => copied,
+    }
+}
+
+/// A store that hangs is left out for a time, so that the next try goes elsewhere.
+fn suspect(op: &'static str, deps: &StageDeps, record: &SectorRecord, name: &str, why: String) -> SealError {
+    deps.persist.set_aside(name, why.clone());
+    fault::failed(op, "the store hangs")
+        .with("sector", record.sector())
+        .with("store", name)
+        .because(why)
+        .hint_with("see whether the disk or server of this store is well; another is used meanwhile if there is one")
 }
 
 /// After a copy failed: a store that is full, or that has become unusable, is not offered to the manager for a time, so
@@ -225,7 +263,7 @@ async fn leave_out(deps: &StageDeps, name: &str, error: &SealError, cx: &Context
     if error.kind() == SealErrorKind::DiskFull {
         return deps.persist.set_aside(name, "no space was left while a replica was copied");
     }
-    match deps.persist.look(name, cx).await {
+    match deps.persist.look(name, None, cx).await {
         Ok(found) if found.mounted_read_only => deps.persist.set_aside(name, "its file system has become read-only"),
         Ok(_) => {}
         Err(unusable) => deps.persist.set_aside(name, unusable.chain()),
@@ -267,7 +305,20 @@ async fn tell_manager(deps: &StageDeps, record: &SectorRecord, name: &str, cx: &
 async fn check_copy(deps: &StageDeps, record: &SectorRecord, name: &str, cx: &Context) -> Result<(), SealError> {
     let store = chosen(deps, record, name)?;
     let (sector, size) = (record.sector(), record.lease().proof_type.sector_size());
-    deps.files(cx, "check copy of the replica", move |_| store.check(sector, size)).await
+    look_at_files(deps, record, name, cx, move |_| store.check(sector, size)).await
+}
+
+/// Looks at files of a persist store, unless it hangs.
+async fn look_at_files<T: Send + 'static>(
+    deps: &StageDeps,
+    record: &SectorRecord,
+    name: &str,
+    cx: &Context,
+    act: impl FnOnce(&SealingStore) -> Result<T, StoreError> + Send + 'static,
+) -> Result<T, SealError> {
+    let op = "check copy of the replica";
+    let looked = stall::read_watched(deps, name, cx, |_| deps.files(cx, op, act)).await;
+    looked.unwrap_or_else(|why| Err(suspect(op, deps, record, name, why)))
 }
 
 fn chosen(deps: &StageDeps, record: &SectorRecord, name: &str) -> Result<Arc<PersistStore>, SealError> {

@@ -33,6 +33,8 @@ impl Stage for PiecesStage {
     async fn run(&self, record: &SectorRecord, cx: &Context) -> Result<StageOutcome, SealError> {
         let deps = &self.0;
         let pieces = deps.ask(cx, "ask for pieces", deps.service.pieces(record.lease())).await?;
+        let bytes = pieces.iter().map(|piece| piece.payload_size).fold(0, u64::saturating_add);
+        let _room = deps.room_for_pieces(record, bytes, cx).await?;
         let mut inputs = Vec::with_capacity(pieces.len());
         for piece in &pieces {
             let content = if piece.payload_size == 0 {

@@ -3,7 +3,7 @@
 use super::{
     error::{StoreError, StoreErrorKind},
     known::{KnownStore, KnownStores},
-    ledger::DiskLedger,
+    ledger::{DiskLedger, Space},
     mounts,
     persist::{Attach, PersistStore},
     probe::probe,
@@ -14,9 +14,12 @@ use damocles_core::{
     pool::{ProcessorPool, ProcessorPoolExt},
 };
 use parking_lot::Mutex;
-use serde::Serialize;
-use std::{convert::Infallible, num::NonZeroU64, path::PathBuf, sync::Arc, time::Duration};
+use std::{convert::Infallible, num::NonZeroU64, sync::Arc, time::Duration};
 use tokio::{sync::Semaphore, time::Instant};
+
+mod status;
+
+pub use status::{StoreState, StoreStatus};
 
 /// How long a store that failed is left out.
 const ASIDE: Duration = Duration::from_secs(600);
@@ -32,6 +35,8 @@ pub struct Wanted {
     /// Where it is looked at: a pool of child processes for this store alone, so that one that does not answer keeps
     /// nobody else's child. Without one it is looked at by a thread of this process, which stays behind then.
     pub prober: Option<Arc<dyn ProcessorPool>>,
+    /// The bytes a second that one copy to this store may take; no limit of its own without.
+    pub bytes_per_second: Option<NonZeroU64>,
 }
 
 /// How stores are attached and used.
@@ -46,16 +51,19 @@ pub struct StoreSettings {
     pub bytes_per_second: Option<NonZeroU64>,
     /// How long a store may take to answer.
     pub answer_limit: Duration,
+    /// For how long a copy to a store, or a look at a copy there, may stand still before the store is looked at.
+    pub stall_limit: Duration,
 }
 
 impl Default for StoreSettings {
-    /// No memory, no limit, ten seconds.
+    /// No memory, no limit, ten seconds, two minutes.
     fn default() -> Self {
         Self {
             known: KnownStores::default(),
             ledger: DiskLedger::default(),
             bytes_per_second: None,
             answer_limit: Duration::from_secs(10),
+            stall_limit: Duration::from_secs(120),
         }
     }
 }
@@ -76,12 +84,21 @@ struct Slot {
     store: Option<Arc<PersistStore>>,
     unusable: Option<Unusable>,
     aside: Option<(Instant, String)>,
+    seen: Option<Seen>,
     turn: Arc<Semaphore>,
+}
+
+/// What the last look at a store has found.
+#[derive(Clone, Copy, Debug)]
+struct Seen {
+    at: Instant,
+    space: Space,
+    mounted_read_only: bool,
 }
 
 impl Slot {
     fn new(wanted: Wanted, store: Option<Arc<PersistStore>>) -> Self {
-        Self { wanted, store, unusable: None, aside: None, turn: Arc::new(Semaphore::new(1)) }
+        Self { wanted, store, unusable: None, aside: None, seen: None, turn: Arc::new(Semaphore::new(1)) }
     }
 
     fn label(&self) -> String {
@@ -99,21 +116,6 @@ impl Slot {
     fn counts(&self) -> bool {
         self.store.is_some() || !self.wanted.attach.scanned
     }
-}
-
-/// A store as an operator sees it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct StoreStatus {
-    /// Its name; none while it has never been attached and none was given.
-    pub name: Option<String>,
-    /// Where it is.
-    pub location: PathBuf,
-    /// Whether it is attached.
-    pub attached: bool,
-    /// Whether it is only read.
-    pub read_only: bool,
-    /// Why it is not used now.
-    pub reason: Option<String>,
 }
 
 /// The stores that a replica can be put into, and why the others cannot.
@@ -144,7 +146,7 @@ impl PersistStores {
                 read_only: store.is_read_only(),
                 scanned: false,
             };
-            let wanted = Wanted { attach, prober: None };
+            let wanted = Wanted { attach, prober: None, bytes_per_second: None };
             Slot::new(wanted, Some(Arc::new(store)))
         };
         let slots = stores.into_iter().map(slot).collect();
@@ -186,28 +188,17 @@ impl PersistStores {
         self.iter().find(|store| store.name() == name)
     }
 
+    /// The bytes a second that one copy to the store of this name may take.
+    pub fn bytes_per_second(&self, name: &str) -> Option<NonZeroU64> {
+        let slots = self.0.slots.lock();
+        let own = slots.iter().find(|slot| slot.store.as_ref().is_some_and(|store| store.name() == name));
+        let own = own.and_then(|slot| slot.wanted.bytes_per_second);
+        [own, self.0.settings.bytes_per_second].into_iter().flatten().min()
+    }
+
     /// Whether a store is wanted that may be written to, there or not.
     pub fn any_writable(&self) -> bool {
         self.0.slots.lock().iter().any(|slot| slot.counts() && !slot.is_read_only())
-    }
-
-    /// All of them as an operator sees them.
-    pub fn status(&self) -> Vec<StoreStatus> {
-        let now = Instant::now();
-        let slots = self.0.slots.lock();
-        let status = |slot: &Slot| StoreStatus {
-            name: slot.store.as_ref().map(|s| s.name().to_owned()).or_else(|| slot.wanted.attach.name.clone()),
-            location: slot.wanted.attach.location.clone(),
-            attached: slot.store.is_some(),
-            read_only: slot.is_read_only(),
-            reason: match (&slot.unusable, &slot.aside) {
-                (Some(unusable), _) => Some(unusable.reason.clone()),
-                (None, Some((until, why))) if *until > now => Some(why.clone()),
-                _ if slot.store.is_none() => Some(StoreErrorKind::NotMounted.to_string()),
-                _ => None,
-            },
-        };
-        slots.iter().filter(|slot| slot.counts()).map(status).collect()
     }
 
     /// Leaves a store out for some minutes, because it failed, unless no other can be used.
@@ -282,12 +273,17 @@ impl PersistStores {
         Err(format!("{label}: full ({missing} needed, {free} free, {promised} of it promised to others)"))
     }
 
-    /// Looks at the store of this name: it must be there and still the same.
+    /// Looks at the store of this name, and at what it has of a sector: it must be there and still the same.
     ///
     /// # Errors
     ///
     /// It is not.
-    pub async fn look(&self, name: &str, cx: &Context) -> Result<FoundStore, StoreError> {
+    pub async fn look(
+        &self,
+        name: &str,
+        sector: Option<(SectorId, SectorSize)>,
+        cx: &Context,
+    ) -> Result<FoundStore, StoreError> {
         let op = "look at persist store";
         let is = |slot: &Slot| match &slot.store {
             Some(store) => store.name() == name,
@@ -298,7 +294,7 @@ impl PersistStores {
                 .with("store", name)
                 .hint_with("attach this store to the worker with an [[attached]] entry"));
         };
-        self.look_at(index, None, false, cx).await.map_err(|unusable| unusable.to_error(op).with("store", name))
+        self.look_at(index, sector, false, cx).await.map_err(|unusable| unusable.to_error(op).with("store", name))
     }
 
     /// Removes what is left of unfinished copies of a sector, but in the store of this name. What cannot be removed does no
@@ -359,6 +355,9 @@ impl PersistStores {
         if let Some(slot) = self.0.slots.lock().get_mut(index) {
             let fresh = slot.store.is_none();
             slot.store = Some(Arc::new(store.clone()));
+            let FoundStore { device, free, total, mounted_read_only, .. } = *found;
+            let space = Space { device, free, total };
+            slot.seen = Some(Seen { at: Instant::now(), space, mounted_read_only });
             if fresh {
                 let location = store.location().display();
                 tracing::info!(store = store.name(), %location, id = store.id(), "a persist store is attached");
@@ -371,16 +370,16 @@ impl PersistStores {
     }
 
     fn with_remedy(&self, unusable: Unusable) -> Unusable {
-        match self.0.settings.known.file() {
-            Some(file) if unusable.kind == StoreErrorKind::Replaced => {
-                let file = file.display();
-                let hint = format!(
-                    "mount the disk of this store; if the other is meant, stop, and take its name out of `{file}`"
-                );
-                Unusable { hint: Some(hint), ..unusable }
-            }
-            _ => unusable,
+        let files = self.0.settings.known.files();
+        if files.is_empty() || unusable.kind != StoreErrorKind::Replaced {
+            return unusable;
         }
+        let files: Vec<String> = files.iter().map(|file| format!("`{}`", file.display())).collect();
+        let hint = format!(
+            "mount the disk of this store; if the other is meant, stop, and take its name out of {}",
+            files.join(" and ")
+        );
+        Unusable { hint: Some(hint), ..unusable }
     }
 
     fn note(&self, index: usize, before: &Slot, unusable: Option<&Unusable>) {

@@ -1,7 +1,10 @@
 use super::*;
 use crate::pool::{CommandSpec, LocalPool, PoolSpec, SlotSpec};
 use damocles_core::{ActorId, SectorNumber, pool::Task};
-use std::{path::Path, process::Command};
+use std::{
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 const SECTOR: SectorId = SectorId::new(ActorId(1000), SectorNumber(7));
 const SIZE: SectorSize = SectorSize::KiB2;
@@ -9,7 +12,7 @@ const SIZE: SectorSize = SectorSize::KiB2;
 fn wanted(location: &Path, name: &str) -> Wanted {
     let attach =
         Attach { location: location.to_owned(), name: Some(name.to_owned()), read_only: false, scanned: false };
-    Wanted { attach, prober: None }
+    Wanted { attach, prober: None, bytes_per_second: None }
 }
 
 fn store_at(dir: &Path, name: &str) -> PathBuf {
@@ -104,7 +107,7 @@ async fn a_store_is_known_after_a_restart() {
     assert!(!own.exists() && !later.status()[0].attached);
     assert!(later.status()[0].reason.as_ref().unwrap().contains("not mounted"));
     std::fs::write(&own, r#"{"id":"another"}"#).unwrap();
-    let replaced = start().look("old", &Context::detached()).await.unwrap_err();
+    let replaced = start().look("old", None, &Context::detached()).await.unwrap_err();
     assert_eq!(replaced.kind(), StoreErrorKind::Replaced);
     assert!(replaced.hint().unwrap().contains("known.json"), "{:?}", replaced.hint());
     assert!(survey(&start(), 1).await.1[0].contains("another store is in its place"));
@@ -133,8 +136,8 @@ async fn a_store_that_does_not_answer_holds_up_no_other() {
         stores.sweep_but("good", SECTOR, SIZE, &Context::detached()).await;
     }
     let cx = Context::detached();
-    assert_eq!(stores.look("bad", &cx).await.unwrap_err().kind(), StoreErrorKind::Silent);
-    assert_eq!(stores.look("none", &cx).await.unwrap_err().kind(), StoreErrorKind::Missing);
+    assert_eq!(stores.look("bad", None, &cx).await.unwrap_err().kind(), StoreErrorKind::Silent);
+    assert_eq!(stores.look("none", None, &cx).await.unwrap_err().kind(), StoreErrorKind::Missing);
 }
 
 #[tokio::test]
@@ -164,7 +167,7 @@ async fn what_is_set_aside_or_of_the_same_name_or_no_store_is_not_used() {
     let one = store_at(dir.path(), "one");
     let scanned = |location: PathBuf| {
         let attach = Attach { location, name: None, read_only: false, scanned: true };
-        Wanted { attach, prober: None }
+        Wanted { attach, prober: None, bytes_per_second: None }
     };
     let twin = dir.path().join("twin");
     PersistStore::init(&twin, Some("one")).unwrap();

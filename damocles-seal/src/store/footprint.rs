@@ -38,6 +38,40 @@ pub fn written_by(stage: &StageId, size: SectorSize) -> Option<u64> {
     Some(bytes.saturating_add(SLACK))
 }
 
+/// The stages that write large files to a sealing store.
+pub(crate) const WRITERS: [StageId; 4] = [id::ADD_PIECES, id::TREE_D, id::PC1, id::PC2];
+
+/// What a sector writes to a sealing store from its begin to its end at most, in bytes, without pieces that are fetched:
+/// nothing of it is removed before.
+pub fn whole(size: SectorSize) -> u64 {
+    let all = WRITERS.iter().filter_map(|stage| written_by(stage, size)).fold(0, u64::saturating_add);
+    // PC2 writes the replica where PC1 has put a copy of the data.
+    all.saturating_sub(size.bytes())
+}
+
+/// What a sector that has done these stages will still write to a sealing store.
+pub(super) fn to_come(store: &SealingStore, sector: SectorId, size: SectorSize, done: &[StageId]) -> u64 {
+    let missing = |stage: &StageId| {
+        let (total, there) = (written_by(stage, size).unwrap_or_default(), present(store, stage, sector));
+        if *stage != id::PC2 || done.contains(&id::PC1) {
+            return total.saturating_sub(there);
+        }
+        // The replica lies where PC1 puts a copy of the data, and is counted there.
+        let replica = on_disk(&store.sealed(sector), |_| true);
+        total.saturating_sub(size.bytes()).saturating_sub(there.saturating_sub(replica))
+    };
+    WRITERS.iter().filter(|stage| !done.contains(stage)).map(missing).fold(0, u64::saturating_add)
+}
+
+/// What the end of a sector frees in a sealing store.
+pub(super) fn held(store: &SealingStore, sector: SectorId) -> u64 {
+    let all = |_: &str| true;
+    // The tree of the data is linked into the cache, where it takes nothing.
+    let cache = on_disk(&store.cache(sector), |name| !name.starts_with(TREE_D));
+    let rest = [store.staged(sector), store.prepared(sector), store.sealed(sector), store.pieces(sector)];
+    rest.iter().map(|path| on_disk(path, all)).fold(cache, u64::saturating_add)
+}
+
 const fn layers(size: SectorSize) -> u64 {
     match size {
         SectorSize::KiB2 | SectorSize::MiB8 | SectorSize::MiB512 => 2,
@@ -83,6 +117,8 @@ pub(super) fn present(store: &SealingStore, stage: &StageId, sector: SectorId) -
     } else if *stage == id::PC2 {
         let beside = |name: &str| !name.starts_with(LAYER) && !name.starts_with(TREE_D);
         on_disk(&store.sealed(sector), all).saturating_add(on_disk(&store.cache(sector), beside))
+    } else if *stage == id::PIECES {
+        on_disk(&store.pieces(sector), all)
     } else {
         on_disk(&store.work(sector), all)
     }
@@ -106,6 +142,7 @@ fn on_disk(path: &Path, like: impl Fn(&str) -> bool) -> u64 {
 mod tests {
     use super::*;
     use damocles_core::{ActorId, SectorNumber};
+    use std::fs::File;
 
     #[test]
     fn the_figures_are_those_of_the_field() {
@@ -121,6 +158,9 @@ mod tests {
         assert_eq!(tree_c(SectorSize::KiB2), 73 * 32);
         assert_eq!(gib(id::PC1, SectorSize::GiB64), 704.0 + 64.0);
         assert_eq!(written_by(&id::SEED, large), None);
+        // What operators plan with: 520 GiB.
+        let all = (whole(large) - 4 * SLACK) as f64 / (1_u64 << 30) as f64;
+        assert!((516.0..518.0).contains(&all), "{all}");
     }
 
     #[test]
@@ -155,5 +195,25 @@ mod tests {
         // A file with holes takes what was written, not its length.
         std::fs::File::create(store.sealed(sector)).unwrap().set_len(1 << 30).unwrap();
         assert!(present(&store, &id::PC2, sector) < 2 * one);
+        // The tree in the cache is a link to the other.
+        assert_eq!(held(&store, sector), 5 * one);
+        assert_eq!(to_come(&store, sector, SectorSize::GiB32, &WRITERS), 0);
+    }
+
+    #[test]
+    fn what_is_to_come_shrinks_with_what_is_there_and_done() {
+        let dir = tempfile::tempdir().unwrap();
+        SealingStore::init(dir.path()).unwrap();
+        let store = SealingStore::open(dir.path()).unwrap();
+        let (sector, size) = (SectorId::new(ActorId(1000), SectorNumber(7)), SectorSize::MiB8);
+        let left = |done: &[StageId]| to_come(&store, sector, size, done);
+        assert_eq!(left(&[]), whole(size));
+        std::fs::write(store.staged(sector), vec![1; 1 << 20]).unwrap();
+        File::open(store.staged(sector)).unwrap().sync_all().unwrap();
+        assert_eq!(left(&[]), whole(size) - (1 << 20));
+        let parts = [1, 2, 3].map(|n| left(&WRITERS[..n]));
+        let written = |stage| written_by(&stage, size).unwrap();
+        assert_eq!(parts[1] - parts[2], written(id::PC1) - size.bytes());
+        assert_eq!((parts[0] - parts[1], parts[2]), (written(id::TREE_D), written(id::PC2)));
     }
 }

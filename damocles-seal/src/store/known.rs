@@ -16,7 +16,7 @@ use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use std::{
     io::{self, Write},
-    path::{Path, PathBuf},
+    path::PathBuf,
     sync::Arc,
 };
 
@@ -96,9 +96,9 @@ impl KnownStores {
         self.stores.lock().clone()
     }
 
-    /// The first file, to name it in a remedy.
-    pub fn file(&self) -> Option<&Path> {
-        self.files.first().map(PathBuf::as_path)
+    /// The files, to name them in a remedy: each knows all stores.
+    pub fn files(&self) -> &[PathBuf] {
+        &self.files
     }
 
     /// Remembers a store, durably before this returns.

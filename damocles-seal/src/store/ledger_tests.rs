@@ -14,23 +14,16 @@ fn claim(number: u64, total: u64, present: &Arc<AtomicU64>) -> Claim {
         path: PathBuf::from("/mnt/nvme"),
         total,
         present: Arc::new(move || present.load(Ordering::Relaxed)),
-        first: false,
+        in_stay: false,
     }
-}
-
-#[test]
-fn what_frees_space_later_goes_before_promises() {
-    let ledger = DiskLedger::default();
-    let nothing = Arc::new(AtomicU64::new(0));
-    let _pc1 = ledger.reserve(1, claim(1, 90, &nothing), || Ok(space(100))).unwrap();
-    assert!(ledger.reserve(1, claim(2, 40, &nothing), || Ok(space(100))).is_err());
-    let pc2 = Claim { first: true, ..claim(2, 40, &nothing) };
-    ledger.reserve(1, pc2.clone(), || Ok(space(100))).unwrap();
-    assert!(ledger.reserve(1, pc2, || Ok(space(39))).is_err(), "what is not there is promised to nobody");
 }
 
 fn space(free: u64) -> Space {
     Space { device: 1, free, total: 1_000 }
+}
+
+fn stay(usage: Usage) -> Stay {
+    Stay { sector: None, path: PathBuf::from("/mnt/nvme"), usage: Arc::new(move || usage) }
 }
 
 #[test]
@@ -58,10 +51,11 @@ fn what_is_promised_is_not_promised_again_and_what_is_written_counts_once() {
 #[test]
 fn between_the_marks_it_stays_as_it_was() {
     let ledger = DiskLedger::new(Marks::new(10, 20).unwrap());
-    let begins = |free| ledger.may_begin(Path::new("/mnt/nvme"), space(free)).is_ok();
+    let begin = |free| ledger.begin(1, stay(Usage::default()), || Ok(space(free)));
+    let begins = |free| begin(free).is_ok();
     let answers = [150, 100, 99, 100, 150, 199, 200, 150, 100, 99].map(begins);
     assert_eq!(answers, [true, true, false, false, false, false, true, true, true, false]);
-    let text = ledger.may_begin(Path::new("/mnt/nvme"), space(5)).unwrap_err().to_string();
+    let text = begin(5).unwrap_err().to_string();
     assert!(text.contains("/mnt/nvme") && text.contains("200B"), "{text}");
     let nothing = Arc::new(AtomicU64::new(0));
     let held = ledger.reserve(1, claim(1, 150, &nothing), || Ok(space(300))).unwrap();

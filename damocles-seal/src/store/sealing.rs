@@ -3,17 +3,17 @@
 use super::{
     error::{StoreError, StoreErrorKind, io_error},
     file::{free_space, remove, require_dir, write_new},
-    footprint,
-    ledger::{Claim, DiskLedger, Reservation, Space},
+    ledger::DiskLedger,
+    room::Place,
 };
-use crate::{stage::id, task::FileFact};
-use damocles_core::{ByteSize, Error, SectorId, SectorSize, StoreId, Timestamp, pipeline::StageId};
+use crate::task::FileFact;
+use damocles_core::{ByteSize, Error, SectorId, StoreId, Timestamp};
+use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use std::{
     fs::{File, TryLockError},
     io,
     path::{Path, PathBuf},
-    sync::Arc,
     time::UNIX_EPOCH,
 };
 
@@ -29,7 +29,9 @@ const DATA: [&str; 6] = ["unsealed", "prepared", "sealed", "cache", "pieces", "w
 pub struct SealingStore {
     location: PathBuf,
     id: StoreId,
-    ledger: DiskLedger,
+    pub(super) ledger: DiskLedger,
+    /// The place of its sector on the disk.
+    pub(super) place: Mutex<Option<Place>>,
     // The kernel releases it with the process, however that ends.
     _lock: File,
 }
@@ -38,9 +40,12 @@ pub struct SealingStore {
 struct Identity {
     id: StoreId,
     version: u32,
+    /// The worker that it was made for, if it was made for one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    worker: Option<String>,
 }
 
-fn identity(op: &'static str, location: &Path) -> Result<(File, StoreId), StoreError> {
+fn identity(op: &'static str, location: &Path) -> Result<(File, Identity), StoreError> {
     let error = |kind| Error::new(kind, op).with("path", location.display());
     require_dir(op, location)?;
     let path = location.join(IDENTITY);
@@ -51,21 +56,30 @@ fn identity(op: &'static str, location: &Path) -> Result<(File, StoreId), StoreE
         _ => io_error(op, &path, e),
     })?;
     let text = std::fs::read(&path).map_err(|e| io_error(op, &path, e))?;
-    let Identity { id, version } = serde_json::from_slice(&text)
+    let identity: Identity = serde_json::from_slice(&text)
         .map_err(|e| Error::new(StoreErrorKind::Identity, op).with("path", path.display()).because(e))?;
-    if version > VERSION {
-        return Err(error(StoreErrorKind::Newer).with("version", version));
+    if identity.version > VERSION {
+        return Err(error(StoreErrorKind::Newer).with("version", identity.version));
     }
-    Ok((file, id))
+    Ok((file, identity))
 }
 
 impl SealingStore {
-    /// Makes a store at `location`; directories are made.
+    /// Makes a store at `location` for any worker; directories are made.
     ///
     /// # Errors
     ///
     /// A store is there already, ours or an older program's, or the file system fails.
     pub fn init(location: &Path) -> Result<StoreId, StoreError> {
+        Self::init_for(location, None)
+    }
+
+    /// Makes a store that a worker of another name than this refuses.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`SealingStore::init`].
+    pub fn init_for(location: &Path, worker: Option<&str>) -> Result<StoreId, StoreError> {
         let op = "make sealing store";
         let error = |kind| Error::new(kind, op).with("path", location.display());
         if location.join(IDENTITY).exists() {
@@ -80,7 +94,7 @@ impl SealingStore {
             std::fs::create_dir_all(&dir).map_err(|e| io_error(op, &dir, e))?;
         }
         let id = StoreId::new(hex::encode(rand::random::<[u8; 16]>()));
-        let identity = Identity { id: id.clone(), version: VERSION };
+        let identity = Identity { id: id.clone(), version: VERSION, worker: worker.map(ToOwned::to_owned) };
         let text = serde_json::to_vec_pretty(&identity).map_err(|e| error(StoreErrorKind::Identity).because(e))?;
         // The identity comes last: a directory that has one has everything.
         write_new(op, &location.join(IDENTITY), &text)?;
@@ -94,7 +108,7 @@ impl SealingStore {
     /// The directory is missing or no store, another process has it, or a newer version made it.
     pub fn open(location: &Path) -> Result<Self, StoreError> {
         let op = "open sealing store";
-        let (lock, id) = identity(op, location)?;
+        let (lock, Identity { id, .. }) = identity(op, location)?;
         match lock.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
@@ -106,7 +120,13 @@ impl SealingStore {
             // Empty directories get lost when a store is copied.
             std::fs::create_dir_all(&dir).map_err(|e| io_error(op, &dir, e))?;
         }
-        Ok(Self { location: location.to_owned(), id, ledger: DiskLedger::default(), _lock: lock })
+        Ok(Self {
+            location: location.to_owned(),
+            id,
+            ledger: DiskLedger::default(),
+            place: Mutex::default(),
+            _lock: lock,
+        })
     }
 
     /// The same store with its space accounted in `ledger`: stores on one disk have to share one.
@@ -120,43 +140,35 @@ impl SealingStore {
         &self.ledger
     }
 
-    /// Promises a sector the space that a stage will write and has not written yet. None if it writes nothing here.
-    /// Blocks if the disk does not answer.
-    ///
-    /// # Errors
-    ///
-    /// There is too little that is free and not promised to others, or the file system fails.
-    pub fn reserve(
-        self: &Arc<Self>,
-        stage: &StageId,
-        sector: SectorId,
-        size: SectorSize,
-    ) -> Result<Option<Reservation>, StoreError> {
-        let Some(total) = footprint::written_by(stage, size) else { return Ok(None) };
-        let device = Space::of(&self.location)?.device;
-        let first = *stage == id::PC2;
-        let (store, stage) = (Arc::clone(self), stage.clone());
-        let present = Arc::new(move || footprint::present(&store, &stage, sector));
-        let claim = Claim { sector, path: self.location.clone(), total, present, first };
-        self.ledger.reserve(device, claim, || Space::of(&self.location)).map(Some)
-    }
-
-    /// Whether a new sector may be begun here, by the marks of the ledger. Blocks if the disk does not answer.
-    ///
-    /// # Errors
-    ///
-    /// It may not, or the file system fails.
-    pub fn may_begin(&self) -> Result<(), StoreError> {
-        self.ledger.may_begin(&self.location, Space::of(&self.location)?)
-    }
-
     /// The identity of the store at `location`, whoever uses it now. Changes nothing.
     ///
     /// # Errors
     ///
     /// The directory is missing or no store, or a newer version made it.
     pub fn look(location: &Path) -> Result<StoreId, StoreError> {
-        identity("look at sealing store", location).map(|(_, id)| id)
+        identity("look at sealing store", location).map(|(_, identity)| identity.id)
+    }
+
+    /// Makes sure that the store at `location` was not made for another worker than this. Changes nothing.
+    ///
+    /// # Errors
+    ///
+    /// It was ([`StoreErrorKind::Replaced`]), or those of [`SealingStore::look`].
+    pub fn look_as(location: &Path, worker: &str) -> Result<StoreId, StoreError> {
+        let op = "look at sealing store";
+        let (_, identity) = identity(op, location)?;
+        match identity.worker.filter(|of| of != worker) {
+            None => Ok(identity.id),
+            Some(of) => Err(Error::new(StoreErrorKind::Replaced, op)
+                .with("path", location.display())
+                .with("made for worker", of)
+                .with("this worker", worker)
+                .hint_with(format!(
+                    "mount the disk of this worker there, or write its name as `worker.name`; if the store and the \
+                     sector in it are to be this worker's, take `worker` out of `{}`",
+                    location.join(IDENTITY).display()
+                ))),
+        }
     }
 
     /// Its identity.
@@ -324,6 +336,20 @@ mod tests {
         assert_eq!(SealingStore::open(dir.path()).unwrap_err().kind(), StoreErrorKind::Newer);
         std::fs::write(&identity, "{").unwrap();
         assert_eq!(SealingStore::open(dir.path()).unwrap_err().kind(), StoreErrorKind::Identity);
+    }
+
+    #[test]
+    fn a_store_that_was_made_for_another_worker_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let id = SealingStore::init_for(dir.path(), Some("w1")).unwrap();
+        assert_eq!(SealingStore::look_as(dir.path(), "w1").unwrap(), id);
+        let refused = SealingStore::look_as(dir.path(), "w2").unwrap_err();
+        let (text, hint) = (refused.to_string(), refused.hint().unwrap().to_owned());
+        assert!(text.contains("w1") && text.contains("w2") && hint.contains(IDENTITY), "{text} {hint}");
+        let any = tempfile::tempdir().unwrap();
+        SealingStore::init(any.path()).unwrap();
+        assert!(SealingStore::look_as(any.path(), "w2").is_ok());
+        assert!(!std::fs::read_to_string(any.path().join(IDENTITY)).unwrap().contains("worker"));
     }
 
     #[test]

@@ -47,6 +47,7 @@ impl Run<'_> {
         }
         // It may never have been open in this process.
         drop(self.thread.parts.pipeline.close(lease.sector).await);
+        self.thread.parts.store.leave();
         if let Some(backlog) = &self.thread.parts.backlog {
             backlog.forget(lease.sector);
         }

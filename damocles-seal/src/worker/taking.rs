@@ -59,7 +59,12 @@ impl Run<'_> {
                     None => {
                         // It was about a sector that is not there any more.
                         drop(self.take_abort());
-                        self.allocate().await?
+                        let leased = self.allocate().await?;
+                        if !matches!(leased, Ok(Some(_))) {
+                            // Others may begin on this disk meanwhile.
+                            self.thread.parts.store.leave();
+                        }
+                        leased
                     }
                 },
             };
@@ -87,6 +92,9 @@ impl Run<'_> {
             Err(error) => return Ok(Err(error)),
         };
         if let Err(error) = self.open(&lease).await? {
+            return Ok(Err(error));
+        }
+        if let Err(error) = self.keep_room().await? {
             return Ok(Err(error));
         }
         if let Phase::Parked { stage, error, hint, may_pass } = held.phase {
@@ -152,7 +160,7 @@ impl Run<'_> {
         match pending {
             // Before a number is burnt.
             Ok(None) => {
-                if let Err(error) = self.find_room().await? {
+                if let Err(error) = self.find_room(wanted).await? {
                     return Ok(Err(error));
                 }
                 if let Err(error) = self.know_all(None).await? {
@@ -189,9 +197,13 @@ impl Run<'_> {
                     return Ok(Err(error));
                 }
                 self.show_sector(Some(lease.sector));
-                Ok(self.open(&lease).await?.map(|()| Some(lease)))
+                if let Err(error) = self.open(&lease).await? {
+                    return Ok(Err(error));
+                }
+                Ok(self.keep_room().await?.map(|()| Some(lease)))
             }
             Ok(None) => {
+                parts.store.leave();
                 self.show(ThreadState::Idle);
                 self.wait(config.idle_interval).await?;
                 Ok(Ok(None))
@@ -208,18 +220,25 @@ impl Run<'_> {
         }
     }
 
-    /// Waits until the store's file system is not nearly full.
-    async fn find_room(&self) -> Result<Result<(), SealError>, Exit> {
+    /// Waits until there is room for a whole sector in the store.
+    async fn find_room(&self, wanted: &[SealProofType]) -> Result<Result<(), SealError>, Exit> {
         let (op, store) = ("begin a sector", &self.thread.parts.store);
+        // Which it will be, the manager decides.
+        let size = wanted.iter().map(|proof_type| proof_type.sector_size()).max();
         self.patiently(op, || {
             let store = Arc::clone(store);
             Box::pin(async move {
-                let asked = tokio::task::spawn_blocking(move || store.may_begin()).await;
+                let asked = tokio::task::spawn_blocking(move || store.begin(size)).await;
                 let asked = asked.map_err(|e| Error::new(SealErrorKind::Stage, op).because(e))?;
                 asked.map_err(|e| crate::stage::of_store(op, e))
             })
         })
         .await
+    }
+
+    /// Keeps the room that the sector of this store still needs: what lies there already is not asked whether it may.
+    async fn keep_room(&self) -> Result<Result<(), SealError>, Exit> {
+        self.patiently("count the space of a sector", || Box::pin(self.thread.keep_room())).await
     }
 
     /// The recorded request, or a new one that is recorded before anybody hears of it.

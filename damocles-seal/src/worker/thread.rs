@@ -8,14 +8,14 @@ use super::{
     taking::Taken,
 };
 use crate::{
-    journal::Journal,
+    journal::{Journal, JournalSector, Phase},
     service::{KeyTable, SealingService},
-    store::SealingStore,
+    store::{SealingStore, WRITERS},
 };
 use damocles_core::{
-    CancellationToken, Clock, Context, SectorId,
+    CancellationToken, Clock, Context, Error, SectorId,
     allocator::SectorAllocator,
-    pipeline::{SealError, SealingPipeline},
+    pipeline::{SealError, SealErrorKind, SealingPipeline},
 };
 use parking_lot::Mutex;
 use std::{fmt, sync::Arc};
@@ -91,6 +91,29 @@ impl SealingThread {
         ThreadControl { shared: Arc::clone(&self.shared), parts: self.parts.clone() }
     }
 
+    /// Keeps the room that the sector of its store still needs on its disk. To be called for all threads of a process before
+    /// one of them runs: another would begin a sector in that room.
+    ///
+    /// # Errors
+    ///
+    /// The journal cannot be read, or the file system fails.
+    pub async fn keep_room(&self) -> Result<(), SealError> {
+        let op = "count the space of a sector";
+        for JournalSector { lease, phase } in self.parts.journal.active().await? {
+            let (sector, size) = (lease.sector, lease.proof_type.sector_size());
+            let done = match phase {
+                // It writes nothing any more.
+                Phase::Ending { .. } => WRITERS.to_vec(),
+                _ => self.parts.journal.load(sector).await?.facts().iter().map(|fact| fact.stage.clone()).collect(),
+            };
+            let store = Arc::clone(&self.parts.store);
+            let held = tokio::task::spawn_blocking(move || store.hold(sector, size, &done)).await;
+            let held = held.map_err(|e| Error::new(SealErrorKind::Stage, op).because(e))?;
+            held.map_err(|e| crate::stage::of_store(op, e))?;
+        }
+        Ok(())
+    }
+
     /// Seals until it is asked to end: `drain` lets the running step end, `cx.cancel` stops it too. The sector stays in
     /// the store and is taken up by the next run. A thread that is drained by its [`ThreadControl`] waits to be resumed.
     ///
@@ -119,6 +142,10 @@ impl SealingThread {
             }
         };
         run.show(ThreadState::Stopped);
+        if self.shared.status.lock().sector.is_none() {
+            // Room for a sector that it takes no more.
+            self.parts.store.leave();
+        }
         match ended {
             Exit::Asked | Exit::Anew => Ok(()),
             Exit::Halted(error) => Err(error),

@@ -31,8 +31,13 @@ impl Run<'_> {
 
     /// Waits, but not longer than an operator wants.
     pub(super) async fn wait(&self, time: Duration) -> Result<(), Exit> {
+        self.wait_unless(time, std::future::pending()).await
+    }
+
+    /// Waits, but not longer than an operator wants, nor than until something happens.
+    async fn wait_unless(&self, time: Duration, happens: impl Future<Output = ()>) -> Result<(), Exit> {
         self.show_wake(Some(time));
-        let waited = self.unless_asked(tokio::time::sleep(time)).await;
+        let waited = self.unless_asked(async { drop(tokio::time::timeout(time, happens).await) }).await;
         self.show_wake(None);
         waited
     }
@@ -162,6 +167,8 @@ impl Run<'_> {
             if count > 0 && self.thread.shared.wanted.borrow().abort.is_some() {
                 return Err(Exit::Anew);
             }
+            // Counts from here on: space that is released while it is asked for is not missed.
+            let released = self.thread.parts.store.ledger().released();
             let result = tokio::select! {
                 biased;
                 () = self.cx.cancel.cancelled() => return Err(Exit::Asked),
@@ -185,7 +192,11 @@ impl Run<'_> {
                     self.show_error(Some((&error).into()));
                     self.show_failures(count);
                     self.show(ThreadState::Waiting);
-                    self.wait(wait_before(&self.thread.config, count, after)).await?;
+                    let wait = wait_before(&self.thread.config, count, after);
+                    match error.kind() {
+                        SealErrorKind::DiskFull => self.wait_unless(wait, released).await?,
+                        _ => self.wait(wait).await?,
+                    }
                 }
                 Recovery::Halt => return Err(Exit::Halted(error)),
                 _ => return Ok(Err(error)),

@@ -11,6 +11,7 @@ mod control;
 mod crash;
 mod damage;
 mod fake_work;
+mod hung;
 mod journal;
 mod pieces;
 mod reports;

@@ -1,8 +1,8 @@
 //! Stores that are full, gone or promised to others.
 
-use crate::world::{SECTOR, World};
+use crate::world::{PROOF, SECTOR, World};
 use damocles_core::{
-    ActorId, CancellationToken, Context, SectorId, SectorNumber,
+    ActorId, CancellationToken, Context, SectorId, SectorNumber, SectorSize,
     pipeline::{SealErrorKind, SealingPipeline},
     pool::{PoolErrorKind, Task},
 };
@@ -10,7 +10,7 @@ use damocles_seal::{
     journal::Journal,
     service::InMemoryService,
     stage::{PersistStage, PersistedOutput, Stage, StageOutcome, id},
-    store::{Claim, PersistStore, PersistStores, Reservation, SealingStore, Space},
+    store::{Claim, DiskLedger, Marks, PersistStore, PersistStores, Reservation, SealingStore, Space, written_by},
     task::Transfer,
 };
 use std::{sync::Arc, time::Duration};
@@ -23,7 +23,7 @@ fn everything(store: &SealingStore) -> Reservation {
         path: store.location().to_owned(),
         total: u64::MAX / 2,
         present: Arc::new(|| 0),
-        first: false,
+        in_stay: false,
     };
     store.ledger().reserve(device, claim, || Ok(Space { device, free: u64::MAX, total: u64::MAX })).unwrap()
 }
@@ -89,6 +89,67 @@ async fn no_sector_is_begun_on_a_disk_that_is_nearly_full() {
     };
     let (ended, ()) = tokio::join!(thread.run(&cx, &drain), watch);
     ended.unwrap();
+}
+
+#[tokio::test]
+async fn a_sector_begins_only_where_all_of_it_has_room_and_keeps_that_until_its_end() {
+    let mut world = World::new();
+    world.ledger = DiskLedger::new(Marks::new(0, 0).unwrap());
+    let process = world.start().await;
+    let held = everything(&process.store);
+    let mut thread = process.thread(&world);
+    thread.configure(|config| config.proof_types = vec![PROOF]);
+    let control = thread.control();
+    let (cx, drain) = (Context::detached(), CancellationToken::new());
+    let store = Arc::clone(&process.store);
+    let until = |what: &'static str, so: Box<dyn Fn() -> bool>| async move {
+        for _ in 0..2_000 {
+            if so() {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        panic!("{what}");
+    };
+    let watch = async {
+        let shown = control.clone();
+        until("it waits", Box::new(move || shown.status().last_error.is_some())).await;
+        let error = control.status().last_error.unwrap().error;
+        for part in ["begin a sector", "needed", "promised to: s-t01000-99"] {
+            assert!(error.contains(part), "{part}: {error}");
+        }
+        assert!(control.status().sector.is_none() && !store.is_held());
+        drop(held);
+        let (forgotten, seen) = (Arc::clone(&world.forgotten), Arc::clone(&store));
+        until("it has room", Box::new(move || seen.is_held())).await;
+        until("it ends", Box::new(move || !forgotten.0.lock().is_empty())).await;
+        drain.cancel();
+    };
+    let (ended, ()) = tokio::join!(thread.run(&cx, &drain), watch);
+    ended.unwrap();
+    if control.status().sector.is_none() {
+        assert!(!store.is_held() && !world.ledger.is_promising(), "its room is free");
+    }
+}
+
+#[tokio::test]
+async fn a_sector_that_is_half_sealed_has_its_room_before_another_begins() {
+    let world = World::new();
+    let process = world.start().await;
+    process.take(&world).await;
+    process.drive_to(SECTOR, Some(&id::TREE_D)).await.unwrap();
+    assert!(!world.ledger.is_promising());
+    let thread = process.thread(&world);
+    thread.keep_room().await.unwrap();
+    assert!(process.store.is_held() && world.ledger.is_promising());
+    let device = Space::of(process.store.location()).unwrap().device;
+    let left = [id::PC1, id::PC2].map(|stage| written_by(&stage, SectorSize::KiB2).unwrap());
+    assert_eq!(world.ledger.promised(device), left[0] + left[1] - SectorSize::KiB2.bytes());
+    // Its stages draw from that: what is promised does not grow.
+    process.drive(SECTOR).await.unwrap();
+    assert!(world.ledger.promised(device) < left[1]);
+    process.store.leave();
+    assert!(!world.ledger.is_promising());
 }
 
 #[tokio::test]

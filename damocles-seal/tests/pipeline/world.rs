@@ -20,7 +20,7 @@ use damocles_seal::{
         SeedAnswer, ServiceError, ServiceErrorKind, StoreChoice, SubmitAnswer, Ticket,
     },
     stage::{LocalPieces, StageDeps},
-    store::{PersistStore, PersistStores, SealingStore},
+    store::{DiskLedger, PersistStore, PersistStores, SealingStore},
     worker::{Backlog, SealingThread, ThreadConfig, ThreadParts},
 };
 use parking_lot::Mutex;
@@ -50,6 +50,8 @@ pub(crate) struct World {
     pub(crate) allocator: Arc<InMemoryAllocator>,
     pub(crate) clock: Arc<FakeClock>,
     pub(crate) forgotten: Arc<Forgotten>,
+    /// Who was promised which space.
+    pub(crate) ledger: DiskLedger,
 }
 
 /// The sectors that are over.
@@ -124,6 +126,7 @@ impl World {
             allocator: Arc::new(InMemoryAllocator::new(ActorId(1000), PROOF, clock.clone()).with_limit(2)),
             clock,
             forgotten: Arc::default(),
+            ledger: DiskLedger::default(),
         }
     }
 
@@ -140,7 +143,8 @@ impl World {
     }
 
     pub(crate) async fn start_observed(&self, observer: Option<Arc<dyn JournalObserver>>) -> Process {
-        let store = Arc::new(SealingStore::open(&self.location()).unwrap());
+        let store = SealingStore::open(&self.location()).unwrap().accounted_in(&self.ledger);
+        let store = Arc::new(store);
         let mut journal = SqliteJournal::open(store.journal_path(), self.clock.clone()).await.unwrap();
         if let Some(observer) = observer {
             journal = journal.observed_by(observer);

@@ -7,7 +7,7 @@ use damocles_core::{
 };
 use damocles_seal::pool::{
     PoolSpec,
-    schedule::{Scheduler, Ticket, Unlimited, Verdict},
+    schedule::{Scheduler, Ticket, Verdict},
 };
 use rand::{Rng as _, rngs::StdRng, seq::SliceRandom as _};
 use std::{collections::BTreeMap, time::Duration};
@@ -128,7 +128,7 @@ impl Day<'_> {
     }
 
     fn settle(&mut self) {
-        let granted = self.scheduler.grant(self.at(), &Unlimited);
+        let granted = self.scheduler.grant(self.at());
         for grant in granted {
             let job = self.line.remove(&grant.ticket).expect("only those in line are granted");
             self.held.insert(grant.place, (job, false));

@@ -20,7 +20,7 @@ pub(super) fn check(config: &WorkerConfig, machine: &Machine, found: &mut Findin
         }
     }
     for (i, thread) in config.sealing_thread.iter().enumerate() {
-        if let Err(error) = SealingStore::look(&thread.location) {
+        if let Err(error) = SealingStore::look_as(&thread.location, &config.name()) {
             let hint = "is the disk mounted? `damocles-worker store sealing-init -l DIR` makes a sealing store";
             store(&format!("sealing_thread[{i}].location"), &error, hint, found);
         }

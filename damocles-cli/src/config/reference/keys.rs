@@ -254,6 +254,47 @@ pub const SECTIONS: &[Section] = &[
                 "disk = \"nas:/export\"",
                 "Where the store must lie.",
             ),
+            key(
+                "bandwidth",
+                "a size: the bytes of one second, at least 1MiB for each copy that runs at a time",
+                "no limit of its own",
+                "bandwidth = \"200MiB\"",
+                "How much copies to this store take together. Each takes an equal share, whether the others run or not; `stores.bandwidth` holds too.",
+            ),
+        ],
+    },
+    Section {
+        header: "[stores]",
+        says: "How stores are used. How many copies to persist stores run at a time is said by `processors.limitation.concurrent.transfer` and the slots of `processors.transfer`.",
+        keys: &[
+            key(
+                "bandwidth",
+                "a size: the bytes of one second, at least 1MiB for each copy that runs at a time",
+                "no limit",
+                "bandwidth = \"1GiB\"",
+                "How much all copies to persist stores take together. Each takes an equal share, whether the others run or not.",
+            ),
+            key(
+                "low_mark",
+                "percent of a file system, 0 to 100",
+                "2",
+                "low_mark = 3",
+                "With less than this free and not promised, no new sector is begun on the file system of a sealing store. A sector is begun only if there is room for all that it will write, too.",
+            ),
+            key(
+                "high_mark",
+                "percent of a file system, at least `low_mark`",
+                "4, or `low_mark` if that is more",
+                "high_mark = 5",
+                "From this on sectors are begun there again.",
+            ),
+            key(
+                "stall_limit",
+                "a time, not 0",
+                "2min",
+                "stall_limit = \"2min\"",
+                "For how long a copy to a persist store may stand still before the store is looked at. One that does not answer then is left out for some minutes, and another is used.",
+            ),
         ],
     },
     Section {

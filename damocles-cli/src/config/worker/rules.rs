@@ -34,6 +34,7 @@ impl WorkerConfig {
         }
         self.check_threads(found);
         self.check_attached(found);
+        self.check_stores(found);
         self.processors.check(found, &ProcessorKind::SEALING);
     }
 

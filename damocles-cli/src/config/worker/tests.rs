@@ -153,6 +153,33 @@ fn a_worker_without_threads_or_manager_is_refused() {
 }
 
 #[test]
+fn stores_have_marks_and_shares_of_bandwidth() {
+    let of = |rest: &str| read(&format!("{LEAST}{THREAD}{rest}")).unwrap();
+    let marks = |rest: &str| of(rest).stores.marks().unwrap().percents();
+    let files =
+        ["", "[stores]\nlow_mark = 7\n", "[stores]\nhigh_mark = 1\n", "[stores]\nlow_mark = 0\nhigh_mark = 9\n"];
+    assert_eq!(files.map(marks), [(2, 4), (7, 7), (1, 1), (0, 9)]);
+    let share = |rest: &str| {
+        let config = of(&format!("[stores]\nbandwidth = \"120MiB\"\n{rest}"));
+        config.share_of(config.stores.bandwidth).unwrap().get() >> 20
+    };
+    assert_eq!(share(""), 120);
+    assert_eq!(share("[[processors.transfer]]\nconcurrent = 3\n[[processors.transfer]]\n"), 30);
+    let limited = "[processors.limitation.concurrent]\ntransfer = 2\n[[processors.transfer]]\nconcurrent = 3\n";
+    assert_eq!(share(limited), 60);
+    for wrong in [
+        "[stores]\nlow_mark = 5\nhigh_mark = 4\n",
+        "[stores]\nhigh_mark = 101\n",
+        "[stores]\nstall_limit = \"0s\"\n",
+        "[stores]\nbandwidth = \"1KiB\"\n",
+        "[[attached]]\nlocation = \"/p\"\nbandwidth = \"2MiB\"\n[[processors.transfer]]\nconcurrent = 3\n",
+    ] {
+        let text = refused(wrong);
+        assert!(text.contains("worker.toml:") && text.contains("stores") | text.contains("attached[0]"), "{text}");
+    }
+}
+
+#[test]
 fn tokens_are_not_printed() {
     let config =
         read(&format!("[sector_manager]\nrpc_client.addr = \"http://m\"\ntoken = \"hunter2\"\n{THREAD}")).unwrap();

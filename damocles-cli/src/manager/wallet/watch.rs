@@ -7,10 +7,13 @@ use nix::{
 use std::{
     ffi::{OsStr, OsString},
     io,
-    os::fd::{AsFd as _, OwnedFd},
+    os::fd::AsFd as _,
     path::{Path, PathBuf},
 };
-use tokio::io::{Interest, unix::AsyncFd};
+use tokio::net::unix::pipe::Receiver;
+
+/// Room for several events, each with the longest name that a file can have.
+const ROOM: usize = 4 << 10;
 
 /// Where keys lie.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,7 +41,8 @@ impl Place {
 #[derive(Debug)]
 pub(in crate::manager) struct Watch {
     inotify: Inotify,
-    ready: AsyncFd<OwnedFd>,
+    /// The same descriptor: it reads like a pipe.
+    ready: Receiver,
     name: Option<OsString>,
 }
 
@@ -48,7 +52,6 @@ impl Watch {
     /// # Errors
     ///
     /// The place is not there, or the kernel watches as much as it may.
-    #[expect(deprecated, reason = "an owned descriptor stays open, which is what its unsafe replacement asks for")]
     pub(in crate::manager) fn of(place: &Place) -> io::Result<Self> {
         let (directory, name) = place.watched();
         let inotify = Inotify::init(InitFlags::IN_NONBLOCK | InitFlags::IN_CLOEXEC)?;
@@ -57,7 +60,7 @@ impl Watch {
             | AddWatchFlags::IN_MOVED_FROM
             | AddWatchFlags::IN_DELETE;
         inotify.add_watch(directory, told)?;
-        let ready = AsyncFd::with_interest(inotify.as_fd().try_clone_to_owned()?, Interest::READABLE)?;
+        let ready = Receiver::from_owned_fd_unchecked(inotify.as_fd().try_clone_to_owned()?)?;
         Ok(Self { inotify, ready, name: name.map(OsStr::to_owned) })
     }
 
@@ -68,12 +71,30 @@ impl Watch {
     /// The kernel does not tell.
     pub(in crate::manager) async fn changed(&self) -> io::Result<()> {
         loop {
-            let mut ready = self.ready.readable().await?;
-            // Nothing to read means that there was news for somebody else only.
-            let Ok(events) = ready.try_io(|_| self.inotify.read_events().map_err(from_errno)) else { continue };
-            if events?.iter().any(|event| self.is_meant(event)) {
+            self.ready.readable().await?;
+            if self.read_all()? {
                 return Ok(());
             }
+        }
+    }
+
+    /// Reads to the end what is told, and says whether something of it is meant.
+    fn read_all(&self) -> io::Result<bool> {
+        let mut meant = false;
+        loop {
+            match self.inotify.read_events() {
+                Ok(events) => meant |= events.iter().any(|event| self.is_meant(event)),
+                Err(Errno::EAGAIN) => break,
+                Err(Errno::EINTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        // Only a read of its own tells the runtime that nothing is left.
+        match self.ready.try_read(&mut [0; ROOM]) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(meant),
+            // It came this moment, and may have been ours.
+            Ok(_) => Ok(true),
+            Err(error) => Err(error),
         }
     }
 
@@ -82,10 +103,6 @@ impl Watch {
         let lost = event.mask.contains(AddWatchFlags::IN_Q_OVERFLOW);
         lost || self.name.is_none() || event.name == self.name
     }
-}
-
-fn from_errno(error: Errno) -> io::Error {
-    io::Error::from_raw_os_error(error as i32)
 }
 
 #[cfg(test)]

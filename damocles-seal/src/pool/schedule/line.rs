@@ -210,7 +210,7 @@ impl Scheduler {
         let mut reasons = Vec::new();
         for (ticket, waiting) in &self.waiting {
             let wait = match self.choose(waiting, &line, now) {
-                Ok(_) => waiting.no_room.clone().map_or(Wait::Nothing, |reason| Wait::NoRoom { reason }),
+                Ok(_) => Wait::Nothing,
                 Err(refusal) => {
                     let wait = Wait::clone(&refusal.wait);
                     line.behind(waiting, refusal, self.capacity(&waiting.named.kind).total, now);

@@ -22,6 +22,6 @@ mod tests;
 mod wait;
 
 pub use fit::{Misfit, fits};
-pub use scheduler::{Grant, Room, Scheduler, Ticket, Unlimited, Verdict, WaitingJob};
+pub use scheduler::{Grant, Scheduler, Ticket, Verdict, WaitingJob};
 pub use stats::{KindStats, PoolStats};
 pub use wait::{Wait, Who};

@@ -39,6 +39,8 @@ pub(super) struct Place {
     pub(super) slot: usize,
     pub(super) work: Work,
     pub(super) pid: Option<u32>,
+    /// Processes that were killed and do not die, in whose place others work.
+    pub(super) left: Vec<u32>,
     pub(super) health: Health,
     pub(super) starts: u64,
     /// Whether another program seems to hold what it needs.

@@ -14,7 +14,7 @@ use damocles_core::{
     JobId, SectorId,
     pool::{Capacity, Job, Needs, PoolErrorKind, SlotReport, TaskKind},
 };
-use std::{collections::BTreeMap, fmt, time::Duration};
+use std::{collections::BTreeMap, time::Duration};
 use tokio::time::Instant;
 
 /// Kinds that go first: a missed deadline costs more than a late sector.
@@ -33,28 +33,6 @@ impl Ticket {
     /// Its number, unique in the pool.
     pub fn number(self) -> u64 {
         self.number
-    }
-}
-
-/// Whether the program around a pool has room for another sector.
-pub trait Room: fmt::Debug + Send + Sync + 'static {
-    /// Asked right before a job starts that brings this sector into a section of [`PoolSpec::backlog`]; when it agrees,
-    /// the job has its slot. It must not block, nor call the pool: [`super::super::LocalPool::room_changed`] says that
-    /// it may be asked again.
-    ///
-    /// # Errors
-    ///
-    /// Why there is no room, in an operator's words.
-    fn admit(&self, kind: &TaskKind, sector: SectorId) -> Result<(), String>;
-}
-
-/// Room for everything.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Unlimited;
-
-impl Room for Unlimited {
-    fn admit(&self, _: &TaskKind, _: SectorId) -> Result<(), String> {
-        Ok(())
     }
 }
 
@@ -103,7 +81,6 @@ pub(super) struct Waiting {
     pub(super) since: Instant,
     /// How many later ones of its kind started while it could have.
     pub(super) overtaken: usize,
-    pub(super) no_room: Option<String>,
 }
 
 /// Everybody who waits, every place, and what keeps one from the other.
@@ -125,7 +102,17 @@ impl Scheduler {
         let place = |(slot, place): (usize, SlotSpec)| {
             let policy = Policy { rest: spec.rest, breaker: spec.breaker, auto_restart: place.auto_restart };
             let health = Health::new(policy);
-            Place { spec: place, slot, work: Work::Nothing, pid: None, health, starts: 0, elsewhere: false, since: now }
+            Place {
+                spec: place,
+                slot,
+                work: Work::Nothing,
+                pid: None,
+                left: Vec::new(),
+                health,
+                starts: 0,
+                elsewhere: false,
+                since: now,
+            }
         };
         let kinds = spec.slots.iter().flat_map(|slot| slot.kinds.iter().cloned());
         let stats = PoolStats { kinds: kinds.map(|kind| (kind, KindStats::default())).collect() };
@@ -152,7 +139,7 @@ impl Scheduler {
         let ticket = Ticket { rank, number: self.next };
         self.sections.queued(&job.kind, job.sector);
         let named = Named { job: job.id, kind: job.kind.clone(), sector: job.sector };
-        let waiting = Waiting { named, needs: job.needs.clone(), since: now, overtaken: 0, no_room: None };
+        let waiting = Waiting { named, needs: job.needs.clone(), since: now, overtaken: 0 };
         self.waiting.insert(ticket, waiting);
         ticket
     }
@@ -168,11 +155,11 @@ impl Scheduler {
     }
 
     /// Hands out what is free, first in line first.
-    pub fn grant(&mut self, now: Instant, room: &dyn Room) -> Vec<Grant> {
+    pub fn grant(&mut self, now: Instant) -> Vec<Grant> {
         let mut granted = Vec::new();
         // A grant may take away what one ahead in line kept a GPU for, so that another can go: until nobody can.
         loop {
-            let more = self.grant_once(now, room);
+            let more = self.grant_once(now);
             if more.is_empty() {
                 return granted;
             }
@@ -180,7 +167,7 @@ impl Scheduler {
         }
     }
 
-    fn grant_once(&mut self, now: Instant, room: &dyn Room) -> Vec<Grant> {
+    fn grant_once(&mut self, now: Instant) -> Vec<Grant> {
         let tickets: Vec<Ticket> = self.waiting.keys().copied().collect();
         let mut line = Line::default();
         let mut granted = Vec::new();
@@ -188,23 +175,13 @@ impl Scheduler {
             let Some(waiting) = self.waiting.get(&ticket) else { continue };
             match self.choose(waiting, &line, now) {
                 Ok(place) => {
-                    if self.has_room(ticket, room) {
-                        self.hand_over(ticket, place, now);
-                        granted.push(Grant { ticket, place });
-                    }
+                    self.hand_over(ticket, place, now);
+                    granted.push(Grant { ticket, place });
                 }
                 Err(refusal) => line.behind(waiting, refusal, self.capacity(&waiting.named.kind).total, now),
             }
         }
         granted
-    }
-
-    fn has_room(&mut self, ticket: Ticket, room: &dyn Room) -> bool {
-        let Some(waiting) = self.waiting.get_mut(&ticket) else { return false };
-        let Named { kind, sector, .. } = &waiting.named;
-        let asked = sector.filter(|_| self.sections.entered_by(kind, *sector).is_some());
-        waiting.no_room = asked.and_then(|sector| room.admit(kind, sector).err());
-        waiting.no_room.is_none()
     }
 
     fn hand_over(&mut self, ticket: Ticket, index: usize, now: Instant) {
@@ -356,6 +333,25 @@ impl Scheduler {
             _ => {}
         }
         place.free()
+    }
+
+    /// The process that is to end in this place does not die: another may work in its place, if the slot leaves as many
+    /// behind. The process, if it is left.
+    pub fn leave_behind(&mut self, place: usize, now: Instant) -> Option<u32> {
+        let place = self.places.get_mut(place)?;
+        let stuck = matches!(place.work, Work::Ending { .. }) && place.left.len() < place.spec.leave_behind;
+        let pid = place.pid.filter(|_| stuck)?;
+        place.left.push(pid);
+        (place.pid, place.work, place.since) = (None, Work::Nothing, now);
+        Some(pid)
+    }
+
+    /// Nothing is left of a process. Whether it was one that had been left behind: then the place is another's by now.
+    pub fn left_ended(&mut self, place: usize, pid: u32) -> bool {
+        let Some(place) = self.places.get_mut(place) else { return false };
+        let before = place.left.len();
+        place.left.retain(|left| *left != pid);
+        place.left.len() < before
     }
 
     /// Whether no job runs.

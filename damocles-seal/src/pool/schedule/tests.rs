@@ -37,32 +37,17 @@ fn of_sector(n: u64, kind: &str) -> Job {
 }
 
 /// A scheduler and its time.
+#[derive(Debug)]
 struct World {
     scheduler: Scheduler,
     now: Instant,
-    room: Option<String>,
-}
-
-impl std::fmt::Debug for World {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        self.room.fmt(f)
-    }
-}
-
-#[derive(Debug)]
-struct Answer(Option<String>);
-
-impl Room for Answer {
-    fn admit(&self, _: &TaskKind, _: SectorId) -> Result<(), String> {
-        self.0.clone().map_or(Ok(()), Err)
-    }
 }
 
 impl World {
     fn new(spec: &PoolSpec) -> Self {
         spec.check().unwrap();
         let now = Instant::now();
-        Self { scheduler: Scheduler::new(spec, now), now, room: None }
+        Self { scheduler: Scheduler::new(spec, now), now }
     }
 
     fn of(slots: &[SlotSpec]) -> Self {
@@ -75,7 +60,7 @@ impl World {
 
     /// Grants, and lets the granted begin at once. The places.
     fn grant(&mut self) -> Vec<usize> {
-        let granted = self.scheduler.grant(self.now, &Answer(self.room.clone()));
+        let granted = self.scheduler.grant(self.now);
         for grant in &granted {
             self.scheduler.began(grant.place, self.now);
         }
@@ -170,7 +155,7 @@ fn starts_are_kept_apart_from_when_a_job_really_begins() {
     let mut world = World::new(&spec);
     world.push(&of_sector(1, "pc1"));
     world.push(&of_sector(2, "pc1"));
-    assert_eq!(world.scheduler.grant(world.now, &Unlimited).len(), 1);
+    assert_eq!(world.scheduler.grant(world.now).len(), 1);
     // Its child takes its time to get ready.
     world.now += 20 * SECOND;
     assert!(world.grant().is_empty());
@@ -321,11 +306,7 @@ fn a_sector_waits_outside_while_the_end_of_its_section_cannot_follow() {
     world.done(1);
     world.push(&of_sector(2, "pc2"));
     assert_eq!(world.grant(), [3]);
-    world.room = Some("3 of 512 GiB are free on /seal".to_owned());
     world.done(3);
-    assert!(world.grant().is_empty());
-    assert_eq!(world.why(), ["3 of 512 GiB are free on /seal"]);
-    world.room = None;
     assert_eq!(world.grant(), [1]);
     world.push(&of_sector(5, "pc1"));
     world.scheduler.failed(3, "exit 3".to_owned(), world.now);
@@ -346,4 +327,28 @@ fn a_sector_waits_outside_while_the_end_of_its_section_cannot_follow() {
     assert_eq!(restarted.grant(), [3]);
     restarted.scheduler.forget(sector(2));
     assert_eq!(restarted.grant(), [0]);
+}
+
+#[test]
+fn a_process_that_does_not_die_is_left_behind_as_often_as_the_slot_says() {
+    let mut patient = slot("transfer-0", &["transfer"], &[]);
+    patient.leave_behind = 1;
+    let mut world = World::of(&[patient]);
+    let gets_stuck = |world: &mut World, pid: u32| {
+        world.push(&job(u128::from(pid), "transfer"));
+        assert_eq!(world.grant(), [0]);
+        world.scheduler.forking(0);
+        world.scheduler.forked(0, pid);
+        assert!(!world.scheduler.release(0, Verdict::Failed(PoolErrorKind::Cancelled), true, world.now));
+        world.scheduler.leave_behind(0, world.now)
+    };
+    assert_eq!(gets_stuck(&mut world, 70), Some(70));
+    assert_eq!(gets_stuck(&mut world, 71), None, "one is enough");
+    world.push(&job(9, "transfer"));
+    assert!(world.grant().is_empty());
+    // The first dies at last, which says nothing of the second.
+    assert!(world.scheduler.left_ended(0, 70) && !world.scheduler.left_ended(0, 71));
+    assert!(world.grant().is_empty());
+    assert_eq!(world.scheduler.leave_behind(0, world.now), Some(71));
+    assert_eq!(world.grant(), [0]);
 }

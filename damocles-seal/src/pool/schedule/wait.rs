@@ -108,11 +108,6 @@ pub enum Wait {
         /// Those that are there.
         sectors: Vec<SectorId>,
     },
-    /// The program around the pool has no room for its sector.
-    NoRoom {
-        /// In its words.
-        reason: String,
-    },
     /// One that came before was overtaken often enough.
     Turn {
         /// Whose turn it is.
@@ -209,7 +204,6 @@ impl fmt::Display for Wait {
                 }
                 Ok(())
             }
-            Self::NoRoom { reason } => f.write_str(reason),
             Self::Turn { who } => write!(f, "one that came first was overtaken often enough: {who}"),
             Self::Claiming { slot, lasting } => {
                 write!(f, "slot {slot} has claimed for {} what another program holds", Spoken(*lasting))
