@@ -1,7 +1,7 @@
 //! Which privileges the daemon needs.
 
 use super::{Isolation, IsolationSpec, PlacementError, PlacementErrorKind};
-use crate::{pool::SlotSpec, sys::KEPT_CAPABILITIES};
+use crate::{pool::SlotSpec, sys::kept_capabilities};
 use caps::{CapSet, Capability};
 use damocles_core::Error;
 use std::collections::HashSet;
@@ -72,7 +72,8 @@ fn missing(have: &HashSet<Capability>, may_make_groups: bool, keep_capabilities:
             instead: Some(super::error::grant()),
         });
     }
-    let is_kept = |capability: &Capability| KEPT_CAPABILITIES.contains(&u32::from(capability.index()));
+    let kept = kept_capabilities(true);
+    let is_kept = |capability: &Capability| kept & (1 << capability.index()) != 0;
     if !keep_capabilities && have.iter().any(|capability| !is_kept(capability)) {
         needs.push(CapabilityNeed {
             capability: Capability::CAP_SETPCAP.to_string(),

@@ -1,16 +1,17 @@
 //! Making and removing groups.
 
 use super::{
-    CgroupTree, Controller, Hierarchy, PlacementError, PlacementErrorKind,
-    error::{differs, grant, is_denied, of_io},
+    CgroupTree, Controller, Hierarchy, PlacementError, PlacementErrorKind, cpuset,
+    error::{grant, is_denied, of_io},
     leaf::{Joined, Leaf, MemoryFiles},
+    limits::{limit, write_if_there},
     owner::Owner,
 };
 use crate::{
     pool::PlacementSpec,
     sys::{EndPaths, Freezer},
 };
-use damocles_core::{ByteSize, Error};
+use damocles_core::Error;
 use fs_err as fs;
 use parking_lot::Mutex;
 use std::{
@@ -20,9 +21,6 @@ use std::{
     sync::atomic::{AtomicU64, Ordering},
     time::Duration,
 };
-
-/// The kernel counts memory in pages of at most this many bytes and rounds a limit down to them.
-const LARGEST_PAGE: u64 = 64 << 10;
 
 /// The groups of one pool: `<name>/<owner>/<slot>/<child>` in each hierarchy that its slots need.
 ///
@@ -51,9 +49,19 @@ impl Groups {
         &self.tree
     }
 
+    /// Where the kernel shows processes.
+    pub(super) fn proc(&self) -> &Path {
+        &self.proc
+    }
+
+    /// The directory below which every process of this name has its groups.
+    pub(super) fn named(&self, hierarchy: Hierarchy) -> Option<PathBuf> {
+        Some(self.base(hierarchy)?.join(&self.name))
+    }
+
     /// The directory in which this process has its slots' groups.
     pub fn dir(&self, hierarchy: Hierarchy) -> Option<PathBuf> {
-        Some(self.base(hierarchy)?.join(&self.name).join(&self.owner))
+        Some(self.named(hierarchy)?.join(&self.owner))
     }
 
     /// Makes the group of one more child of a slot, with the slot's limits set.
@@ -74,6 +82,11 @@ impl Groups {
         for (_, controller) in musts.into_iter().filter(|(asked, _)| *asked) {
             let hierarchy = self.tree.with(controller).ok_or_else(|| missing(slot, controller))?;
             needed.entry(hierarchy).or_default().push(controller);
+        }
+        // Without a limit only to know who was killed for want of memory.
+        let reports = self.tree.with(Controller::Memory).filter(|h| wanted.memory.is_none() && self.can_report(*h));
+        if let Some(hierarchy) = reports {
+            needed.entry(hierarchy).or_default().push(Controller::Memory);
         }
         // Whoever ends the child has to know all that it started.
         let trackers = [Hierarchy::V2, Hierarchy::V1(Controller::Freezer)];
@@ -102,12 +115,18 @@ impl Groups {
     ) -> Result<(), PlacementError> {
         const OP: &str = "make control group";
         let owned = self.make(hierarchy, controllers).map_err(|e| of_io(OP, e))?;
+        if hierarchy == Hierarchy::V1(Controller::Cpuset) {
+            for dir in owned.parent().into_iter().chain([owned.as_path()]) {
+                // What the slot cannot get without it is said where it is bound.
+                let _ = cpuset::refill(dir, wanted);
+            }
+        }
         if hierarchy == Hierarchy::V2 && !controllers.is_empty() {
             enable(&owned, controllers).map_err(|e| of_io("enable controllers", e))?;
         }
         let slot_dir = owned.join(slot);
         self.make_dir(&slot_dir, hierarchy).map_err(|e| of_io(OP, e))?;
-        limit(&slot_dir, hierarchy, controllers, wanted)?;
+        leaf.limits.extend(limit(&slot_dir, hierarchy, controllers, wanted)?);
         if hierarchy == Hierarchy::V2 && controllers.contains(&Controller::Memory) {
             // So that it shows which child was killed for want of memory.
             enable(&slot_dir, &[Controller::Memory]).map_err(|e| of_io("enable controllers", e))?;
@@ -115,15 +134,18 @@ impl Groups {
         let dir = slot_dir.join(child);
         make_dir(&dir, hierarchy).map_err(|e| of_io(OP, e))?;
         let relative = PathBuf::from(&self.name).join(&self.owner).join(slot).join(child);
+        // From here on it goes with the leaf, whatever fails.
+        let above = vec![slot_dir.clone(), owned];
+        leaf.joined.push(Joined { hierarchy, dir: dir.clone(), relative, above });
+        leaf.binds |= controllers.contains(&Controller::Cpuset);
         if controllers.contains(&Controller::Memory) {
-            leaf.memory = Some(MemoryFiles::new(hierarchy, &slot_dir, &dir));
-            if hierarchy == Hierarchy::V2 {
+            let limited = wanted.memory.is_some();
+            leaf.memory = Some(MemoryFiles::new(hierarchy, &slot_dir, &dir, limited));
+            leaf.note_start();
+            if hierarchy == Hierarchy::V2 && limited {
                 write_if_there(&dir.join("memory.oom.group"), "1").map_err(|e| of_io("set control file", e))?;
             }
         }
-        leaf.binds |= controllers.contains(&Controller::Cpuset);
-        leaf.joined.push(Joined { hierarchy, dir, relative, above: vec![slot_dir, owned] });
-        leaf.note_start();
         Ok(())
     }
 
@@ -153,8 +175,7 @@ impl Groups {
     /// A group of version 2 that hands out controllers has no processes of its own: if it is the one that was given to
     /// us, we go one level down.
     fn leave_inner_group(&self, base: &Path) -> io::Result<()> {
-        let own = self.tree.own();
-        if own.as_deref() != Some(base) || self.tree.mount(Hierarchy::V2) == Some(base) {
+        if !self.is_inner_group(base) {
             return Ok(());
         }
         let inner = base.join(format!("{}-daemon", self.name));
@@ -162,6 +183,23 @@ impl Groups {
         let me = std::process::id().to_string();
         let members = fs::read_to_string(base.join("cgroup.procs"))?;
         if members.lines().any(|line| line.trim() == me) { fs::write(inner.join("cgroup.procs"), me) } else { Ok(()) }
+    }
+
+    fn is_inner_group(&self, base: &Path) -> bool {
+        self.tree.own().as_deref() == Some(base) && self.tree.mount(Hierarchy::V2) != Some(base)
+    }
+
+    /// Whether memory can be counted there for a slot that has no limit, at no cost to anybody.
+    fn can_report(&self, hierarchy: Hierarchy) -> bool {
+        const MEMORY: [Controller; 1] = [Controller::Memory];
+        let Some(base) = self.base(hierarchy).filter(|_| self.usable(hierarchy)) else { return false };
+        if hierarchy != Hierarchy::V2 {
+            return true;
+        }
+        // This process does not change its group for it, unless it already has.
+        let already = enabled(&base).is_ok_and(|names| names.contains(Controller::Memory.name()));
+        let can = || self.make(hierarchy, &MEMORY).and_then(|owned| enable(&owned, &MEMORY)).is_ok();
+        (already || !self.is_inner_group(&base)) && can()
     }
 
     /// Where our own directory lies. Version 1 and whoever may move processes anywhere: at the top. In version 2 others
@@ -210,32 +248,6 @@ impl Groups {
             is_writable(if ours.exists() { &ours } else { &base })
         })
     }
-
-    /// Ends and removes the groups below our name whose owner is gone.
-    ///
-    /// # Errors
-    ///
-    /// A directory cannot be read or removed. The others are cleaned all the same.
-    pub fn clean_leftovers(&self) -> Result<usize, PlacementError> {
-        let mut cleaned = 0;
-        let mut failed = None;
-        for hierarchy in self.tree.hierarchies() {
-            let Some(ours) = self.base(hierarchy).map(|base| base.join(&self.name)) else { continue };
-            for dir in dirs(&ours) {
-                let owner = dir.file_name().and_then(|name| Owner::parse(name.to_str()?));
-                if !owner.is_some_and(|owner| owner.is_gone(&self.proc)) {
-                    continue;
-                }
-                match end_tree(&dir, hierarchy) {
-                    Ok(()) => cleaned += 1,
-                    // Somebody else cleans at the same time.
-                    Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                    Err(error) => failed = Some(error),
-                }
-            }
-        }
-        failed.map_or(Ok(cleaned), |error| Err(of_io("remove a dead worker's control groups", error)))
-    }
 }
 
 impl Drop for Groups {
@@ -271,15 +283,6 @@ pub(super) fn end_paths(dir: &Path, hierarchy: Hierarchy) -> EndPaths {
     EndPaths { procs: dir.join("cgroup.procs"), kill, freezer }
 }
 
-/// Ends a group and all below it, and removes the directories.
-fn end_tree(dir: &Path, hierarchy: Hierarchy) -> io::Result<()> {
-    for inner in dirs(dir) {
-        end_tree(&inner, hierarchy)?;
-    }
-    end_paths(dir, hierarchy).open()?.end();
-    remove(dir)
-}
-
 /// Removes a group whose members have ended. The kernel lets go of a process a moment after its end has shown, and tells
 /// nobody when.
 pub(super) fn remove(dir: &Path) -> io::Result<()> {
@@ -293,11 +296,6 @@ pub(super) fn remove(dir: &Path) -> io::Result<()> {
     fs::remove_dir(dir)
 }
 
-fn dirs(dir: &Path) -> Vec<PathBuf> {
-    let entries = fs::read_dir(dir).into_iter().flatten().flatten();
-    entries.filter(|entry| entry.file_type().is_ok_and(|t| t.is_dir())).map(|entry| entry.path()).collect()
-}
-
 fn is_writable(path: &Path) -> bool {
     nix::unistd::eaccess(path, nix::unistd::AccessFlags::W_OK).is_ok()
 }
@@ -308,104 +306,21 @@ pub(super) fn make_dir(dir: &Path, hierarchy: Hierarchy) -> io::Result<()> {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
         other => other?,
     }
-    if hierarchy != Hierarchy::V1(Controller::Cpuset) {
-        return Ok(());
-    }
-    let Some(above) = dir.parent() else { return Ok(()) };
-    for name in ["cpuset.cpus", "cpuset.mems"] {
-        let file = dir.join(name);
-        let has = fs::read_to_string(&file).is_ok_and(|text| !text.trim().is_empty());
-        if !has {
-            fs::write(&file, fs::read_to_string(above.join(name))?.trim())?;
-        }
-    }
-    Ok(())
+    if hierarchy == Hierarchy::V1(Controller::Cpuset) { cpuset::fill(dir) } else { Ok(()) }
+}
+
+fn enabled(dir: &Path) -> io::Result<BTreeSet<String>> {
+    let names = fs::read_to_string(dir.join("cgroup.subtree_control"))?;
+    Ok(names.split_ascii_whitespace().map(|name| name.trim_start_matches('+').to_owned()).collect())
 }
 
 /// Lets the groups below `dir` use controllers.
 pub(super) fn enable(dir: &Path, controllers: &[Controller]) -> io::Result<()> {
     let file = dir.join("cgroup.subtree_control");
-    let enabled = fs::read_to_string(&file)?;
-    let enabled: BTreeSet<&str> = enabled.split_ascii_whitespace().map(|name| name.trim_start_matches('+')).collect();
+    let enabled = enabled(dir)?;
     let missing = controllers.iter().filter(|c| !enabled.contains(c.name()));
     let missing: Vec<String> = missing.map(|c| format!("+{c}")).collect();
     if missing.is_empty() { Ok(()) } else { fs::write(file, missing.join(" ")) }
-}
-
-fn limit(
-    dir: &Path,
-    hierarchy: Hierarchy,
-    controllers: &[Controller],
-    wanted: &PlacementSpec,
-) -> Result<(), PlacementError> {
-    let set = |name: &str, value: &str| fs::write(dir.join(name), value).map_err(|e| of_io("set control file", e));
-    let v2 = hierarchy == Hierarchy::V2;
-    if controllers.contains(&Controller::Cpuset) {
-        let cpus = wanted.cpus.as_ref().map(ToString::to_string);
-        let mems = wanted.mems.as_ref().map(ToString::to_string);
-        for (name, effective, wanted) in [
-            ("cpuset.cpus", if v2 { "cpuset.cpus.effective" } else { "cpuset.effective_cpus" }, cpus),
-            ("cpuset.mems", if v2 { "cpuset.mems.effective" } else { "cpuset.effective_mems" }, mems),
-        ] {
-            let Some(wanted) = wanted else { continue };
-            set(name, &wanted)?;
-            // What is really given: CPUs that are offline or not in the groups above are left out without a word.
-            let effective = Some(dir.join(effective)).filter(|path| path.exists()).unwrap_or_else(|| dir.join(name));
-            let got = fs::read_to_string(&effective).map_err(|e| of_io("read back a setting", e))?;
-            if got.trim() != wanted {
-                return Err(differs(&effective, wanted, got.trim()));
-            }
-        }
-    }
-    if let Some(memory) = wanted.memory.filter(|_| controllers.contains(&Controller::Memory)) {
-        limit_memory(dir, v2, memory)?;
-    }
-    if let Some(weight) = wanted.cpu_weight.filter(|_| controllers.contains(&Controller::Cpu)) {
-        if !(1..=10_000).contains(&weight) {
-            return Err(Error::new(PlacementErrorKind::Settings, "bind slot")
-                .with("CPU weight", weight)
-                .hint_with("a CPU weight is from 1 to 10000; without one it is 100"));
-        }
-        let (name, value) = if v2 {
-            ("cpu.weight", u32::from(weight))
-        } else {
-            ("cpu.shares", (u32::from(weight) * 1024 / 100).max(2))
-        };
-        set(name, &value.to_string())?;
-        read_back(&dir.join(name), u64::from(value), 0)?;
-    }
-    Ok(())
-}
-
-fn limit_memory(dir: &Path, v2: bool, memory: ByteSize) -> Result<(), PlacementError> {
-    let failed = |e| of_io("set control file", e);
-    let bytes = memory.0.to_string();
-    let limit = dir.join(if v2 { "memory.max" } else { "memory.limit_in_bytes" });
-    if !v2 && fs::read_to_string(dir.join("memory.use_hierarchy")).is_ok_and(|text| text.trim() == "0") {
-        // An old kernel: otherwise the children's groups would not be counted.
-        fs::write(dir.join("memory.use_hierarchy"), "1").map_err(failed)?;
-    }
-    fs::write(&limit, &bytes).map_err(failed)?;
-    read_back(&limit, memory.0, LARGEST_PAGE)?;
-    // Memory that is swapped out is memory: a limit that only swaps would make a proof take days instead of failing.
-    if v2 {
-        write_if_there(&dir.join("memory.swap.max"), "0").map_err(failed)
-    } else {
-        write_if_there(&dir.join("memory.memsw.limit_in_bytes"), &bytes).map_err(failed)
-    }
-}
-
-fn read_back(path: &Path, wanted: u64, slack: u64) -> Result<(), PlacementError> {
-    let got = fs::read_to_string(path).map_err(|e| of_io("read back a setting", e))?;
-    let number: Option<u64> = got.trim().parse().ok();
-    match number {
-        Some(number) if number <= wanted && wanted - number <= slack => Ok(()),
-        _ => Err(differs(path, wanted, got.trim())),
-    }
-}
-
-fn write_if_there(path: &Path, text: &str) -> io::Result<()> {
-    if path.exists() { fs::write(path, text) } else { Ok(()) }
 }
 
 /// A slot's name as one name of a directory; two slots never get the same.

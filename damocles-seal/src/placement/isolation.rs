@@ -1,9 +1,11 @@
 //! How a pool binds its children.
 
-use super::{Bound, CgroupTree, Groups, Leaf, PlacementError, PlacementErrorKind, environment::slot_env};
+use super::{
+    Bound, CgroupTree, Groups, Leaf, PlacementError, PlacementErrorKind, environment::slot_env, leftovers::clean_apart,
+};
 use crate::{
     pool::{PlacementSpec, SlotSpec},
-    sys::Placement,
+    sys::{Placement, kept_capabilities},
 };
 use damocles_core::Error;
 use parking_lot::Mutex;
@@ -20,7 +22,7 @@ pub struct IsolationSpec {
     /// Where the kernel shows processes.
     pub proc: PathBuf,
     /// Whether children keep all capabilities that they would get. A `bin` that changes its user (`sudo`) needs it;
-    /// otherwise they keep what files and GPU drivers need.
+    /// otherwise they keep what files need and, in slots that name GPUs, what GPU drivers need.
     pub keep_capabilities: bool,
     /// How often the placement of a child that works is read back.
     pub verify_every: Duration,
@@ -69,7 +71,7 @@ impl Isolation {
         self.spec.verify_every.max(Duration::from_millis(1))
     }
 
-    /// The groups of this process. What a dead one left is removed when they are asked for first.
+    /// The groups of this process. What a dead one left is removed when they are asked for first; nobody waits for that.
     ///
     /// # Errors
     ///
@@ -80,12 +82,8 @@ impl Isolation {
             return Ok(Arc::clone(groups));
         }
         let found = Arc::new(self.look()?);
-        match found.clean_leftovers() {
-            Ok(0) => {}
-            Ok(count) => tracing::info!(count, "ended what dead workers had left in control groups"),
-            // It takes nothing from what is asked for now.
-            Err(error) => tracing::warn!(error = error.chain(), "control groups of a dead worker are left"),
-        }
+        // With a set of its own, which never has a group: ours are removed when the pool is gone, and not later.
+        clean_apart(self.look()?);
         *groups = Some(Arc::clone(&found));
         Ok(found)
     }
@@ -154,17 +152,23 @@ impl Placed {
             join: self.leaf.join_files(),
             end: self.leaf.end.clone(),
             remove: self.leaf.removable(),
-            drop_capabilities: !self.keep_capabilities,
+            keep: (!self.keep_capabilities).then(|| kept_capabilities(!self.spec.gpus.is_empty())),
         }
     }
 
-    /// Reads back where every thread of the child runs.
+    /// Reads back where every thread of the child runs, and what its slot is limited to.
     ///
     /// # Errors
     ///
-    /// One is bound otherwise than it should be.
+    /// Something is otherwise than it should be, or cannot be read.
     pub fn verify(&self, pid: u32) -> Result<(), PlacementError> {
-        self.bound.verify(&self.proc, pid)
+        self.bound.verify(&self.proc, pid)?;
+        self.leaf.verify()
+    }
+
+    /// A job begins: who is killed for want of memory counts from now on.
+    pub(crate) fn job_begins(&mut self) {
+        self.leaf.note_start();
     }
 
     /// The child's group.

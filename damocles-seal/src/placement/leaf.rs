@@ -4,6 +4,7 @@ use super::{
     Hierarchy, PlacementError,
     error::of_io,
     group::{end_paths, remove},
+    limits::Limit,
 };
 use crate::sys::EndPaths;
 use damocles_core::{ByteSize, Error, Kind};
@@ -16,6 +17,8 @@ pub struct Leaf {
     pub(super) joined: Vec<Joined>,
     pub(super) memory: Option<MemoryFiles>,
     pub(super) end: Option<EndPaths>,
+    /// What was written to its slot's groups.
+    pub(super) limits: Vec<Limit>,
     /// Whether CPUs and nodes are bound by it.
     pub(super) binds: bool,
 }
@@ -68,17 +71,31 @@ impl Leaf {
         Some(end_paths(&joined.dir, hierarchy))
     }
 
-    pub(super) fn note_start(&mut self) {
+    /// Counts from now on who is killed for want of memory.
+    pub fn note_start(&mut self) {
         if let Some(memory) = &mut self.memory {
-            memory.kills_at_start = memory.kills();
+            memory.at_start = memory.counts();
         }
     }
 
-    /// Whether the kernel killed one of its processes for want of memory, and how much there was.
+    /// Whether the kernel has killed one of its processes for want of memory since [`Self::note_start`], and how much
+    /// there was.
     pub fn out_of_memory(&self) -> Option<OutOfMemory> {
         let memory = self.memory.as_ref()?;
-        let kills = memory.kills().checked_sub(memory.kills_at_start).filter(|kills| *kills > 0)?;
-        Some(OutOfMemory { limit: number(&memory.limit), peak: number(&memory.peak), kills })
+        let (now, before) = (memory.counts(), memory.at_start);
+        let kills = now.kills.checked_sub(before.kills).filter(|kills| *kills > 0)?;
+        let below_limit = now.hits.is_some_and(|hits| hits <= before.hits.unwrap_or(0));
+        let limit = memory.limit.as_deref().filter(|_| !below_limit).and_then(number);
+        Some(OutOfMemory { limit, peak: number(&memory.peak), kills })
+    }
+
+    /// Reads back the limits of its slot.
+    ///
+    /// # Errors
+    ///
+    /// One is another than was set, or cannot be read.
+    pub fn verify(&self) -> Result<(), PlacementError> {
+        self.limits.iter().try_for_each(Limit::read_back)
     }
 }
 
@@ -94,7 +111,7 @@ impl Drop for Leaf {
 /// What an end for want of memory looked like.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct OutOfMemory {
-    /// The slot's limit.
+    /// The slot's limit, if that was met. None when the memory of the whole machine ran out.
     pub limit: Option<ByteSize>,
     /// The most that the slot has used.
     pub peak: Option<ByteSize>,
@@ -107,7 +124,9 @@ impl OutOfMemory {
     pub(crate) fn describe<K: Kind>(self, error: Error<K>) -> Error<K> {
         let error = match self.limit {
             Some(limit) => error.with("memory limit", limit),
-            None => error,
+            None => error.with("memory of", "the machine, not of the slot").hint_with(
+                "let fewer tasks run at a time on this machine, or give the slots memory limits that fit it",
+            ),
         };
         let error = match self.peak {
             Some(peak) => error.with("most used", peak),
@@ -120,25 +139,55 @@ impl OutOfMemory {
 #[derive(Debug)]
 pub(super) struct MemoryFiles {
     kills: PathBuf,
-    limit: PathBuf,
+    /// What the slot is limited by, if it is.
+    limit: Option<PathBuf>,
+    /// How often the limit was met.
+    hits: Vec<PathBuf>,
     peak: PathBuf,
-    kills_at_start: u64,
+    at_start: Counts,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Counts {
+    kills: u64,
+    /// None where nothing tells.
+    hits: Option<u64>,
 }
 
 impl MemoryFiles {
-    pub(super) fn new(hierarchy: Hierarchy, slot: &Path, child: &Path) -> Self {
-        let (kills, limit, peak) = match hierarchy {
-            Hierarchy::V2 => ("memory.events", "memory.max", "memory.peak"),
-            Hierarchy::V1(_) => ("memory.oom_control", "memory.limit_in_bytes", "memory.max_usage_in_bytes"),
+    /// The kills are those of the child; the limit and what was used are the slot's.
+    pub(super) fn new(hierarchy: Hierarchy, slot: &Path, child: &Path, limited: bool) -> Self {
+        let (kills, limit, hits, peak) = match hierarchy {
+            Hierarchy::V2 => ("memory.events", "memory.max", &["memory.events"][..], "memory.peak"),
+            // Swap has a counter of its own, which is met first when both limits are the same.
+            Hierarchy::V1(_) => (
+                "memory.oom_control",
+                "memory.limit_in_bytes",
+                &["memory.failcnt", "memory.memsw.failcnt"][..],
+                "memory.max_usage_in_bytes",
+            ),
         };
-        // The kills are those of the child; the limit and what was used are the slot's.
-        Self { kills: child.join(kills), limit: slot.join(limit), peak: slot.join(peak), kills_at_start: 0 }
+        Self {
+            kills: child.join(kills),
+            limit: limited.then(|| slot.join(limit)),
+            hits: hits.iter().map(|name| slot.join(name)).collect(),
+            peak: slot.join(peak),
+            at_start: Counts::default(),
+        }
     }
 
-    fn kills(&self) -> u64 {
-        let text = fs::read_to_string(&self.kills).unwrap_or_default();
-        text.lines().find_map(|line| line.strip_prefix("oom_kill ")?.trim().parse().ok()).unwrap_or(0)
+    fn counts(&self) -> Counts {
+        let hits: Vec<u64> = self.hits.iter().filter_map(|file| count(file, "oom ")).collect();
+        let known = !hits.is_empty();
+        Counts { kills: count(&self.kills, "oom_kill ").unwrap_or(0), hits: known.then(|| hits.iter().sum()) }
     }
+}
+
+/// The number in a file that holds nothing else, or in its line that begins so.
+fn count(file: &Path, line: &str) -> Option<u64> {
+    let text = fs::read_to_string(file).ok()?;
+    let number = text.lines().find_map(|text| text.strip_prefix(line)).unwrap_or(&text);
+    number.trim().parse().ok()
 }
 
 fn number(path: &Path) -> Option<ByteSize> {

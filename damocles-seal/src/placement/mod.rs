@@ -11,11 +11,14 @@
 //! removed when the next one starts; nobody else's are touched.
 
 mod capability;
+mod cpuset;
 mod environment;
 mod error;
 mod group;
 mod isolation;
 mod leaf;
+mod leftovers;
+mod limits;
 mod owner;
 mod readback;
 mod setup;

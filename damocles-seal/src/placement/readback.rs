@@ -1,6 +1,10 @@
 //! Reading back from the kernel where a process runs.
 
-use super::{Hierarchy, PlacementError, PlacementErrorKind, leaf::Leaf, owner::stat_field};
+use super::{
+    Hierarchy, PlacementError, PlacementErrorKind,
+    leaf::Leaf,
+    owner::{has_no_process, is_absent, stat_field},
+};
 use crate::pool::PlacementSpec;
 use damocles_core::{CpuSet, Error, NodeSet};
 use fs_err as fs;
@@ -33,34 +37,39 @@ impl Bound {
         Self { cpus: wanted.cpus.clone(), mems, policy, groups }
     }
 
-    /// Compares it with every thread of a process, in a mounted `/proc`. A process that has ended has no threads and
-    /// breaks nothing.
+    /// Compares it with every thread of a process, in a mounted `/proc` of our own namespace. A process that has ended
+    /// has no threads and breaks nothing.
     ///
     /// A thread that binds itself to some of its CPUs stays within its bounds.
     ///
     /// # Errors
     ///
-    /// A thread is bound otherwise; the error names the thread and what differs.
+    /// A thread is bound otherwise; the error names the thread and what differs. Or `/proc` cannot be read.
     pub fn verify(&self, proc: &Path, pid: u32) -> Result<(), PlacementError> {
         let process = proc.join(pid.to_string());
-        let tasks = match fs::read_dir(process.join("task")) {
-            Ok(tasks) => tasks,
-            Err(error) => return ended(error, &process),
-        };
-        for task in tasks {
-            let task = match task {
-                Ok(task) => task.path(),
-                Err(error) => return ended(error, &process),
-            };
+        match self.verify_threads(&process) {
+            Ok(None) => Ok(()),
+            Ok(Some(wrong)) => Err(wrong.with("process", pid)),
+            Err(error) if is_absent(&error) && has_no_process(pid) => Ok(()),
+            Err(error) => Err(unreadable(error).with("process", pid)),
+        }
+    }
+
+    fn verify_threads(&self, process: &Path) -> io::Result<Option<PlacementError>> {
+        for task in fs::read_dir(process.join("task"))? {
+            let task = task?.path();
             match self.verify_thread(&task) {
                 Ok(None) => {}
                 // Asked after the other files were read: from then on it does not come back.
-                Ok(Some(_)) if is_ending(&task) => {}
-                Ok(Some(wrong)) => return Err(wrong.with("process", pid)),
-                Err(error) => ended(error, &task)?,
+                Ok(Some(wrong)) => match is_ending(&task) {
+                    Ok(false) => return Ok(Some(wrong)),
+                    Ok(true) => {}
+                    Err(error) => ended(error, process)?,
+                },
+                Err(error) => ended(error, process)?,
             }
         }
-        Ok(())
+        Ok(None)
     }
 
     fn verify_thread(&self, task: &Path) -> io::Result<Option<PlacementError>> {
@@ -147,15 +156,25 @@ fn at(error: PlacementError, task: &Path) -> PlacementError {
     error.with("thread", task.file_name().unwrap_or_default().display())
 }
 
-fn is_ending(task: &Path) -> bool {
-    stat_field(&task.join("stat"), 9).is_none_or(|flags| flags & EXITING != 0)
+fn is_ending(task: &Path) -> io::Result<bool> {
+    Ok(stat_field(&task.join("stat"), 9)? & EXITING != 0)
 }
 
-/// Of something that has ended nothing is read, which is no error.
-fn ended(error: io::Error, of: &Path) -> Result<(), PlacementError> {
-    let gone = error.kind() == io::ErrorKind::NotFound || error.raw_os_error() == Some(nix::libc::ESRCH);
-    if gone || !of.exists() {
-        return Ok(());
+/// A thread that is not there any more has ended, if its process can still be seen: of one that is hidden nothing is
+/// known.
+fn ended(error: io::Error, process: &Path) -> io::Result<()> {
+    if is_absent(&error) && process.join("task").exists() { Ok(()) } else { Err(error) }
+}
+
+fn unreadable(error: io::Error) -> PlacementError {
+    let hidden = is_absent(&error) || error.kind() == io::ErrorKind::PermissionDenied;
+    let unread = Error::new(PlacementErrorKind::Kernel, "verify placement").because(error);
+    if hidden {
+        unread.hint_with(
+            "`/proc` does not show this user the slot's processes (`hidepid`): mount it with `gid=` of a group of the user, \
+             or let the slot's program keep that user",
+        )
+    } else {
+        unread
     }
-    Err(Error::new(PlacementErrorKind::Kernel, "verify placement").because(error))
 }

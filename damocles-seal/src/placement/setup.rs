@@ -1,7 +1,7 @@
 //! Groups for a user without privileges.
 
 use super::{
-    CgroupTree, Controller, Hierarchy, PlacementError, PlacementErrorKind,
+    CgroupTree, Controller, Hierarchy, PlacementError, PlacementErrorKind, cpuset,
     error::of_io,
     group::{enable, make_dir},
 };
@@ -38,7 +38,8 @@ pub struct SetUpDir {
 }
 
 /// Makes `name` in every hierarchy of `tree`, gives it to `user` (a name or a number), and moves the process `pid` into
-/// it, so that a worker started by that process may use it. Calling it again changes nothing.
+/// it, so that a worker started by that process may use it. Calling it again gives the group back what went offline and
+/// came back, and changes nothing else.
 ///
 /// # Errors
 ///
@@ -57,6 +58,9 @@ pub fn set_up(tree: &CgroupTree, name: &str, user: &str, pid: Option<u32>) -> Re
         let Some(mount) = tree.mount(hierarchy) else { continue };
         let dir = mount.join(name);
         make_dir(&dir, hierarchy).map_err(|e| of_io(OP, e))?;
+        if hierarchy == Hierarchy::V1(Controller::Cpuset) {
+            cpuset::refill_all(&dir).map_err(|e| of_io(OP, e))?;
+        }
         if hierarchy == Hierarchy::V2 {
             let controllers: Vec<Controller> = tree.unified_controllers().collect();
             enable(mount, &controllers).and_then(|()| enable(&dir, &controllers)).map_err(|e| of_io(OP, e))?;

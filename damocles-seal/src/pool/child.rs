@@ -1,17 +1,16 @@
 //! One child: started, given jobs, stopped.
 
+mod start;
+
 use super::{
-    dialect::{self, Cancel, Dialect, Output, Problem, Said, in_grace},
+    dialect::{Cancel, Dialect, Output, Problem, Said, in_grace},
     end::{End, kill},
-    payload::PayloadDir,
-    pulse::Pulse,
-    spec::{Protocol, SlotSpec},
+    pulse::{Pace, Pulse},
     stderr::Stderr,
-    v1,
 };
 use crate::{
-    placement::{Isolation, Placed, PlacementError},
-    sys::{self, Process},
+    placement::{Placed, PlacementError, PlacementErrorKind},
+    sys::Process,
 };
 use bytes::{Buf, Bytes, BytesMut};
 use damocles_core::{
@@ -19,11 +18,11 @@ use damocles_core::{
     pool::{Job, PoolError, PoolErrorKind},
 };
 use nix::{errno::Errno, sys::signal::Signal};
-use std::{collections::VecDeque, io, path::PathBuf, sync::Arc, time::Duration};
+use std::{collections::VecDeque, io, path::PathBuf, time::Duration};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     process::{ChildStdin, ChildStdout},
-    time::{Instant, Interval, MissedTickBehavior, interval, sleep, sleep_until, timeout},
+    time::{Instant, Interval, sleep_until, timeout},
 };
 
 /// How much is read at a time.
@@ -43,6 +42,8 @@ pub(super) struct Child {
     verify: Interval,
     dialect: Box<dyn Dialect>,
     pulse: Pulse,
+    /// How often it is told that the job moved on.
+    pace: Pace,
     /// None when it does not listen any more.
     requests: Option<ChildStdin>,
     /// What it is still to be told.
@@ -78,134 +79,6 @@ pub(super) enum Ended {
 }
 
 impl Child {
-    /// Starts the slot's command and waits until it is ready. When this fails, it was killed.
-    ///
-    /// `begun` is told the process id; `gone` is called when nothing of the process is left. Nobody waits longer than
-    /// `last_wait` for that.
-    pub(super) async fn start(
-        slot: &SlotSpec,
-        isolation: &Arc<Isolation>,
-        last_wait: Duration,
-        cx: &Context,
-        begun: impl FnOnce(u32) + Send,
-        gone: impl FnOnce() + Send + 'static,
-    ) -> Result<Self, PoolError> {
-        let failed = |kind: PoolErrorKind, cause: BoxError| {
-            Error::new(kind, "start processor")
-                .with("slot", &slot.name)
-                .with("program", slot.command.program.display())
-                .because(cause)
-        };
-        let cancelled = || Error::new(PoolErrorKind::Cancelled, "start processor").with("slot", &slot.name);
-        let unplaced = |cause: PlacementError| {
-            let (recovery, hint) = (cause.recovery(), cause.hint().map(str::to_owned));
-            let error = failed(PoolErrorKind::Start, cause.into()).recover_by(recovery);
-            if let Some(hint) = hint { error.hint_with(hint) } else { error }
-        };
-        let placed = isolation.place(slot).map_err(unplaced)?;
-        let parent = slot.talk.payload_dir.as_deref().filter(|_| slot.protocol == Protocol::V2);
-        let payloads = parent.and_then(|parent| match PayloadDir::in_dir(parent) {
-            Ok(dir) => Some(Arc::new(dir)),
-            Err(error) => {
-                tracing::warn!(slot = slot.name, %error, "all payloads of the slot go through the pipe");
-                None
-            }
-        });
-        let dialect = dialect::of(slot, payloads.clone()).map_err(|e| failed(PoolErrorKind::Start, e))?;
-        let gone = move || {
-            // Nobody writes to it any more.
-            drop(payloads);
-            gone();
-        };
-        let mut command = slot.command.to_command();
-        if slot.protocol == Protocol::V1 {
-            v1::let_be_placed(&mut command, &slot.command.envs);
-        }
-        placed.prepare(&mut command);
-        let spawn = sys::spawn(command, &slot.name, placed.placement(), gone);
-        let spawned = tokio::select! {
-            biased;
-            spawned = spawn => spawned,
-            // A program on a disk that is gone does not even start.
-            () = async { cx.cancel.cancelled().await; sleep(last_wait).await } => return Err(cancelled()),
-        };
-        let mut process = spawned.map_err(|e| failed(PoolErrorKind::Start, e.into()))?;
-        begun(process.pid());
-        if let Err(error) = placed.verify(process.pid()) {
-            let end = kill(&mut process, last_wait).await;
-            return Err(unplaced(error).with("exit", end));
-        }
-        let mut verify = interval(isolation.verify_every());
-        verify.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let (requests, answers, stderr) = match connect(slot, &mut process) {
-            Ok(streams) => streams,
-            Err(error) => {
-                let end = kill(&mut process, last_wait).await;
-                return Err(failed(PoolErrorKind::Start, error.into()).with("exit", end));
-            }
-        };
-        let mut child = Self {
-            slot: slot.name.clone(),
-            program: slot.command.program.clone(),
-            last_wait,
-            process,
-            stuck: false,
-            placed,
-            verify,
-            dialect,
-            pulse: Pulse::new(&slot.talk, Instant::now()),
-            requests: Some(requests),
-            unsent: VecDeque::new(),
-            answers,
-            unread: BytesMut::new(),
-            silent: false,
-            stderr,
-        };
-        let said = tokio::select! {
-            said = timeout(slot.stable_wait, child.handshake(slot)) => said,
-            () = cx.cancel.cancelled() => {
-                child.kill().await;
-                return Err(cancelled());
-            }
-        };
-        let problem: BoxError = match said {
-            Ok(Ok(())) => return Ok(child),
-            Ok(Err(problem)) => problem,
-            Err(_) => format!("it was not ready within {:?}", slot.stable_wait).into(),
-        };
-        let end = child.kill().await;
-        let error = match child.placed.leaf().out_of_memory() {
-            Some(memory) => memory.describe(failed(PoolErrorKind::OutOfMemory, problem)),
-            None => failed(PoolErrorKind::Start, problem),
-        };
-        Err(child.with_last_lines(error.with("exit", end)).await)
-    }
-
-    async fn handshake(&mut self, slot: &SlotSpec) -> Result<(), BoxError> {
-        let words = loop {
-            if let Some(words) = self.dialect.ready(&mut self.unread, slot)? {
-                break words;
-            }
-            if self.silent {
-                return Err("it exited before it said that it is ready".into());
-            }
-            self.unread.reserve(READ);
-            tokio::select! {
-                biased;
-                read = self.answers.read_buf(&mut self.unread) => self.silent = read? == 0,
-                // What it left behind may hold its answers open.
-                _ = self.process.exited() => {
-                    self.read_rest();
-                    self.silent = true;
-                }
-            }
-        };
-        if let Some(requests) = &mut self.requests {
-            requests.write_all(&words).await?;
-        }
-        Ok(())
-    }
-
     /// Whether the process is known to have ended.
     pub(super) fn has_ended(&self) -> bool {
         self.process.has_exited()
@@ -215,7 +88,7 @@ impl Child {
     pub(super) async fn work(&mut self, job: &Job, cx: &Context, grace: Duration) -> Ended {
         // What it said unasked would be taken for an answer to this job.
         self.read_rest();
-        if let Some(Heard::Rubbish(problem)) = self.understand(job, cx) {
+        if let Some(Heard::Rubbish(problem)) = self.understand(job, cx).await {
             return self.broken(PoolErrorKind::Rubbish, job, problem).await;
         }
         let stop = CancellationToken::new();
@@ -223,9 +96,10 @@ impl Child {
             Ok(task) => task,
             Err(problem) => return Ended::Answered(Err(self.error(problem.kind, job).because(problem.cause))),
         };
-        if let Err(error) = self.placed.verify(self.process.pid()) {
+        if let Some(error) = self.displaced() {
             return self.broken(PoolErrorKind::Start, job, error).await;
         }
+        self.placed.job_begins();
         self.verify.reset();
         self.pulse.begin(Instant::now());
         self.ping();
@@ -256,6 +130,19 @@ impl Child {
         }
     }
 
+    /// Reads back where it runs. That it cannot be read is no reason to end what it does: it is tried again.
+    fn displaced(&self) -> Option<PlacementError> {
+        match self.placed.verify(self.process.pid()) {
+            Ok(()) => None,
+            Err(error) if error.kind() == PlacementErrorKind::Differs => Some(error),
+            Err(error) => {
+                let (slot, hint) = (&self.slot, error.hint().unwrap_or_default());
+                tracing::warn!(slot, error = error.chain(), hint, "the placement of a child cannot be read back");
+                None
+            }
+        }
+    }
+
     async fn take(&mut self, output: Output, cx: &Context, grace: Duration) -> Result<Bytes, Problem> {
         let stop = CancellationToken::new();
         in_grace(cx, grace, stop.clone(), self.dialect.output(output, &stop)).await
@@ -264,7 +151,7 @@ impl Child {
     /// Tells the child what it is to be told and listens until something comes of it.
     async fn hear(&mut self, job: &Job, cx: &Context) -> Heard {
         loop {
-            if let Some(heard) = self.understand(job, cx) {
+            if let Some(heard) = self.understand(job, cx).await {
                 return heard;
             }
             if self.silent {
@@ -282,31 +169,57 @@ impl Child {
                     _ => Err(io::ErrorKind::BrokenPipe.into()),
                 }
             };
+            // None goes first: a child that never stops talking is looked after like any other.
             tokio::select! {
-                biased;
                 read = self.answers.read_buf(&mut self.unread) => match read {
                     Ok(len) => self.silent = len == 0,
                     Err(error) => return Heard::Rubbish(error.into()),
                 },
                 _ = self.process.exited() => {
-                    // What it said last may still be in the pipe.
-                    self.read_rest();
+                    self.silent = true;
                     let cut = |this: &Self| (!this.unread.is_empty()).then(|| "it exited inside an answer".into());
-                    return self.understand(job, cx).or_else(|| cut(self).map(Heard::Rubbish)).unwrap_or(Heard::Exit);
+                    return match self.last_word(job, cx).await {
+                        Some(heard) => heard,
+                        None => cut(self).map_or(Heard::Exit, Heard::Rubbish),
+                    };
                 }
                 _ = self.verify.tick() => {
-                    if let Err(error) = self.placed.verify(self.process.pid()) {
-                        return Heard::Displaced(error);
+                    if let Some(error) = self.displaced() {
+                        return self.last_word(job, cx).await.unwrap_or(Heard::Displaced(error));
                     }
                 }
                 sent = send, if next.is_some() => self.sent(sent),
-                () = sleep_until(self.pulse.wakes_at()) => match self.pulse.look(Instant::now(), self.process.pid()) {
-                    Ok(true) => self.ping(),
-                    Ok(false) => {}
-                    Err(how) => return Heard::Hung(how),
-                },
+                () = sleep_until(self.pulse.wakes_at()) => {
+                    if let Some(heard) = self.look(job, cx).await {
+                        return heard;
+                    }
+                }
             }
         }
+    }
+
+    /// Looks whether it is there.
+    async fn look(&mut self, job: &Job, cx: &Context) -> Option<Heard> {
+        let mut seen = self.pulse.look(Instant::now(), self.process.pid());
+        if seen.is_err() {
+            if let Some(heard) = self.last_word(job, cx).await {
+                return Some(heard);
+            }
+            // Its sign of life may have been among what was just read.
+            seen = self.pulse.look(Instant::now(), self.process.pid());
+        }
+        match seen {
+            Ok(true) => self.ping(),
+            Ok(false) => {}
+            Err(how) => return Some(Heard::Hung(how)),
+        }
+        None
+    }
+
+    /// What it said last may still be in the pipe, and comes before any verdict.
+    async fn last_word(&mut self, job: &Job, cx: &Context) -> Option<Heard> {
+        self.read_rest();
+        self.understand(job, cx).await
     }
 
     fn ping(&mut self) {
@@ -340,10 +253,11 @@ impl Child {
     }
 
     /// What was read and means something for the job.
-    fn understand(&mut self, job: &Job, cx: &Context) -> Option<Heard> {
+    async fn understand(&mut self, job: &Job, cx: &Context) -> Option<Heard> {
         loop {
-            match self.dialect.said(&mut self.unread) {
+            match self.dialect.said(&mut self.unread).await {
                 Ok(None) => return None,
+                Ok(Some(Said::Progress { .. })) if !self.pace.allows(Instant::now()) => {}
                 Ok(Some(Said::Progress { done, total })) => {
                     let what = JobEvent::Progress { done, total };
                     cx.emit(Event::Job { job: job.id, kind: job.kind.clone(), sector: job.sector, what });
@@ -377,8 +291,7 @@ impl Child {
         let answered = matches!(heard, Some(Heard::Answer(_)));
         let end = if answered && !signalled { None } else { Some(self.kill().await) };
         if !answered {
-            self.read_rest();
-            heard = self.understand(job, cx);
+            heard = self.last_word(job, cx).await;
         }
         if let Some(Heard::Answer(Said::Done(output))) = heard
             && let Ok(output) = self.take(output, cx, grace).await
@@ -411,8 +324,10 @@ impl Child {
     }
 
     async fn broken(&mut self, kind: PoolErrorKind, job: &Job, cause: impl Into<BoxError>) -> Ended {
+        // What it was killed for by us had other reasons than a process that it lost on the way.
+        let died = kind == PoolErrorKind::Crashed || (kind == PoolErrorKind::Rubbish && self.silent);
         let end = self.kill().await;
-        let error = match self.placed.leaf().out_of_memory() {
+        let error = match self.placed.leaf().out_of_memory().filter(|_| died) {
             Some(memory) => memory.describe(self.error(PoolErrorKind::OutOfMemory, job)),
             None => self.error(kind, job),
         };
@@ -453,55 +368,5 @@ impl Child {
     /// Whether it was killed and does not die.
     pub(super) fn is_stuck(&self) -> bool {
         self.stuck
-    }
-}
-
-fn connect(slot: &SlotSpec, process: &mut Process) -> io::Result<(ChildStdin, ChildStdout, Stderr)> {
-    let pipes = process.pipes.take().ok_or_else(|| io::Error::other("the child has no pipes"))?;
-    let requests = ChildStdin::from_std(pipes.0)?;
-    let answers = ChildStdout::from_std(pipes.1)?;
-    let stderr = Stderr::follow(tokio::process::ChildStderr::from_std(pipes.2)?, slot.name.clone());
-    Ok((requests, answers, stderr))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::{placement::IsolationSpec, pool::CommandSpec};
-    use damocles_core::{
-        JobId,
-        pool::{Needs, TaskKind},
-    };
-
-    /// A child that gets ready and never answers.
-    fn silent() -> SlotSpec {
-        let ready = r#"{"frame":"ready","magic":"damocles-processor","version":2,"kinds":["echo"],"pid":1}"#;
-        let script = format!("printf '\\0\\0\\0\\{:03o}%s' '{ready}'; exec sleep 1000", ready.len());
-        SlotSpec::new("sh", vec![TaskKind::new("echo")], CommandSpec::new("sh", ["-c", &script]))
-    }
-
-    #[tokio::test]
-    async fn a_process_that_does_not_die_is_waited_for_in_vain_only_for_a_while() {
-        // Its end is held up where a disk that is gone would hold it up.
-        let (die, held) = std::sync::mpsc::channel::<()>();
-        let (gone, is_gone) = tokio::sync::oneshot::channel();
-        let hold = move || {
-            let _ = held.recv();
-            let _ = gone.send(());
-        };
-        let cx = Context::detached();
-        let isolation = Arc::new(Isolation::new(IsolationSpec::default()));
-        let last_wait = Duration::from_millis(20);
-        let mut child = Child::start(&silent(), &isolation, last_wait, &cx, |_| (), hold).await.unwrap();
-        let payload = Bytes::from_static(b"1");
-        let job = Job { id: JobId(1), kind: TaskKind::new("echo"), sector: None, payload, needs: Needs::default() };
-        cx.cancel.cancel();
-        let Ended::Broken(error) = child.work(&job, &cx, last_wait).await else { panic!("it never answers") };
-        assert_eq!(error.kind(), PoolErrorKind::Cancelled);
-        assert!(error.to_string().contains("still there 20ms after it was killed"), "{error}");
-        assert!(child.is_stuck());
-        child.shut_down(last_wait).await;
-        drop(die);
-        is_gone.await.unwrap();
     }
 }

@@ -1,6 +1,8 @@
 //! What a child must be told and what it says, whatever the protocol.
 
-use super::{frames::Frames, payload::PayloadDir, spec::Protocol, spec::SlotSpec, v1::Lines, wire::FileRef};
+use super::{
+    frames::Frames, payload::PayloadDir, spec::Protocol, spec::SlotSpec, v1::Lines, wire::FileRef, wire::Json,
+};
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
 use damocles_core::{
@@ -17,8 +19,8 @@ pub(super) trait Dialect: fmt::Debug + Send + Sync {
     /// not whole yet.
     fn ready(&mut self, read: &mut BytesMut, slot: &SlotSpec) -> Result<Option<Bytes>, BoxError>;
 
-    /// Takes the next thing that the child says out of what was read.
-    fn said(&mut self, read: &mut BytesMut) -> Result<Option<Said>, BoxError>;
+    /// Takes the next thing that the child says out of what was read. Dropped before its end, it loses nothing.
+    async fn said(&mut self, read: &mut BytesMut) -> Result<Option<Said>, BoxError>;
 
     /// A job in the child's words. May touch files.
     async fn task(&mut self, job: &Job, stop: &CancellationToken) -> Result<Bytes, Problem>;
@@ -61,6 +63,7 @@ pub(super) enum Said {
 #[derive(Debug)]
 pub(super) enum Output {
     Value(serde_json::Value),
+    Json(Json),
     File(FileRef),
 }
 

@@ -5,7 +5,7 @@ use super::{
     payload::{self, PayloadDir},
     spec::SlotSpec,
     talk::TalkSpec,
-    wire::{self, FailureKind, Feature, FileRef, Files, FromChild, Hello, ToChild, WireError},
+    wire::{self, FailureKind, Feature, FileRef, Files, FromChild, Hello, Json, ToChild, WireError},
 };
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
@@ -15,6 +15,10 @@ use damocles_core::{
 };
 use serde::de::IgnoredAny;
 use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
+use tokio::task::{JoinHandle, spawn_blocking};
+
+/// The longest frame that is decoded where it is read: others would hold up everybody.
+const AT_ONCE: usize = 1 << 20;
 
 /// Speaks frames with one child.
 #[derive(Debug)]
@@ -26,6 +30,8 @@ pub(super) struct Frames {
     job: Option<JobId>,
     /// The file of the last payload: a child that did not read it did not remove it.
     written: Option<PathBuf>,
+    /// A frame that is being decoded.
+    decoding: Option<JoinHandle<Result<FromChild, WireError>>>,
 }
 
 impl Frames {
@@ -37,6 +43,7 @@ impl Frames {
             time: talk.time.clone(),
             job: None,
             written: None,
+            decoding: None,
         }
     }
 
@@ -60,15 +67,26 @@ impl Frames {
         wire::encode(&ToChild::Hello(Hello { version, features: self.features.clone(), max_frame, files }))
     }
 
-    fn frame(&self, job: &Job) -> ToChild {
+    fn deadline_ms(&self, job: &Job) -> Option<u64> {
         let deadline = self.time.get(&job.kind).filter(|_| self.has(Feature::Deadline));
-        let deadline_ms = deadline.map(|time| u64::try_from(time.as_millis()).unwrap_or(u64::MAX));
-        let payload = serde_json::Value::Null;
-        ToChild::Task { id: job.id, kind: job.kind.clone(), payload, payload_file: None, deadline_ms }
+        deadline.map(|time| u64::try_from(time.as_millis()).unwrap_or(u64::MAX))
     }
-}
 
-impl Frames {
+    /// The next frame out of what was read; none if it is not whole yet. A long one is decoded on a thread of its own, and
+    /// kept here until then.
+    async fn next(&mut self, read: &mut BytesMut) -> Result<Option<FromChild>, BoxError> {
+        if self.decoding.is_none() {
+            match wire::next(read)? {
+                None => return Ok(None),
+                Some(json) if json.len() <= AT_ONCE => return Ok(Some(wire::decode(&json)?)),
+                Some(json) => self.decoding = Some(spawn_blocking(move || wire::decode(&json))),
+            }
+        }
+        let Some(decoding) = &mut self.decoding else { return Ok(None) };
+        let decoded = decoding.await;
+        self.decoding = None;
+        Ok(Some(decoded??))
+    }
     /// Writes a large payload to a file; none if it goes through the pipe.
     async fn write(&mut self, job: &Job) -> Option<FileRef> {
         let old = self.written.take();
@@ -126,8 +144,8 @@ impl Dialect for Frames {
         }
     }
 
-    fn said(&mut self, read: &mut BytesMut) -> Result<Option<Said>, BoxError> {
-        let Some(frame) = wire::take(read)? else { return Ok(None) };
+    async fn said(&mut self, read: &mut BytesMut) -> Result<Option<Said>, BoxError> {
+        let Some(frame) = self.next(read).await? else { return Ok(None) };
         let of = match &frame {
             FromChild::Ready { .. } => return Err("it said twice that it is ready".into()),
             FromChild::Pong { n } => return Ok(Some(Said::Pong(*n))),
@@ -142,7 +160,7 @@ impl Dialect for Frames {
         let said = match frame {
             FromChild::Progress { done, total, .. } => return Ok(Some(Said::Progress { done, total })),
             FromChild::Done { output_file: Some(file), .. } => Said::Done(Output::File(file)),
-            FromChild::Done { output, .. } => Said::Done(Output::Value(output)),
+            FromChild::Done { output, .. } => Said::Done(Output::Json(output)),
             FromChild::Failed { kind, error, .. } => {
                 let kind = match kind {
                     FailureKind::Failed => PoolErrorKind::Failed,
@@ -161,26 +179,26 @@ impl Dialect for Frames {
 
     async fn task(&mut self, job: &Job, _: &CancellationToken) -> Result<Bytes, Problem> {
         self.job = Some(job.id);
-        let encoding = |cause: BoxError| Problem::new(PoolErrorKind::Encoding, cause);
-        let mut frame = self.frame(job);
-        let ToChild::Task { payload, payload_file, .. } = &mut frame else {
-            return Err(encoding("no task".into()));
+        let (id, kind, text) = (job.id, job.kind.clone(), job.payload.clone());
+        let deadline_ms = self.deadline_ms(job);
+        let payload_file = self.write(job).await;
+        let encode = move || {
+            let payload = if payload_file.is_some() {
+                serde_json::from_slice::<IgnoredAny>(&text)?;
+                Json::default()
+            } else {
+                Json::parse(&text)?
+            };
+            Ok::<_, BoxError>(wire::encode(&ToChild::Task { id, kind, payload, payload_file, deadline_ms })?)
         };
-        *payload_file = self.write(job).await;
-        if payload_file.is_some() {
-            serde_json::from_slice::<IgnoredAny>(&job.payload).map_err(|e| encoding(e.into()))?;
-        } else {
-            *payload = serde_json::from_slice(&job.payload).map_err(|e| encoding(e.into()))?;
-        }
-        wire::encode(&frame).map_err(|e| encoding(e.into()))
+        on_a_thread(|| encode().map_err(|cause| Problem::new(PoolErrorKind::Encoding, cause))).await
     }
 
     async fn output(&mut self, done: Output, _: &CancellationToken) -> Result<Bytes, Problem> {
         let rubbish = |cause: BoxError| Problem::new(PoolErrorKind::Rubbish, cause);
         let file = match done {
-            Output::Value(value) => {
-                return serde_json::to_vec(&value).map(Bytes::from).map_err(|e| rubbish(e.into()));
-            }
+            Output::Json(json) => return Ok(Bytes::from(json.into_bytes())),
+            Output::Value(_) => return Err(rubbish("there is no such answer in protocol v2".into())),
             Output::File(file) => file,
         };
         let dir = self.payloads.clone().filter(|_| self.has(Feature::Files));

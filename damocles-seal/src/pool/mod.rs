@@ -6,6 +6,7 @@
 mod child;
 mod dialect;
 mod end;
+mod flat;
 mod frames;
 mod gate;
 mod inline;

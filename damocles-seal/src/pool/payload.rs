@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::{
     fmt,
+    fs::{File, TryLockError},
     io::{self, Read, Write},
     os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt},
     path::{Path, PathBuf},
@@ -100,9 +101,10 @@ impl PayloadDir {
             let path = parent.join(format!("{PREFIX}{}-{:016x}", std::process::id(), rand::random::<u64>()));
             std::fs::DirBuilder::new().mode(0o700).create(&path)?;
             let held = fs::File::create_new(path.join(".held"))?;
-            // A file system without locks: the directory is then never taken for one that was left behind.
-            let _ = held.file().try_lock();
-            if held.metadata()?.nlink() > 0 {
+            // Somebody may have taken it for one that was left behind: another is made then. On a file system without
+            // locks none is ever taken for that.
+            let taken = matches!(held.file().try_lock(), Err(TryLockError::WouldBlock));
+            if !taken && held.metadata()?.nlink() > 0 {
                 return Ok(Self { path, _held: held });
             }
         }
@@ -123,11 +125,24 @@ impl Drop for PayloadDir {
 fn sweep(parent: &Path) {
     let Ok(entries) = fs::read_dir(parent) else { return };
     for entry in entries.flatten().filter(|e| e.file_name().to_string_lossy().starts_with(PREFIX)) {
-        let held = fs::OpenOptions::new().write(true).open(entry.path().join(".held"));
-        if held.is_ok_and(|held| held.file().try_lock().is_ok()) {
-            let _ = fs::remove_dir_all(entry.path());
-        }
+        // Held until all is removed: whoever has just made it sees that it is not its own any more.
+        let Some(_held) = left_behind(&entry) else { continue };
+        let _ = fs::remove_dir_all(entry.path());
     }
+}
+
+/// The lock of a directory of ours that nobody uses. Anybody may put something into a directory for all: what is not our
+/// user's is not touched, and nothing is waited for.
+fn left_behind(entry: &fs::DirEntry) -> Option<File> {
+    let me = nix::unistd::geteuid().as_raw();
+    let dir = entry.metadata().ok()?;
+    if !dir.is_dir() || dir.uid() != me {
+        return None;
+    }
+    let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK;
+    let held = File::options().write(true).custom_flags(flags).open(entry.path().join(".held")).ok()?;
+    let found = held.metadata().ok()?;
+    (found.is_file() && found.uid() == me && held.try_lock().is_ok()).then_some(held)
 }
 
 #[cfg(test)]
@@ -169,11 +184,21 @@ mod tests {
         fs::create_dir(&dead).unwrap();
         fs::write(dead.join(".held"), "").unwrap();
         fs::write(dead.join("task-1.json"), "1").unwrap();
+        // What others may put there: a pipe that nobody reads, and a directory of somebody else.
+        let others = ["2-00", "3-00"].map(|name| parent.path().join(format!("{PREFIX}{name}")));
+        others.iter().for_each(|dir| fs::create_dir(dir).unwrap());
+        nix::unistd::mkfifo(&others[0].join(".held"), nix::sys::stat::Mode::S_IRWXU).unwrap();
+        fs::write(others[1].join(".held"), "").unwrap();
+        let root = nix::unistd::geteuid().is_root();
+        if root {
+            std::os::unix::fs::chown(&others[1], Some(65534), None).unwrap();
+        }
         let one = PayloadDir::in_dir(parent.path()).unwrap();
         let two = PayloadDir::in_dir(parent.path()).unwrap();
         assert!(!dead.exists() && one.path().exists() && two.path().exists());
         assert_eq!(fs::metadata(one.path()).unwrap().mode() & 0o777, 0o700);
+        assert_eq!(others.iter().map(|dir| dir.exists()).collect::<Vec<_>>(), [true, root]);
         drop((one, two));
-        assert_eq!(fs::read_dir(parent.path()).unwrap().count(), 0);
+        assert_eq!(fs::read_dir(parent.path()).unwrap().count(), 1 + usize::from(root));
     }
 }

@@ -95,6 +95,30 @@ impl Pulse {
     }
 }
 
+/// How often a child may tell that its job moved on. What comes faster is dropped.
+#[derive(Debug)]
+pub(super) struct Pace {
+    since: Instant,
+    told: u32,
+}
+
+/// The most that is told in a second.
+const MOST: u32 = 100;
+
+impl Pace {
+    pub(super) fn new(now: Instant) -> Self {
+        Self { since: now, told: 0 }
+    }
+
+    pub(super) fn allows(&mut self, now: Instant) -> bool {
+        if now >= self.since + Duration::from_secs(1) {
+            (self.since, self.told) = (now, 0);
+        }
+        self.told = self.told.saturating_add(1);
+        self.told <= MOST
+    }
+}
+
 /// Whether a process is stopped by a signal.
 fn is_stopped(pid: u32) -> bool {
     let stat = fs::read(format!("/proc/{pid}/stat")).unwrap_or_default();
@@ -147,6 +171,16 @@ mod tests {
             assert!(error.contains(owes), "{error}");
             assert_eq!(now - begin, Duration::from_secs(3));
         }
+    }
+
+    #[test]
+    fn a_flood_of_progress_is_thinned() {
+        let now = Instant::now();
+        let mut pace = Pace::new(now);
+        let told = |pace: &mut Pace, now| (0..1000).filter(|_| pace.allows(now)).count();
+        assert_eq!(told(&mut pace, now), 100);
+        assert_eq!(told(&mut pace, now + Duration::from_millis(999)), 0);
+        assert_eq!(told(&mut pace, now + Duration::from_secs(1)), 100);
     }
 
     #[test]

@@ -10,11 +10,13 @@
 
 pub use super::payload::FileRef;
 
+use super::flat::Flat;
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use damocles_core::{JobId, pool::TaskKind};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
-use serde_json::Value;
+use serde_json::value::RawValue;
 use std::{
+    fmt,
     io::{self, Read},
     path::PathBuf,
 };
@@ -33,6 +35,51 @@ pub const MAGIC: &str = "damocles-processor";
 pub const MAX_FRAME: usize = 512 << 20;
 
 const HEADER: usize = 4;
+
+/// JSON as it was written. Payloads and outputs are passed on and not looked into: as values they would take twenty times
+/// their length.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Json(Box<RawValue>);
+
+impl Json {
+    /// Takes a text that is JSON.
+    ///
+    /// # Errors
+    ///
+    /// It is not.
+    pub fn parse(text: &[u8]) -> Result<Self, serde_json::Error> {
+        serde_json::from_slice(text)
+    }
+
+    /// The text.
+    pub fn get(&self) -> &str {
+        self.0.get()
+    }
+
+    /// The text, without a copy.
+    pub fn into_bytes(self) -> Vec<u8> {
+        String::from(Box::<str>::from(self.0)).into_bytes()
+    }
+}
+
+impl Default for Json {
+    fn default() -> Self {
+        Self(RawValue::NULL.to_owned())
+    }
+}
+
+impl PartialEq for Json {
+    fn eq(&self, other: &Self) -> bool {
+        self.get() == other.get()
+    }
+}
+
+impl fmt::Display for Json {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.get())
+    }
+}
 
 /// Something that one side can do and the other may not know of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -83,7 +130,7 @@ pub struct Files {
 
 /// What a pool says.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "frame", rename_all = "snake_case")]
+#[serde(tag = "frame", rename_all = "snake_case", try_from = "Flat")]
 pub enum ToChild {
     /// Who speaks.
     Hello(Hello),
@@ -99,13 +146,12 @@ pub enum ToChild {
         /// Its kind.
         kind: TaskKind,
         /// The task; null when it is in a file.
-        #[serde(default)]
-        payload: Value,
+        payload: Json,
         /// The file that holds the task as JSON.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
+        #[serde(skip_serializing_if = "Option::is_none")]
         payload_file: Option<FileRef>,
         /// How many milliseconds the work may take, counted from now. The pool stops a child that takes longer.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
+        #[serde(skip_serializing_if = "Option::is_none")]
         deadline_ms: Option<u64>,
     },
     /// Stop doing this. A child that cannot exits. One that does not know the job, because it has ended, does nothing.
@@ -119,14 +165,14 @@ pub enum ToChild {
 
 impl ToChild {
     /// A task whose payload is in the frame, without a deadline.
-    pub fn task(id: JobId, kind: TaskKind, payload: Value) -> Self {
+    pub fn task(id: JobId, kind: TaskKind, payload: Json) -> Self {
         Self::Task { id, kind, payload, payload_file: None, deadline_ms: None }
     }
 }
 
 /// What a child says.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "frame", rename_all = "snake_case")]
+#[serde(tag = "frame", rename_all = "snake_case", try_from = "Flat")]
 pub enum FromChild {
     /// It takes tasks now.
     Ready {
@@ -135,14 +181,14 @@ pub enum FromChild {
         /// The newest version that it speaks; [`VERSION`].
         version: u32,
         /// The oldest version that it speaks; the newest is the only one without.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
+        #[serde(skip_serializing_if = "Option::is_none")]
         oldest: Option<u32>,
         /// The kinds of task that it knows.
         kinds: Vec<TaskKind>,
         /// Its process id as it sees it.
         pid: u32,
         /// What it can do beyond that.
-        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        #[serde(skip_serializing_if = "Vec::is_empty")]
         features: Vec<Feature>,
     },
     /// It is there.
@@ -164,10 +210,9 @@ pub enum FromChild {
         /// The job.
         id: JobId,
         /// Its output; null when it is in a file.
-        #[serde(default)]
-        output: Value,
+        output: Json,
         /// The file that holds the output as JSON.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
+        #[serde(skip_serializing_if = "Option::is_none")]
         output_file: Option<FileRef>,
     },
     /// The job was stopped as it was asked to be. Nothing of it is left, and the child takes the next one.
@@ -242,7 +287,7 @@ pub fn encode<T: Serialize>(frame: &T) -> Result<Bytes, WireError> {
     Ok(bytes.freeze())
 }
 
-fn decode<T: DeserializeOwned>(json: &[u8]) -> Result<T, WireError> {
+pub(super) fn decode<T: DeserializeOwned>(json: &[u8]) -> Result<T, WireError> {
     serde_json::from_slice(json).map_err(|source| WireError::Json {
         len: json.len(),
         start: json.iter().take(60).flat_map(|b| b.escape_ascii()).map(char::from).collect(),
@@ -275,24 +320,34 @@ pub fn read<T: DeserializeOwned>(stream: &mut impl Read) -> Result<Option<T>, Wi
     if got < len { Err(WireError::Truncated) } else { decode(&json).map(Some) }
 }
 
-/// Takes the next frame out of what was read; none if it is not whole yet. Nothing is allocated for what is announced.
+/// Takes the next frame out of what was read; none if it is not whole yet.
 pub(super) fn take<T: DeserializeOwned>(buffer: &mut BytesMut) -> Result<Option<T>, WireError> {
+    next(buffer)?.map(|json| decode(&json)).transpose()
+}
+
+/// The same, still to be decoded. Nothing is allocated for what is announced.
+pub(super) fn next(buffer: &mut BytesMut) -> Result<Option<BytesMut>, WireError> {
     let Some(header) = buffer.first_chunk() else { return Ok(None) };
     let len = announced(*header)?;
     if buffer.len() < HEADER + len {
         return Ok(None);
     }
     buffer.advance(HEADER);
-    decode(&buffer.split_to(len)).map(Some)
+    Ok(Some(buffer.split_to(len)))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use proptest::prelude::*;
+    use serde_json::Value;
+
+    fn json(value: &Value) -> Json {
+        Json::parse(value.to_string().as_bytes()).unwrap()
+    }
 
     fn done(text: &str) -> FromChild {
-        FromChild::Done { id: JobId(7), output: Value::String(text.to_owned()), output_file: None }
+        FromChild::Done { id: JobId(7), output: json(&Value::String(text.to_owned())), output_file: None }
     }
 
     #[test]
@@ -324,7 +379,7 @@ mod tests {
         let FromChild::Ready { oldest: None, features, .. } = &ready else { panic!("{ready:?}") };
         assert_eq!(*features, []);
         assert_eq!(serde_json::to_string(&ready).unwrap(), old);
-        let task = serde_json::to_string(&ToChild::task(JobId(7), TaskKind::new("echo"), 1.into())).unwrap();
+        let task = serde_json::to_string(&ToChild::task(JobId(7), TaskKind::new("echo"), Json::default())).unwrap();
         assert!(!task.contains("file") && !task.contains("deadline"), "{task}");
         let newer: Feature = serde_json::from_str("\"telepathy\"").unwrap();
         assert_eq!(newer, Feature::Unknown);
@@ -336,9 +391,10 @@ mod tests {
     fn the_largest_window_post_fits_with_room_to_spare() {
         let vanilla = hex::encode(vec![0xa5; 10 * (11 * (7 * 32 + 16) + 100)]);
         let task = serde_json::json!({ "vanilla": vec![Value::String(vanilla); 2 * 2349] });
-        let bytes = encode(&ToChild::task(JobId(1), TaskKind::new("window_post"), task)).unwrap();
+        let bytes = encode(&ToChild::task(JobId(1), TaskKind::new("window_post"), json(&task))).unwrap();
         assert!(bytes.len() > 240_000_000 && bytes.len() < MAX_FRAME / 10 * 6, "{}", bytes.len());
         let Ok(Some(ToChild::Task { payload, .. })) = read(&mut bytes.as_ref()) else { panic!("a task") };
+        let payload: Value = serde_json::from_str(payload.get()).unwrap();
         assert_eq!(payload["vanilla"].as_array().unwrap().len(), 2 * 2349);
         for text in [" a space", "hello", "<html>", "{\"a\""] {
             let header = *text.as_bytes().first_chunk().unwrap();

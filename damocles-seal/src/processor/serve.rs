@@ -8,7 +8,7 @@ use super::{
 use crate::{
     pool::{
         payload::{self, PayloadError},
-        wire::{self, FailureKind, Feature, FileRef, Files, FromChild, ToChild, WireError},
+        wire::{self, FailureKind, Feature, FileRef, Files, FromChild, Json, ToChild, WireError},
     },
     sys,
 };
@@ -17,7 +17,6 @@ use damocles_core::{
     pool::{PoolErrorKind, TaskKind},
 };
 use parking_lot::Mutex;
-use serde_json::Value;
 use std::{
     error::Error as StdError,
     fs::File,
@@ -172,7 +171,7 @@ enum Event {
 struct Request {
     id: JobId,
     kind: TaskKind,
-    payload: Value,
+    payload: Json,
     payload_file: Option<FileRef>,
     files: Option<Files>,
 }
@@ -229,13 +228,14 @@ impl Worker {
         let Some(stopped) = self.jobs.begin(id, self.registry.stops_when_asked(&request.kind)) else {
             return self.answers.say(&FromChild::Cancelled { id });
         };
-        let answer = match self.work(&mut request, Arc::clone(&stopped)) {
+        let worked = self.work(&mut request, Arc::clone(&stopped));
+        // From here on a request to stop it comes too late: what is finished is said, however long that takes.
+        self.jobs.end(id);
+        let answer = match worked {
             Err(_) if stopped.load(Ordering::Relaxed) => FromChild::Cancelled { id },
             Err(Failure { kind, error }) => FromChild::Failed { id, kind, error },
             Ok(output) => done(id, output, request.files.as_ref()),
         };
-        // From here on a request to stop it comes too late.
-        self.jobs.end(id);
         match self.answers.say(&answer) {
             Err(WireError::TooLong { len }) => {
                 let error = vec![format!("an output of {len} bytes is too long")];
@@ -258,7 +258,7 @@ impl Worker {
         let payload = match (&request.payload_file, &request.files) {
             (Some(file), Some(files)) => payload::take(&files.dir, file).map_err(|e| Failure::payload(&e))?,
             (Some(file), None) => return Err(Failure::payload(&PayloadError::Name(file.name.clone()))),
-            (None, _) => request.payload.take().to_string().into_bytes(),
+            (None, _) => std::mem::take(&mut request.payload).into_bytes(),
         };
         let progress = Reporter { id: request.id, answers: self.answers.clone(), stopped };
         let work = AssertUnwindSafe(|| self.registry.run(&request.kind, &payload, &progress));
@@ -294,9 +294,9 @@ fn done(id: JobId, output: Vec<u8>, files: Option<&Files>) -> FromChild {
         written.inspect_err(|error| tracing::warn!(%error, "an output goes through the pipe")).ok()
     });
     if file.is_some() {
-        return FromChild::Done { id, output: Value::Null, output_file: file };
+        return FromChild::Done { id, output: Json::default(), output_file: file };
     }
-    match serde_json::from_slice(&output) {
+    match Json::parse(&output) {
         Ok(output) => FromChild::Done { id, output, output_file: None },
         Err(error) => {
             let Failure { kind, error } = ProcessorError::new("encode the output", error).into();

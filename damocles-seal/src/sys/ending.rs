@@ -9,6 +9,7 @@ use std::{
         unix::ffi::OsStrExt as _,
     },
     path::{Path, PathBuf},
+    time::Instant,
 };
 
 /// How a group holds its members still.
@@ -74,30 +75,43 @@ impl End {
 
     /// Kills every member and waits until none is left. Async-signal-safe.
     pub(crate) fn end(&self) {
+        while !self.round(None) {}
+    }
+
+    /// Kills every member and waits until none is left, but not longer than until then. Whether none is left.
+    pub(crate) fn end_until(&self, until: Instant) -> bool {
         loop {
-            match (&self.kill, &self.freezer) {
-                (Some(kill), _) => put(kill, b"1"),
-                (None, Some((freezer, still, _))) => put(freezer, still),
-                (None, None) => {}
+            if self.round(Some(until)) {
+                return true;
             }
-            let mut members = [0; ROUND];
-            let count = read_file(&self.procs, |fd| pids(fd, &mut members)).unwrap_or(0);
-            let members = members.get(..count).unwrap_or_default();
-            let mut pinned = [-1; ROUND];
-            for (pid, pin) in members.iter().zip(&mut pinned) {
-                *pin = pin_and_kill(*pid);
-            }
-            // Version 1 lets nobody die who is frozen.
-            if let Some((freezer, _, on)) = &self.freezer {
-                put(freezer, on);
-            }
-            if members.is_empty() {
-                return;
-            }
-            for pin in pinned.iter().take(count) {
-                wait_and_unpin(*pin);
+            if Instant::now() >= until {
+                return false;
             }
         }
+    }
+
+    /// Kills those who are members now and waits for their end. Whether there were none.
+    fn round(&self, until: Option<Instant>) -> bool {
+        match (&self.kill, &self.freezer) {
+            (Some(kill), _) => put(kill, b"1"),
+            (None, Some((freezer, still, _))) => put(freezer, still),
+            (None, None) => {}
+        }
+        let mut members = [0; ROUND];
+        let count = read_file(&self.procs, |fd| pids(fd, &mut members)).unwrap_or(0);
+        let members = members.get(..count).unwrap_or_default();
+        let mut pinned = [-1; ROUND];
+        for (pid, pin) in members.iter().zip(&mut pinned) {
+            *pin = pin_and_kill(*pid);
+        }
+        // Version 1 lets nobody die who is frozen.
+        if let Some((freezer, _, on)) = &self.freezer {
+            put(freezer, on);
+        }
+        for pin in pinned.iter().take(count) {
+            wait_and_unpin(*pin, until);
+        }
+        members.is_empty()
     }
 }
 
@@ -144,6 +158,10 @@ pub(super) fn read_file<T>(path: &CStr, read: impl FnOnce(RawFd) -> T) -> Option
 
 /// Kills a process and keeps a descriptor of it, so that its end can be waited for whoever its parent is.
 fn pin_and_kill(pid: libc::pid_t) -> RawFd {
+    // The kernel writes 0 for a process of another PID namespace; to `kill` that means our own group.
+    if pid <= 0 {
+        return -1;
+    }
     // SAFETY: system calls on integers.
     unsafe {
         let pin = libc::syscall(libc::SYS_pidfd_open, pid, 0);
@@ -152,7 +170,10 @@ fn pin_and_kill(pid: libc::pid_t) -> RawFd {
     }
 }
 
-fn wait_and_unpin(pin: RawFd) {
+fn wait_and_unpin(pin: RawFd, until: Option<Instant>) {
+    let wait = until.map_or(-1, |until| {
+        i32::try_from(until.saturating_duration_since(Instant::now()).as_millis()).unwrap_or(i32::MAX)
+    });
     // SAFETY: `poll` is one valid pollfd, or none; the descriptor is ours.
     unsafe {
         if pin < 0 {
@@ -161,7 +182,7 @@ fn wait_and_unpin(pin: RawFd) {
             return;
         }
         let mut poll = libc::pollfd { fd: pin, events: libc::POLLIN, revents: 0 };
-        while libc::poll(&raw mut poll, 1, -1) < 0 && *libc::__errno_location() == libc::EINTR {}
+        while libc::poll(&raw mut poll, 1, wait) < 0 && *libc::__errno_location() == libc::EINTR {}
         libc::close(pin);
     }
 }

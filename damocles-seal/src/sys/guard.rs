@@ -263,31 +263,81 @@ fn is_unborn(child: libc::pid_t) -> bool {
 ///
 /// Whoever owns the descriptors must not use them any more.
 unsafe fn close_others(kept: &[RawFd]) {
-    let mut first = 0;
-    for fd in kept.iter().map(|fd| fd.cast_unsigned()) {
-        if fd > first {
-            // SAFETY: as above.
-            unsafe { close_range(first, fd - 1) };
+    // SAFETY: system calls on integers; otherwise as above.
+    unsafe {
+        if gaps(kept).all(|(first, last)| libc::syscall(libc::SYS_close_range, first, last, 0) == 0) {
+            return;
         }
-        first = fd + 1;
+        // A kernel before 5.9, or a sandbox that knows no newer system calls.
+        if !close_listed(kept) {
+            gaps(kept).for_each(|(first, last)| close_one_by_one(first, last));
+        }
     }
-    // SAFETY: as above.
-    unsafe { close_range(first, u32::MAX) };
 }
 
+/// The numbers between these, which are in ascending order: first and last of each range.
+fn gaps(kept: &[RawFd]) -> impl Iterator<Item = (u32, u32)> {
+    let mut first = 0;
+    kept.iter().map(|fd| fd.cast_unsigned()).chain([u32::MAX]).filter_map(move |end| {
+        let gap = (end > first).then(|| (first, end - 1));
+        first = end.saturating_add(1);
+        gap
+    })
+}
+
+/// Closes what the kernel lists as open, but for these; whether it does list it.
+///
 /// # Safety
 ///
 /// As for [`close_others`].
-unsafe fn close_range(first: u32, last: u32) {
-    // SAFETY: system calls on integers.
+unsafe fn close_listed(kept: &[RawFd]) -> bool {
+    // SAFETY: system calls on integers and on values of our own stack.
     unsafe {
-        if libc::syscall(libc::SYS_close_range, first, last, 0) != 0 {
-            close_one_by_one(first, last);
+        let dir = libc::open(c"/proc/self/fd".as_ptr(), libc::O_RDONLY | libc::O_DIRECTORY | libc::O_CLOEXEC);
+        if dir < 0 {
+            return false;
+        }
+        let mut buffer = [0u8; 4096];
+        let whole = loop {
+            let len = libc::syscall(libc::SYS_getdents64, dir, buffer.as_mut_ptr(), buffer.len());
+            let Ok(len) = usize::try_from(len) else { break false };
+            if len == 0 {
+                break true;
+            }
+            // The kernel finds its place by the number and not by counting: what is closed meanwhile moves nothing.
+            let open = Listed(buffer.get(..len).unwrap_or_default());
+            open.filter(|fd| *fd != dir && !kept.contains(fd)).for_each(|fd| {
+                libc::close(fd);
+            });
+        };
+        libc::close(dir);
+        whole
+    }
+}
+
+/// The names that are numbers in what `getdents64` gave: entries of an inode, an offset, their length, a type, and a name
+/// that ends with a zero.
+struct Listed<'a>(&'a [u8]);
+
+impl Iterator for Listed<'_> {
+    type Item = RawFd;
+
+    fn next(&mut self) -> Option<RawFd> {
+        const LENGTH: usize = 16;
+        const NAME: usize = 19;
+        loop {
+            let length = u16::from_ne_bytes(*self.0.get(LENGTH..)?.first_chunk()?);
+            let (entry, rest) = self.0.split_at_checked(length.into())?;
+            self.0 = rest;
+            let name = std::ffi::CStr::from_bytes_until_nul(entry.get(NAME..)?).ok()?;
+            if let Some(fd) = name.to_str().ok().and_then(|name| name.parse().ok()) {
+                return Some(fd);
+            }
         }
     }
 }
 
-/// For kernels before 5.9, and sandboxes that know no newer system calls.
+/// The last resort, where nothing lists what is open.
 ///
 /// # Safety
 ///
@@ -340,13 +390,17 @@ mod tests {
         };
         // SAFETY: as above.
         let ranges = |kept: RawFd| unsafe { close_others(&[kept]) };
-        for close in [&ranges as &dyn Fn(RawFd), &all_but] {
+        // SAFETY: as above.
+        let listed = |kept: RawFd| assert!(unsafe { close_listed(&[kept]) });
+        for (close, counts) in [(&ranges as &dyn Fn(RawFd), false), (&listed, false), (&all_but, true)] {
             let code = in_a_fork(|| {
                 // SAFETY: this process is about to end; fcntl with F_GETFD takes integers.
                 unsafe {
-                    // The largest limit would take long.
-                    let limit = libc::rlimit { rlim_cur: 1024, rlim_max: 1024 };
-                    libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit);
+                    if counts {
+                        // The largest limit would take long.
+                        let limit = libc::rlimit { rlim_cur: 1024, rlim_max: 1024 };
+                        libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit);
+                    }
                     close(kept);
                     let open = |fd| libc::fcntl(fd, libc::F_GETFD) >= 0;
                     i32::from(open(kept)) + 2 * i32::from(open(closed)) + 4 * i32::from(open(2))
@@ -354,6 +408,13 @@ mod tests {
             });
             assert_eq!(code, 1, "only the kept one is open");
         }
+    }
+
+    #[test]
+    fn the_gaps_are_all_but_the_kept() {
+        assert_eq!(gaps(&[0, 3, 4, 9]).collect::<Vec<_>>(), [(1, 2), (5, 8), (10, u32::MAX - 1)]);
+        assert_eq!(gaps(&[]).collect::<Vec<_>>(), [(0, u32::MAX - 1)]);
+        assert_eq!(Listed(&[0; 7]).next(), None, "what is cut ends the list");
     }
 
     #[test]

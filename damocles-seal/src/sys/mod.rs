@@ -19,6 +19,6 @@ pub(crate) use ending::{EndPaths, Freezer};
 pub(crate) use group::Group;
 #[cfg(feature = "proofs")]
 pub(crate) use map::Mapped;
-pub(crate) use placement::{KEPT_CAPABILITIES, Placement};
-pub(crate) use process::{Exited, Process, spawn};
+pub(crate) use placement::{Placement, kept_capabilities};
+pub(crate) use process::{Exited, OnDrop, Process, spawn};
 pub(crate) use stdio::take_protocol;

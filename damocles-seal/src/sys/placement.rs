@@ -26,8 +26,8 @@ pub(crate) struct Placement {
     pub(crate) end: Option<EndPaths>,
     /// Directories that are removed, in this order, if we die before the child has ended.
     pub(crate) remove: Vec<PathBuf>,
-    /// Whether it keeps only the capabilities that files and GPU drivers need.
-    pub(crate) drop_capabilities: bool,
+    /// The only capabilities that it keeps, as a mask; all without.
+    pub(crate) keep: Option<u64>,
 }
 
 /// A placement whose files are open and whose masks are made: nothing is left to allocate after the fork.
@@ -36,7 +36,7 @@ pub(super) struct Ready {
     cpus: Option<Vec<u64>>,
     policy: Option<Vec<u64>>,
     join: Vec<File>,
-    drop_capabilities: bool,
+    keep: Option<u64>,
     pub(super) end: Option<End>,
     pub(super) remove: Vec<CString>,
 }
@@ -52,6 +52,7 @@ impl Step {
     const POLICY: Self = Self(4);
     const CAPABILITIES: Self = Self(5);
     pub(super) const FORK: Self = Self(6);
+    const POLICY_DIFFERS: Self = Self(7);
     const JOIN: u32 = 16;
 }
 
@@ -71,7 +72,7 @@ impl Placement {
             cpus: self.cpus.as_ref().map(|cpus| mask(cpus.iter())),
             policy: self.policy.as_ref().map(|nodes| mask(nodes.iter())),
             join: join.collect::<Result<_, _>>()?,
-            drop_capabilities: self.drop_capabilities,
+            keep: self.keep,
             end: self.end.as_ref().map(EndPaths::open).transpose()?,
             remove: remove.collect::<Result<_, _>>()?,
         })
@@ -90,7 +91,14 @@ impl Placement {
             Step::POLICY => {
                 format!("bind memory to nodes {}", or_none(self.policy.as_ref().map(ToString::to_string)))
             }
-            Step::CAPABILITIES => "give up capabilities".to_owned(),
+            Step::POLICY_DIFFERS => format!(
+                "memory nodes {} were asked for, and the kernel gave fewer",
+                or_none(self.policy.as_ref().map(ToString::to_string))
+            ),
+            Step::CAPABILITIES => {
+                "give up capabilities, which root needs CAP_SETPCAP for (`keep_capabilities` leaves them as they are)"
+                    .to_owned()
+            }
             Step::FORK => "fork".to_owned(),
             Step(n) => {
                 let at = n.checked_sub(Step::JOIN).and_then(|at| usize::try_from(at).ok());
@@ -115,13 +123,10 @@ impl Ready {
             bind_cpus(mask)?;
         }
         if let Some(nodes) = &self.policy {
-            let bits = nodes.len() * 64 + 1;
-            // SAFETY: the mask holds the bits that are announced; the last one that is counted is not read.
-            let set = unsafe { libc::syscall(libc::SYS_set_mempolicy, libc::MPOL_BIND, nodes.as_ptr(), bits) };
-            check(set, Step::POLICY)?;
+            bind_memory(nodes)?;
         }
-        if self.drop_capabilities {
-            drop_capabilities()?;
+        if let Some(keep) = self.keep {
+            drop_capabilities(keep)?;
         }
         Ok(())
     }
@@ -141,28 +146,53 @@ fn bind_cpus(mask: &[u64]) -> Result<(), Failed> {
     // SAFETY: the buffer is as long as it is said to be; the raw call gives the number of bytes that it wrote.
     let len = unsafe { libc::syscall(libc::SYS_sched_getaffinity, 0, size_of_val(&got), got.as_mut_ptr()) };
     check(len, Step::CPUS_DIFFER)?;
-    let words = mask.iter().copied().chain(std::iter::repeat(0));
-    if got.iter().copied().zip(words).all(|(got, wanted)| got == wanted) {
-        Ok(())
-    } else {
-        Err((Step::CPUS_DIFFER, libc::EINVAL))
-    }
+    exactly(mask, &got, Step::CPUS_DIFFER)
 }
 
-/// The capabilities that a child may need: files of other users on a store, locked memory, and what the set-up program
-/// of a GPU driver does when a card is used for the first time.
-pub(crate) const KEPT_CAPABILITIES: [u32; 8] = [
+fn bind_memory(nodes: &[u64]) -> Result<(), Failed> {
+    let bits = nodes.len() * 64 + 1;
+    // SAFETY: the mask holds the bits that are announced; the last one that is counted is not read.
+    let set = unsafe { libc::syscall(libc::SYS_set_mempolicy, libc::MPOL_BIND, nodes.as_ptr(), bits) };
+    check(set, Step::POLICY)?;
+    // The kernel silently leaves out nodes that have no memory or are not in the group. It knows 1024 at most.
+    let mut got = [0u64; 1024 / 64];
+    let (none, bits) = (std::ptr::null_mut::<libc::c_int>(), got.len() * 64);
+    // SAFETY: the mask is as long as it is said to be; the mode and the address are not asked for.
+    let read = unsafe { libc::syscall(libc::SYS_get_mempolicy, none, got.as_mut_ptr(), bits, 0, 0) };
+    check(read, Step::POLICY_DIFFERS)?;
+    exactly(nodes, &got, Step::POLICY_DIFFERS)
+}
+
+/// Whether the kernel gave what was asked for.
+fn exactly(wanted: &[u64], got: &[u64], step: Step) -> Result<(), Failed> {
+    let words = wanted.iter().copied().chain(std::iter::repeat(0));
+    if got.iter().copied().zip(words).all(|(got, wanted)| got == wanted) { Ok(()) } else { Err((step, libc::EINVAL)) }
+}
+
+/// What a child may do with files of other users on a store, and locked memory.
+const FOR_FILES: [u32; 6] = [
     0,  // CAP_CHOWN
     1,  // CAP_DAC_OVERRIDE
     2,  // CAP_DAC_READ_SEARCH
     3,  // CAP_FOWNER
     4,  // CAP_FSETID
     14, // CAP_IPC_LOCK
+];
+
+/// What the set-up program of a GPU driver does when a card is used for the first time.
+const FOR_GPUS: [u32; 2] = [
     16, // CAP_SYS_MODULE
     27, // CAP_MKNOD
 ];
 
-fn drop_capabilities() -> Result<(), Failed> {
+/// The capabilities that a child may need, as a mask.
+pub(crate) fn kept_capabilities(gpus: bool) -> u64 {
+    let of_gpus = FOR_GPUS.iter().filter(|_| gpus);
+    FOR_FILES.iter().chain(of_gpus).fold(0, |mask, cap| mask | (1 << cap))
+}
+
+/// Leaves only these to the program that is about to start, and to all that it starts.
+fn drop_capabilities(keep: u64) -> Result<(), Failed> {
     const CAP_SETPCAP: libc::c_ulong = 8;
     // SAFETY: prctl on integers.
     unsafe {
@@ -171,17 +201,51 @@ fn drop_capabilities() -> Result<(), Failed> {
         if cleared < 0 && errno() != libc::EINVAL {
             return Err((Step::CAPABILITIES, errno()));
         }
+        clear_inheritable()?;
         // Last, because the others cannot be dropped without it.
         let order = (0..64).filter(|cap| *cap != CAP_SETPCAP).chain([CAP_SETPCAP]);
-        for cap in order.filter(|cap| !KEPT_CAPABILITIES.iter().any(|kept| libc::c_ulong::from(*kept) == *cap)) {
-            // EPERM: without CAP_SETPCAP we are an ordinary user, whose programs get no capabilities by themselves.
-            // EINVAL: beyond the last capability that the kernel knows.
-            if libc::prctl(libc::PR_CAPBSET_DROP, cap, 0, 0, 0) < 0 && !matches!(errno(), libc::EPERM | libc::EINVAL) {
+        for cap in order.filter(|cap| keep & (1 << cap) == 0) {
+            // 0: it is not there to be dropped. EINVAL: beyond the last one that the kernel knows.
+            if libc::prctl(libc::PR_CAPBSET_READ, cap, 0, 0, 0) <= 0 {
+                continue;
+            }
+            // EPERM: an ordinary user without CAP_SETPCAP, whose programs get no capabilities by themselves. Those of
+            // root get all that are there.
+            let ordinary = || errno() == libc::EPERM && libc::geteuid() != 0;
+            if libc::prctl(libc::PR_CAPBSET_DROP, cap, 0, 0, 0) < 0 && !ordinary() {
                 return Err((Step::CAPABILITIES, errno()));
             }
         }
     }
     Ok(())
+}
+
+/// Empties the inheritable set: what is in it is kept by a program of root whatever is dropped.
+fn clear_inheritable() -> Result<(), Failed> {
+    #[repr(C)]
+    struct Header {
+        version: u32,
+        pid: libc::c_int,
+    }
+    #[repr(C)]
+    #[derive(Clone, Copy)]
+    struct Half {
+        effective: u32,
+        permitted: u32,
+        inheritable: u32,
+    }
+    /// `_LINUX_CAPABILITY_VERSION_3`: 64 of them, in two halves.
+    const VERSION: u32 = 0x2008_0522;
+    let mut header = Header { version: VERSION, pid: 0 };
+    let mut sets = [Half { effective: 0, permitted: 0, inheritable: 0 }; 2];
+    // SAFETY: both structures are as the kernel has them in this version, and live until after the calls.
+    unsafe {
+        check(libc::syscall(libc::SYS_capget, &raw mut header, sets.as_mut_ptr()), Step::CAPABILITIES)?;
+        for half in &mut sets {
+            half.inheritable = 0;
+        }
+        check(libc::syscall(libc::SYS_capset, &raw const header, sets.as_ptr()), Step::CAPABILITIES)
+    }
 }
 
 fn mask(members: impl Iterator<Item = u16>) -> Vec<u64> {

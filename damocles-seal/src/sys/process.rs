@@ -70,7 +70,7 @@ pub(crate) async fn spawn(
 ) -> io::Result<Process> {
     let (started, start) = oneshot::channel();
     let (ended, exited) = watch::channel(None);
-    let gone = OnDrop(Some(gone));
+    let gone = OnDrop::new(gone);
     let work = move || {
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut guarded = match Guarded::spawn(command, &placement) {
@@ -215,7 +215,13 @@ impl std::error::Error for StepError {
 }
 
 /// Calls when dropped, so that no failure on the way can forget it.
-struct OnDrop<F: FnOnce()>(Option<F>);
+pub(crate) struct OnDrop<F: FnOnce()>(Option<F>);
+
+impl<F: FnOnce()> OnDrop<F> {
+    pub(crate) fn new(call: F) -> Self {
+        Self(Some(call))
+    }
+}
 
 impl<F: FnOnce()> Drop for OnDrop<F> {
     fn drop(&mut self) {

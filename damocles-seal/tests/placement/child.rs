@@ -47,6 +47,7 @@ tasks! {
     // A process that leaves our group and our session, and whose parent is gone.
     Daemonise = "daemonise": _none => daemonise();
     Hang = "hang": file => hang(&file);
+    Until = "until": file => until(&file);
     Status = "status": _none => Value::String(fs::read_to_string("/proc/self/status").unwrap());
 }
 
@@ -60,6 +61,17 @@ fn hang(file: &Value) -> Value {
     loop {
         thread::sleep(Duration::from_secs(1000));
     }
+}
+
+/// Writes its number to the file, and answers when another is there.
+fn until(file: &Value) -> Value {
+    let file = file.as_str().unwrap();
+    fs::write(format!("{file}.half"), std::process::id().to_string()).unwrap();
+    fs::rename(format!("{file}.half"), file).unwrap();
+    while !fs::exists(format!("{file}.go")).unwrap() {
+        thread::sleep(Duration::from_millis(5));
+    }
+    json!(true)
 }
 
 static STARTED: AtomicBool = AtomicBool::new(false);

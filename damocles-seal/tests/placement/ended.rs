@@ -130,6 +130,27 @@ pub(crate) async fn killing_the_parent_ends_the_group_and_removes_it() {
     }
 }
 
+/// Version 1 lets nobody die who is frozen from above: as little as the kernel does who waits for a disk that is gone.
+pub(crate) async fn a_leftover_that_does_not_die_holds_nobody_up() {
+    let Some(root) = only(&["freezer"]) else { return };
+    let name = Name::new();
+    let args = ["owner", root.path().to_str().unwrap(), &name.0];
+    let output = Command::new(current_exe().unwrap()).args(args).output().unwrap();
+    let left: u64 = String::from_utf8(output.stdout).unwrap().trim().parse().unwrap();
+    let ours = Path::new(ROOT).join("freezer").join(&name.0);
+    let dead = fs::read_dir(ours).unwrap().map(|entry| entry.unwrap().path()).find(|path| path.is_dir()).unwrap();
+    fs::write(dead.join("freezer.state"), "FROZEN").unwrap();
+    wait_until("it is frozen", || fs::read_to_string(dead.join("freezer.state")).unwrap().trim() == "FROZEN");
+
+    let pool = pool(isolation(Some(root.path()), &name), vec![slot("c2")]);
+    let works = run(&pool, "busy", json!(0));
+    tokio::time::timeout(std::time::Duration::from_secs(30), works).await.expect("it waits for nobody").unwrap();
+    assert!(runs(left), "it cannot die");
+    fs::write(dead.join("freezer.state"), "THAWED").unwrap();
+    wait_until("the end of what was left", || !runs(left));
+    wait_until("its groups are removed", || !dead.exists());
+}
+
 /// A process that dies with a group in which somebody runs.
 pub(crate) fn owner(args: &[String]) -> ExitCode {
     let groups = Groups::new(CgroupTree::detect(Path::new(&args[0]), "0::/\n"), &args[1], "/proc");

@@ -17,6 +17,8 @@ struct FakeV2 {
 }
 
 const NAME: &str = "damocles";
+/// A number that no process has: more than the kernel counts to.
+const NOBODY: u32 = 1 << 30;
 
 impl FakeV2 {
     fn new() -> Self {
@@ -108,7 +110,10 @@ pub(crate) async fn version_two_is_asked_for_what_a_slot_says() {
         fs::write(task.join("stat"), format!("{tid} (a) b) S 1 7 7 0 -1 64 0 0\n")).unwrap();
     };
     let bound = Bound::new(&wanted, &leaf);
-    bound.verify(proc.path(), 8).unwrap();
+    bound.verify(proc.path(), NOBODY).unwrap();
+    let hidden = bound.verify(proc.path(), std::process::id()).unwrap_err();
+    assert_eq!(hidden.kind(), PlacementErrorKind::Kernel, "it is there and cannot be seen");
+    assert!(hidden.hint().unwrap().contains("hidepid"), "{hidden}");
     thread(7, "0-3,8", "0", &relative);
     thread(9, "2", "0", &relative);
     bound.verify(proc.path(), 7).unwrap();
@@ -127,10 +132,42 @@ pub(crate) async fn version_two_is_asked_for_what_a_slot_says() {
     fs::write(proc.path().join("7/task/10/stat"), "10 (x) R 1 7 7 0 -1 4 0 0\n").unwrap();
     bound.verify(proc.path(), 7).unwrap();
 
+    // And the limits of its slot.
+    leaf.verify().unwrap();
+    for (file, value) in [("memory.max", "max"), ("cpu.weight", "100")] {
+        let was = text(fake.slot().join(file));
+        fs::write(fake.slot().join(file), value).unwrap();
+        let error = leaf.verify().unwrap_err();
+        assert_eq!(error.kind(), PlacementErrorKind::Differs);
+        assert!(error.to_string().contains(&format!("{file}, wanted: {was}, got: {value}")), "{error}");
+        fs::write(fake.slot().join(file), was).unwrap();
+    }
+}
+
+pub(crate) async fn memory_that_runs_out_is_said_of_whom() {
+    let peak = Some(ByteSize(1 << 20));
+    let fake = FakeV2::new();
+    let mut leaf = fake.leaf(&everything()).unwrap();
     assert_eq!(leaf.out_of_memory(), None);
-    fs::write(fake.child(0).join("memory.events"), "low 0\noom 1\noom_kill 2\n").unwrap();
+    // The slot's limit was met.
+    fs::write(fake.slot().join("memory.events"), "low 0\noom 1\noom_kill 2\n").unwrap();
+    fs::write(fake.child(0).join("memory.events"), "low 0\noom 0\noom_kill 2\n").unwrap();
     let report = leaf.out_of_memory().unwrap();
-    assert_eq!((report.limit, report.peak, report.kills), (Some(ByteSize(64 << 30)), Some(ByteSize(1 << 20)), 2));
+    assert_eq!((report.limit, report.peak, report.kills), (Some(ByteSize(64 << 30)), peak, 2));
+    // The next job has nothing to do with that; then the machine has no memory left.
+    leaf.note_start();
+    assert_eq!(leaf.out_of_memory(), None);
+    fs::write(fake.child(0).join("memory.events"), "low 0\noom 0\noom_kill 3\n").unwrap();
+    let report = leaf.out_of_memory().unwrap();
+    assert_eq!((report.limit, report.peak, report.kills), (None, peak, 1));
+
+    // A slot without a limit is counted all the same.
+    let fake = FakeV2::new();
+    let leaf = fake.leaf(&PlacementSpec::default()).unwrap();
+    assert!(!fake.slot().join("memory.max").exists());
+    fs::write(fake.child(0).join("memory.events"), "low 0\noom 0\noom_kill 1\n").unwrap();
+    let report = leaf.out_of_memory().unwrap();
+    assert_eq!((report.limit, report.peak, report.kills), (None, peak, 1));
 }
 
 pub(crate) async fn what_version_two_gives_otherwise_is_an_error() {

@@ -5,7 +5,7 @@ use damocles_core::{
     pool::{Task, TaskKind},
 };
 use damocles_seal::{
-    pool::wire::{self, FromChild, ToChild},
+    pool::wire::{self, FromChild, Json, ToChild},
     processor::{Processor, ProcessorError, ProgressSink, Registry, ServeOptions, serve},
 };
 use serde::{Deserialize, Serialize};
@@ -169,7 +169,7 @@ pub(crate) fn main(args: &[String]) -> ExitCode {
         Some("hello") => print!("hello, world: this is not a frame"),
         Some("silent") => {}
         Some("old") => say(&ready(1)),
-        Some("useless") => say(&FromChild::Done { id: JobId(1), output: Value::Null, output_file: None }),
+        Some("useless") => say(&FromChild::Done { id: JobId(1), output: Json::default(), output_file: None }),
         Some("quits") => {
             eprintln!("the library is missing");
             return ExitCode::from(9);
@@ -180,10 +180,11 @@ pub(crate) fn main(args: &[String]) -> ExitCode {
             let ToChild::Task { id, .. } = task else { panic!("{task:?}") };
             match args.get(1).map(String::as_str) {
                 Some("other job") => {
-                    say(&FromChild::Done { id: JobId(id.0 + 1), output: Value::Null, output_file: None })
+                    say(&FromChild::Done { id: JobId(id.0 + 1), output: Json::default(), output_file: None })
                 }
                 Some("cut") => {
-                    let frame = wire::encode(&FromChild::Done { id, output: Value::Null, output_file: None }).unwrap();
+                    let frame =
+                        wire::encode(&FromChild::Done { id, output: Json::default(), output_file: None }).unwrap();
                     stdout().write_all(&frame[..frame.len() - 3]).unwrap();
                     return ExitCode::SUCCESS;
                 }

@@ -3,7 +3,7 @@
 use damocles_core::{JobId, pool::TaskKind};
 use damocles_seal::pool::{
     Protocol,
-    wire::{self, FailureKind, Feature, FileRef, Files, FromChild, ToChild},
+    wire::{self, FailureKind, Feature, FileRef, Files, FromChild, Json, ToChild},
 };
 use nix::{
     sys::signal::{SigSet, Signal, raise},
@@ -74,7 +74,7 @@ impl Bad {
                 format!("{}\n", json!({"id": id, "err_msg": null, "output": {"proof": [1, 2, 3]}})).into()
             }
             _ => {
-                let output = json!({"proof": "010203"});
+                let output = Json::parse(br#"{"proof":"010203"}"#).unwrap();
                 wire::encode(&FromChild::Done { id: JobId(id), output, output_file: None }).unwrap().to_vec()
             }
         }
@@ -108,7 +108,7 @@ impl Bad {
             "file elsewhere" => file.name = "../../../etc/hostname".to_owned(),
             mode => panic!("{mode}"),
         }
-        self.frame(&FromChild::Done { id: JobId(id), output: Value::Null, output_file: Some(file) });
+        self.frame(&FromChild::Done { id: JobId(id), output: Json::default(), output_file: Some(file) });
     }
 }
 
@@ -204,6 +204,9 @@ pub(crate) fn main(args: &[String]) -> ExitCode {
             stops.wait().unwrap();
             bad.done(id);
         }
+        "floods" => loop {
+            bad.frame(&FromChild::Progress { id: JobId(id), done: 1, total: None });
+        },
         "ignores-term" => {}
         mode if mode.starts_with("file") => bad.file(id, mode),
         mode => bad.rubbish(mode),

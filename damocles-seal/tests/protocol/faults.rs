@@ -24,6 +24,7 @@ pub(crate) fn all() -> Vec<Case> {
         what_is_not_ready_is_not_started,
         a_hanging_child_is_found_and_killed,
         a_child_that_reads_nothing_is_found,
+        a_child_that_never_stops_talking_is_found,
         half_an_answer_is_no_answer,
         what_left_the_group_holds_nobody_up,
         a_finished_result_is_taken_however_the_child_ends,
@@ -125,7 +126,7 @@ async fn a_fault_is_named_and_leaves_nothing() {
 
 async fn what_is_not_ready_is_not_started() {
     for (mode, protocols, text) in [
-        ("slow", &BOTH[..], "it was not ready within 200ms"),
+        ("slow", &BOTH[..], "it was not ready within 1s"),
         ("quits", &BOTH[..], "it exited before it said that it is ready"),
         ("noise", &BOTH[..1], "its first line is `loading the library`, not `c2 processor ready`"),
         ("other-stage", &BOTH[..1], "its first line is `pc1 processor ready`, not `c2 processor ready`"),
@@ -135,7 +136,7 @@ async fn what_is_not_ready_is_not_started() {
         for protocol in protocols {
             let quick = |slot: &mut SlotSpec| {
                 if mode == "slow" {
-                    slot.stable_wait = Duration::from_millis(200);
+                    slot.stable_wait = Duration::from_secs(1);
                 }
             };
             let faulty = Faulty::with(*protocol, mode, quick);
@@ -167,6 +168,13 @@ async fn a_child_that_reads_nothing_is_found() {
         assert_eq!(error.kind(), PoolErrorKind::Hung, "{}", error.chain());
         assert!(error.chain().contains(text), "{}", error.chain());
     }
+}
+
+/// What it says is read all the time, and it is looked after all the same.
+async fn a_child_that_never_stops_talking_is_found() {
+    let error = Faulty::with(Protocol::V2, "floods", impatient).fault("{}").await;
+    assert_eq!(error.kind(), PoolErrorKind::Hung, "{}", error.chain());
+    assert!(error.chain().contains("not answered a ping"), "{}", error.chain());
 }
 
 async fn half_an_answer_is_no_answer() {

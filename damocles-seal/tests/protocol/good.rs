@@ -11,12 +11,11 @@ use damocles_core::{
 use damocles_seal::{
     pool::{
         Protocol,
-        wire::{self, FailureKind, Feature, FileRef, Files, FromChild, Hello, ToChild},
+        wire::{self, FailureKind, Feature, FileRef, Files, FromChild, Hello, Json, ToChild},
     },
     processor::{Processor, ProcessorError, ProgressSink, Registry, ServeOptions, serve},
 };
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 use std::{
     io::Write,
     path::Path,
@@ -163,7 +162,7 @@ impl ByHand {
 }
 
 fn busy(id: u128, time: &str, deadline_ms: Option<u64>) -> ToChild {
-    let payload = Value::String(time.to_owned());
+    let payload = Json::parse(format!("\"{time}\"").as_bytes()).unwrap();
     ToChild::Task { id: JobId(id), kind: Busy::KIND, payload, payload_file: None, deadline_ms }
 }
 
@@ -199,7 +198,7 @@ async fn a_payload_that_is_not_there_is_a_failure_of_its_own() {
     let task = |id| ToChild::Task {
         id: JobId(id),
         kind: Echo::KIND,
-        payload: Value::Null,
+        payload: Json::default(),
         payload_file: Some(file.clone()),
         deadline_ms: None,
     };

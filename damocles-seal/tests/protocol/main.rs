@@ -6,6 +6,7 @@
 mod bad;
 mod faults;
 mod good;
+mod page;
 mod payloads;
 #[path = "../pool/runner.rs"]
 mod runner;
@@ -26,6 +27,7 @@ fn main() -> ExitCode {
         _ => {
             let mut all = faults::all();
             all.extend(good::all());
+            all.extend(page::all());
             all.extend(payloads::all());
             all.extend(stranger::all());
             #[cfg(feature = "proofs")]

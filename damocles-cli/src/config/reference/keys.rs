@@ -383,7 +383,7 @@ pub const SECTIONS: &[Section] = &[
                 "true or false",
                 "false",
                 "keep_capabilities = true",
-                "Whether children keep all capabilities of the daemon. A `bin` that changes its user (`sudo`) needs it.",
+                "Whether children keep all capabilities of the daemon. A `bin` that changes its user (`sudo`) needs it. Otherwise they keep what files of other users need, and in slots that name GPUs what the driver's set-up does.",
             ),
             key(
                 "verify_interval",

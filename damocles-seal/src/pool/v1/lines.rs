@@ -63,7 +63,7 @@ impl Dialect for Lines {
         }
     }
 
-    fn said(&mut self, read: &mut BytesMut) -> Result<Option<Said>, BoxError> {
+    async fn said(&mut self, read: &mut BytesMut) -> Result<Option<Said>, BoxError> {
         let line = loop {
             match next_line(read, &mut self.scanned, MAX_ANSWER)? {
                 Some(line) if line.trim_ascii().is_empty() => {}
@@ -119,6 +119,7 @@ impl Dialect for Lines {
 mod tests {
     use super::*;
     use crate::pool::CommandSpec;
+    use futures::FutureExt as _;
     use proptest::prelude::*;
 
     fn lines() -> Lines {
@@ -131,7 +132,7 @@ mod tests {
     fn error(line: &[u8]) -> String {
         let mut read = BytesMut::from(line);
         read.extend_from_slice(b"\n");
-        lines().said(&mut read).unwrap_err().to_string()
+        lines().said(&mut read).now_or_never().unwrap().unwrap_err().to_string()
     }
 
     #[test]
@@ -143,8 +144,8 @@ mod tests {
         assert_eq!(null, "an answer to request 7 with neither output nor err_msg");
         let twice = b"{\"id\":7,\"output\":1}\n\r\n{\"id\":7,\"output\":1}\n";
         let (mut lines, mut read) = (lines(), BytesMut::from(&twice[..]));
-        assert!(matches!(lines.said(&mut read), Ok(Some(Said::Done(_)))));
-        assert!(lines.said(&mut read).is_err());
+        assert!(matches!(lines.said(&mut read).now_or_never(), Some(Ok(Some(Said::Done(_))))));
+        assert!(lines.said(&mut read).now_or_never().unwrap().is_err());
     }
 
     proptest! {
@@ -152,7 +153,7 @@ mod tests {
         fn no_bytes_panic(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
             let mut read = BytesMut::from(bytes.as_slice());
             let mut lines = lines();
-            while let Ok(Some(_)) = lines.said(&mut read) {}
+            while let Some(Ok(Some(_))) = lines.said(&mut read).now_or_never() {}
             let slot = SlotSpec::new("c2-0", vec![TaskKind::new("c2")], CommandSpec::new("c2", [""; 0]));
             let _ = Lines::of(&slot).unwrap().ready(&mut BytesMut::from(bytes.as_slice()), &slot);
         }
