@@ -15,6 +15,7 @@ mod persist;
 mod probe;
 mod replica;
 mod sealing;
+mod static_tree;
 mod verify;
 
 pub use attached::{PersistStores, StoreSettings, StoreStatus, Survey, Wanted};
@@ -27,3 +28,4 @@ pub use persist::{Attach, PersistStore};
 pub(crate) use probe::probe;
 pub use replica::replica_cache_files;
 pub use sealing::SealingStore;
+pub use static_tree::StaticTrees;

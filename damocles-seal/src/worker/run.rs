@@ -6,7 +6,7 @@ use super::{
     exit::Exit,
     keeper::LeaseKeeper,
 };
-use crate::journal::NewEntry;
+use crate::{journal::NewEntry, stage::id};
 use damocles_core::{
     CancellationToken, Context, Event, Recovery, SectorId,
     allocator::{Outcome, SectorLease},
@@ -46,6 +46,7 @@ impl<'a> Run<'a> {
             }
             self.show_next(lease.sector).await;
             self.show(ThreadState::Running);
+            self.thread.parts.deals.set(self.thread.config.deals);
             let step_cx = lease_cx.child();
             let step = self.interruptible(&step_cx, pipeline.step(lease.sector, &step_cx)).await;
             let step = match keeper.lost() {
@@ -62,6 +63,11 @@ impl<'a> Run<'a> {
                     self.show_error(None);
                 }
                 Ok(Step::Waiting { stage, until }) => {
+                    if stage == id::PIECES {
+                        // The manager has none to give, and that is no failure of before.
+                        failures.clear();
+                        self.show_error(None);
+                    }
                     self.show_stage(Some(stage));
                     self.await_change(&lease, until).await?;
                 }

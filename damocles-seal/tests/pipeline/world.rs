@@ -15,11 +15,11 @@ use damocles_seal::{
     Plan, StagedPipeline,
     journal::{EntryKind, Journal, JournalObserver, SqliteJournal},
     service::{
-        CommitState, DealPiece, Hello, InMemoryService, PreCommitRequest, Report, ReportAnswer, SealingService,
-        SeedAnswer, ServiceError, StoreChoice, SubmitAnswer, Ticket,
+        CommitState, DealPiece, Hello, InMemoryService, PieceTerms, PreCommitRequest, Report, ReportAnswer,
+        SealingService, SeedAnswer, ServiceError, StoreChoice, SubmitAnswer, Ticket,
     },
-    stage::{LocalPieces, StageDeps},
-    store::{PersistStore, PersistStores, SealingStore},
+    stage::{DealSettings, LocalPieces, StageDeps},
+    store::{PersistStore, PersistStores, SealingStore, StaticTrees},
     worker::{Backlog, SealingThread, ThreadConfig, ThreadParts},
 };
 use parking_lot::Mutex;
@@ -49,6 +49,9 @@ pub(crate) struct World {
     pub(crate) allocator: Arc<InMemoryAllocator>,
     pub(crate) clock: Arc<FakeClock>,
     pub(crate) forgotten: Arc<Forgotten>,
+    /// Which pieces are asked for where no thread says.
+    pub(crate) deals: DealSettings,
+    pub(crate) static_trees: Mutex<StaticTrees>,
 }
 
 /// The sectors that are over.
@@ -123,6 +126,8 @@ impl World {
             allocator: Arc::new(InMemoryAllocator::new(ActorId(1000), PROOF, clock.clone()).with_limit(2)),
             clock,
             forgotten: Arc::default(),
+            deals: DealSettings::default(),
+            static_trees: Mutex::default(),
         }
     }
 
@@ -157,6 +162,8 @@ impl World {
             store: Arc::clone(store),
             persist: PersistStores::new(vec![self.persist()]).unwrap(),
             pieces: Arc::new(LocalPieces::new([self.dir.path().join("pieces")])),
+            deals: self.deals.clone(),
+            static_trees: self.static_trees.lock().clone(),
             call_limit: Duration::from_secs(60),
         }
     }
@@ -190,6 +197,7 @@ impl Process {
             clock: world.clock.clone(),
             keys: keys.into_iter().map(|keys| (PROOF, keys)).collect(),
             backlog: Some(world.forgotten.clone()),
+            deals: world.deals.clone(),
         };
         let config = ThreadConfig {
             worker: "test".to_owned(),
@@ -271,8 +279,8 @@ impl SealingService for Skewed {
         let keys = self.keys.lock().iter().map(|keys| (PROOF, keys.clone())).collect();
         Ok(Hello { keys, ..hello })
     }
-    async fn pieces(&self, lease: &SectorLease) -> Result<Vec<DealPiece>, ServiceError> {
-        self.inner.pieces(lease).await
+    async fn pieces(&self, lease: &SectorLease, terms: PieceTerms) -> Result<Vec<DealPiece>, ServiceError> {
+        self.inner.pieces(lease, terms).await
     }
     async fn ticket(&self, lease: &SectorLease) -> Result<Ticket, ServiceError> {
         let ticket = self.inner.ticket(lease).await?;

@@ -8,5 +8,6 @@
 
 mod allocator;
 mod manager;
+mod pieces;
 mod rpc;
 mod support;
