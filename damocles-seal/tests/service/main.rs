@@ -11,3 +11,4 @@ mod manager;
 mod pieces;
 mod rpc;
 mod support;
+mod workers;

@@ -2,8 +2,12 @@
 
 use crate::support::{Manager, proof_type};
 use damocles_core::{CommP, PaddedPieceSize, PieceInfo, SectorId, allocator::SectorLease};
-use damocles_seal::service::{DealPiece, PieceTerms, Report, SealingService, ServiceErrorKind, conformance::World};
+use damocles_seal::{
+    rpc::{Caller, manager_handler},
+    service::{DealPiece, PieceTerms, Report, SealingService, ServiceErrorKind, conformance::World},
+};
 use rand::{Rng, SeedableRng, rngs::StdRng, seq::SliceRandom};
+use serde_json::{Value, json};
 use std::{cmp::Reverse, collections::BTreeMap, time::Duration};
 
 /// The queue as it should be.
@@ -156,4 +160,32 @@ async fn a_piece_that_comes_wakes_the_sector_that_waits_for_it() {
     added.unwrap();
     woken.unwrap().unwrap();
     assert_eq!(manager.service.pieces(&lease, waits).await.unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn an_incumbents_worker_may_wait_for_pieces_too() {
+    let manager = Manager::start().await;
+    let handler = manager_handler(manager.service.clone());
+    let ask = async |method: &str, params: Value| {
+        let request = json!({"jsonrpc": "2.0", "id": 1, "method": method, "params": params}).to_string();
+        let answer = handler.handle_request(&request, Caller::default()).await.unwrap();
+        serde_json::from_str::<Value>(&answer).unwrap()["result"].clone()
+    };
+    let spec = json!({"AllowedMiners": [], "AllowedProofTypes": []});
+    let sector = ask("Venus.AllocateSector", json!([spec])).await["ID"].clone();
+    let (any, most, least) = (
+        json!([sector, {"MaxDeals": null, "MinUsedSpace": null}]),
+        json!([sector, {"MaxDeals": 1, "MinUsedSpace": null}]),
+        json!([sector, {"MaxDeals": null, "MinUsedSpace": 2048}]),
+    );
+    assert_eq!(ask("Venus.AcquireDeals", any.clone()).await, Value::Null);
+    let file = manager.piece_file("piece");
+    for tag in [1, 2] {
+        let piece = PieceInfo { comm_p: CommP([tag; 32]), size: PaddedPieceSize::try_from(512).unwrap() };
+        manager.service.add_piece(piece, 100, &file).await.unwrap();
+    }
+    assert_eq!(ask("Venus.AcquireDeals", least).await, Value::Null, "not enough");
+    let given = ask("Venus.AcquireDeals", most).await;
+    assert_eq!(given.as_array().map(Vec::len), Some(1), "{given}");
+    assert_eq!(ask("Venus.AcquireDeals", any).await, given);
 }

@@ -65,7 +65,7 @@ impl ManagerService {
                     last_ping: Timestamp(row.try_get("last_ping")?),
                 })
             };
-            rows.iter().map(of).collect()
+            rows.iter().map(of).collect::<Result<Vec<_>, _>>()
         };
         read.await.map_err(|e: DbError| Self::of_db("list workers", e))
     }
