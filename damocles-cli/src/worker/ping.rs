@@ -96,11 +96,10 @@ impl Pinger {
 /// The worker in the incumbent's words: what waits for an operator is paused, and what has an error counts as that too.
 fn info(board: &Board, dest: String) -> WorkerInfo {
     let status = board.status();
-    let count = |states: &[ThreadState]| {
-        status.threads.iter().filter(|thread| states.contains(&thread.state)).map(|_| 1).sum::<u64>()
-    };
-    let mut errors = status.threads.iter().filter_map(|thread| thread.last_error.as_deref());
-    let last_error = errors.clone().next().map(|error| error.chars().take(LONGEST_ERROR).collect());
+    let number = |count: usize| u64::try_from(count).unwrap_or(u64::MAX);
+    let count =
+        |states: &[ThreadState]| number(status.threads.iter().filter(|thread| states.contains(&thread.state)).count());
+    let errors: Vec<&str> = status.threads.iter().filter_map(|thread| thread.last_error.as_deref()).collect();
     WorkerInfo {
         name: status.worker.clone(),
         dest,
@@ -111,9 +110,9 @@ fn info(board: &Board, dest: String) -> WorkerInfo {
             paused: count(&[ThreadState::Paused, ThreadState::Parked]),
             running: count(&[ThreadState::Running, ThreadState::Draining]),
             waiting: count(&[ThreadState::Waiting]),
-            errors: errors.by_ref().map(|_| 1).sum(),
+            errors: number(errors.len()),
         },
-        last_error,
+        last_error: errors.first().map(|error| error.chars().take(LONGEST_ERROR).collect()),
     }
 }
 
@@ -133,12 +132,12 @@ mod tests {
     use serde_json::{Value, json};
     use tokio::sync::mpsc;
 
-    /// A manager of the incumbent: it fails at first.
+    /// A manager that refuses every word.
     #[derive(Debug)]
-    struct Incumbent(mpsc::UnboundedSender<Value>);
+    struct Deaf(mpsc::UnboundedSender<Value>);
 
     #[async_trait]
-    impl RpcHandler for Incumbent {
+    impl RpcHandler for Deaf {
         async fn handle(&self, _: &RequestHeaders, body: String) -> Option<String> {
             self.0.send(serde_json::from_str(&body).unwrap()).unwrap();
             Some(json!({"jsonrpc": "2.0", "id": 1, "error": {"code": 1, "message": "not now"}}).to_string())
@@ -165,7 +164,7 @@ mod tests {
         let server = Server::bind_anywhere("127.0.0.1:0".parse().unwrap()).await.unwrap();
         let address = server.address();
         let served = CancellationToken::new();
-        let serving = tokio::spawn(server.route_rpc("/rpc/v0", Arc::new(Incumbent(told))).serve(served.clone()));
+        let serving = tokio::spawn(server.route_rpc("/rpc/v0", Arc::new(Deaf(told))).serve(served.clone()));
         let pinger = pinger(address, "");
         let pinging = tokio::spawn(async move { pinger.run().await });
         for _ in 0..2 {
