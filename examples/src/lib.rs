@@ -9,8 +9,8 @@ use damocles_seal::{
     pool::InlinePool,
     processor::{Processor, ProcessorError, ProgressSink, Registry},
     service::InMemoryService,
-    stage::{LocalPieces, StageDeps},
-    store::{PersistStore, PersistStores, SealingStore},
+    stage::{DealSettings, LocalPieces, StageDeps},
+    store::{PersistStore, PersistStores, SealingStore, StaticTrees},
     task::{C2, C2Output},
 };
 use serde::Deserialize;
@@ -80,6 +80,8 @@ pub fn workshop(dir: &Path, registry: Registry) -> anyhow::Result<StageDeps> {
         store: Arc::new(SealingStore::open(&sealing)?),
         persist: PersistStores::new(vec![PersistStore::open(&persist, None, false)?])?,
         pieces: Arc::new(LocalPieces::default()),
+        deals: DealSettings::default(),
+        static_trees: StaticTrees::default(),
         call_limit: Duration::from_secs(10),
     })
 }

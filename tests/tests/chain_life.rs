@@ -90,7 +90,7 @@ async fn a_fake_proof_is_refused_before_anything_is_sent() {
     let manager = world.manager().await;
     let lease = lease(&manager).await;
     assert_eq!(lease.sector, sector.sector);
-    assert!(manager.pieces(&lease).await.unwrap().is_empty());
+    assert!(manager.pieces(&lease, damocles_seal::service::PieceTerms::default()).await.unwrap().is_empty());
     let ticket = manager.ticket(&lease).await.unwrap();
     assert_eq!((ticket.epoch, ticket.randomness), (sector.ticket.epoch, sector.ticket.randomness));
     let request = PreCommitRequest { comm_r: sector.comm_r, comm_d: sector.comm_d, ticket };

@@ -123,7 +123,6 @@ impl Render for Report {
 pub fn check(source: &Source, site: Site<'_>) -> (Option<WorkerConfig>, Report) {
     let (config, mut found) = WorkerConfig::parse_all(source);
     if let Some(config) = &config {
-        unsupported(config, &mut found);
         site_rules(config, site, &mut found);
     }
     let usable = found.is_usable();
@@ -141,29 +140,6 @@ pub fn check(source: &Source, site: Site<'_>) -> (Option<WorkerConfig>, Report) 
         warnings: findings(warnings),
     };
     (config.filter(|_| usable), report)
-}
-
-/// Settings that are understood and that this version cannot do are refused, not passed over.
-fn unsupported(config: &WorkerConfig, found: &mut Findings<'_>) {
-    let chosen = "remove it: the manager gives each new sector the pieces that wait";
-    let mut sections = vec![("sealing".to_owned(), &config.sealing)];
-    let threads = config.sealing_thread.iter().enumerate();
-    sections.extend(threads.map(|(i, thread)| (format!("sealing_thread[{i}].sealing"), &thread.sealing)));
-    for (path, sealing) in sections {
-        let refusals = [
-            ("enable_deals", sealing.enable_deals == Some(false), "remove it and queue no pieces at the manager"),
-            ("disable_cc", sealing.disable_cc == Some(true), chosen),
-            ("max_deals", sealing.max_deals.is_some(), chosen),
-            ("min_deal_space", sealing.min_deal_space.is_some(), chosen),
-        ];
-        for (key, _, instead) in refusals.into_iter().filter(|(_, asked, _)| *asked) {
-            found.error(&format!("{path}.{key}"), "this version cannot honour it", instead);
-        }
-    }
-    if !config.processors.static_tree_d.is_empty() {
-        let instead = "remove it: tree D is built for every sector";
-        found.error("processors.static_tree_d", "this version cannot honour it", instead);
-    }
 }
 
 fn site_rules(config: &WorkerConfig, site: Site<'_>, found: &mut Findings<'_>) {

@@ -58,6 +58,10 @@ pub fn import(source: &Source) -> Result<Imported, ConfigError> {
         import.out.sealing = import.sealing(&mut sealing);
         import.rest(sealing, &SEALING);
     }
+    if !import.out.sealing.contains_key("enable_deals") {
+        import.out.sealing.insert("enable_deals".to_owned(), false.into());
+        import.changed("sealing.enable_deals", "is written out: it was false where it was absent, and is true here");
+    }
     import.threads(&mut top);
     import.attached(&mut top);
     import.processors(&mut top);
@@ -75,7 +79,7 @@ struct Import {
 }
 
 /// Keys of `[sealing]` that mean the same here.
-const SAME: [&str; 7] = [
+const SAME: [&str; 10] = [
     "allowed_miners",
     "allowed_sizes",
     "enable_deals",
@@ -83,6 +87,9 @@ const SAME: [&str; 7] = [
     "seal_interval",
     "recover_interval",
     "rpc_polling_interval",
+    "disable_cc",
+    "max_deals",
+    "min_deal_space",
 ];
 
 /// All keys of `[sealing]` that those programs read.
@@ -184,8 +191,9 @@ impl Import {
             self.out.worker.insert("name".to_owned(), name);
         }
         self.drop_key(&mut part, "rpc_server", server);
-        let told = "the manager hears from the worker at every step of a sector";
-        self.drop_key(&mut part, "ping_interval", told);
+        if let Some(every) = part.take("ping_interval") {
+            self.out.worker.insert("ping_interval".to_owned(), every);
+        }
         for (old, new) in [("ScanPersistStores", "scan_persist_stores"), ("scan_persist_stores", "scan_persist_stores")]
         {
             if let Some(patterns) = part.take(old) {
@@ -270,13 +278,8 @@ impl Import {
     }
 
     fn sealing(&mut self, part: &mut Part) -> Table {
-        let chosen = "the manager gives each new sector the pieces that wait";
-        if matches!(part.get("enable_deals"), Some(Value::Boolean(false))) {
-            let why = "the manager gives each new sector the pieces that wait: queue none there";
-            self.drop_key(part, "enable_deals", why);
-        }
-        for key in ["disable_cc", "max_deals", "min_deal_space"] {
-            self.drop_key(part, key, chosen);
+        if matches!(part.get("max_deals"), Some(Value::Integer(0))) {
+            self.drop_key(part, "max_deals", "0 was no limit");
         }
         for (key, why) in [
             ("ignore_proof_check", "a sector is done when its proof has landed and not before"),

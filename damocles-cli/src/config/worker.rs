@@ -47,7 +47,7 @@ pub struct WorkerConfig {
 pub struct WorkerSection {
     /// The name that the manager shows; the machine's name if it is absent.
     pub name: Option<String>,
-    /// How often the manager hears from the worker.
+    /// How often the worker tells the manager that it is there; every 30 seconds if it is absent.
     pub ping_interval: Option<HumanDuration>,
     /// Directories that are searched first for deal pieces.
     pub local_pieces_dirs: Vec<PathBuf>,
@@ -91,6 +91,16 @@ pub struct ManagerSection {
 pub struct RpcClient {
     /// A URL or a multiaddr.
     pub addr: Endpoint,
+    /// How long one call may take.
+    #[serde(default)]
+    pub timeout: Option<HumanDuration>,
+}
+
+impl RpcClient {
+    /// How long one call to the manager may take, with the default filled in.
+    pub fn call_limit(&self) -> Duration {
+        self.timeout.unwrap_or(HumanDuration::secs(60)).0
+    }
 }
 
 /// `[sealing]`, and `sealing.*` of a thread, which goes first field by field.

@@ -61,6 +61,9 @@ pub enum ManagerCommand {
     /// Sectors and where they are
     #[command(subcommand)]
     Sectors(SectorsCommand),
+    /// Workers of this manager
+    #[command(subcommand)]
+    Worker(WorkerCommand),
     /// Keys in one encrypted file, and signing for other machines
     Wallet(WalletArgs),
     /// Do the tasks of one kind for the daemon that started this process
@@ -68,7 +71,23 @@ pub enum ManagerCommand {
     Processor(ProcessorArgs),
     /// The worker, for quickstart: one program is all that it needs
     #[command(hide = true)]
-    Worker(WorkerDaemonArgs),
+    QuickstartWorker(WorkerDaemonArgs),
+}
+
+/// Commands on workers.
+#[derive(Clone, Debug, Subcommand)]
+pub enum WorkerCommand {
+    /// The workers that introduced themselves, and when they were heard from last
+    List,
+    /// Forget a worker that is gone; one that still runs introduces itself again
+    Remove(WorkerNameArgs),
+}
+
+/// Which worker.
+#[derive(Clone, Debug, Args)]
+pub struct WorkerNameArgs {
+    /// Its name, as `worker list` shows it
+    pub name: String,
 }
 
 /// Commands on pieces.

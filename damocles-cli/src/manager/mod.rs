@@ -23,6 +23,7 @@ mod signer;
 mod stores;
 pub mod util;
 pub mod wallet;
+mod workers;
 
 use crate::{
     children,
@@ -65,9 +66,12 @@ fn dispatch(args: ManagerArgs, printer: Printer) -> Result<Exit, Failure> {
         ManagerCommand::Sectors(command) => {
             cancellable(async |cx| sectors::run(&command, &home, printer, &cx).await)?;
         }
+        ManagerCommand::Worker(command) => {
+            cancellable(async |_| workers::run(&command, &home, printer).await)?;
+        }
         ManagerCommand::Wallet(args) => return wallet::run(&args, &home, printer),
         ManagerCommand::Processor(args) => children::serve(args)?,
-        ManagerCommand::Worker(args) => worker::daemon(args, printer)?,
+        ManagerCommand::QuickstartWorker(args) => worker::daemon(args, printer)?,
     }
     Ok(Exit::Ok)
 }

@@ -6,7 +6,7 @@ use damocles_core::{CommP, Fence};
 use damocles_seal::{
     rpc::{
         Caller, Method as _,
-        damocles::{AbortSector, AddPiece, ReleaseSector},
+        damocles::{AbortSector, AddPiece, ListWorkers, ReleaseSector, RemoveWorker},
         manager_handler,
     },
     service::ManagerService,
@@ -14,9 +14,10 @@ use damocles_seal::{
 use jsonrpc_core::MetaIoHandler;
 use std::{path::PathBuf, sync::Arc};
 
-/// What gives work up or brings new work in is an operator's to ask for, on the socket of the home: whoever reaches the port
-/// of the workers may be anybody on this machine.
-const OF_OPERATORS: [&str; 3] = [AbortSector::NAME, ReleaseSector::NAME, AddPiece::NAME];
+/// What gives work up, brings new work in or tells of others is an operator's to ask for, on the socket of the home: whoever
+/// reaches the port of the workers may be anybody on this machine.
+const OF_OPERATORS: [&str; 5] =
+    [AbortSector::NAME, ReleaseSector::NAME, AddPiece::NAME, ListWorkers::NAME, RemoveWorker::NAME];
 
 /// Whether a method is served to operators only.
 pub(super) fn is_of_operators(method: &str) -> bool {
@@ -24,7 +25,7 @@ pub(super) fn is_of_operators(method: &str) -> bool {
 }
 
 /// The names of those methods.
-pub(super) const fn of_operators() -> [&'static str; 3] {
+pub(super) const fn of_operators() -> [&'static str; 5] {
     OF_OPERATORS
 }
 

@@ -1,9 +1,11 @@
 //! `util`: commands under the names that the incumbent gives them.
 
 use super::{
+    args::WorkerCommand,
     confirm::Consent,
     desk::{Desk, parse_miner},
     miner::{args::CreateMinerArgs, create},
+    workers,
 };
 use crate::{
     config::manager::Home,
@@ -25,6 +27,9 @@ pub enum UtilCommand {
     /// Miner actors
     #[command(subcommand)]
     Miner(UtilMinerCommand),
+    /// Workers of this manager, see `worker`
+    #[command(subcommand)]
+    Worker(WorkerCommand),
 }
 
 /// Commands of the incumbent on miners.
@@ -89,7 +94,10 @@ fn factor(text: &str) -> Result<f64, String> {
 ///
 /// What the command could not do.
 pub(super) async fn run(command: &UtilCommand, home: &Home, printer: Printer, cx: &Context) -> Result<(), Failure> {
-    let UtilCommand::Miner(command) = command;
+    let command = match command {
+        UtilCommand::Worker(command) => return workers::run(command, home, printer).await,
+        UtilCommand::Miner(command) => command,
+    };
     match command {
         UtilMinerCommand::Info(args) => {
             let desk = Desk::open(home, printer, cx).await?;

@@ -174,7 +174,7 @@ impl Lab {
     /// It did not start.
     pub(super) async fn worker(&self, manager: SocketAddr) -> Result<Daemon, Failure> {
         self.write_worker_file(manager)?;
-        let mut args = words(&["worker", "--child", "-c"]);
+        let mut args = words(&["quickstart-worker", "--child", "-c"]);
         args.push(self.worker_file().into());
         let (daemon, _) = Daemon::start::<Ready>("worker", args, self.log("worker"), PATIENCE).await?;
         Ok(daemon)

@@ -7,6 +7,7 @@ use super::{
     jobs::Jobs,
     list::control_socket,
     metrics::{Calls, StageTimes, scrape},
+    ping::Pinger,
     rpc::{ControlRpc, Guarded},
     stores::{self, Stores},
 };
@@ -35,8 +36,8 @@ use damocles_seal::{
     pool::LocalPool,
     rpc::{RpcClient, RpcOptions, RpcService, WorkerIdentity},
     service::{KeyTable, SealingService},
-    stage::{FirstOf, HttpPieces, LocalPieces, PieceSource, StageDeps},
-    store::{DiskLedger, PersistStores, SealingStore},
+    stage::{DealPolicy, DealSettings, FirstOf, HttpPieces, LocalPieces, PieceSource, StageDeps},
+    store::{DiskLedger, PersistStores, SealingStore, StaticTrees},
     worker::{SealingThread, ThreadConfig, ThreadParts},
 };
 use std::{
@@ -46,9 +47,6 @@ use std::{
     time::Duration,
 };
 use tokio::task::JoinSet;
-
-/// How long one call to the manager may take.
-const CALL_LIMIT: Duration = Duration::from_secs(60);
 
 /// Runs the worker until it is told to stop.
 ///
@@ -60,17 +58,7 @@ pub fn daemon(args: DaemonArgs, printer: Printer) -> Result<(), Failure> {
     frame::run_to_end(serve(args, config, printer))
 }
 
-/// Settings that are understood and that this version cannot do are refused, not passed over.
-fn refuse(config: &WorkerConfig) -> Result<(), Failure> {
-    if config.worker.ping_interval.is_none() {
-        return Ok(());
-    }
-    let hint = "remove it: the manager hears from the worker at every step of a sector";
-    Err(Failure::usage("this version cannot honour `worker.ping_interval`").hint(hint))
-}
-
 async fn serve(args: DaemonArgs, config: WorkerConfig, printer: Printer) -> Result<(), Failure> {
-    refuse(&config)?;
     let shutdown = signals::install().context("listen for signals")?;
     let socket = control_socket(&config)?;
     let control = UnixServer::bind(&socket).await?;
@@ -84,10 +72,14 @@ async fn serve(args: DaemonArgs, config: WorkerConfig, printer: Printer) -> Resu
     let mut ports = Vec::new();
     ports.extend(control_port(&config, &board, printer).await?);
     ports.extend(metrics_port(&config, &board, &stages, printer).await?);
+    let pinger = Pinger::new(client(&config, &board.facts.calls)?, &board, &config, &socket);
     // Its own token: at the second signal it answers until the threads have stopped.
     let served = CancellationToken::new();
     let working = async {
-        let worked = work(&args, &config, &socket, &board, &shutdown, printer).await;
+        let worked = tokio::select! {
+            worked = work(&args, &config, &socket, &board, &shutdown, printer) => worked,
+            never = pinger.run() => match never {},
+        };
         served.cancel();
         worked
     };
@@ -179,6 +171,8 @@ async fn work(
         ledger,
         pieces: pieces(config)?,
         keys,
+        static_trees: StaticTrees::new(config.processors.static_tree_d.clone()),
+        call_limit: config.sector_manager.rpc_client.call_limit(),
     };
     let mut threads = Vec::new();
     let mut sealing = Vec::new();
@@ -211,12 +205,14 @@ struct Shared {
     ledger: DiskLedger,
     pieces: Arc<dyn PieceSource>,
     keys: KeyTable,
+    static_trees: StaticTrees,
+    call_limit: Duration,
 }
 
 fn client(config: &WorkerConfig, calls: &Arc<Calls>) -> Result<RpcClient, Failure> {
     let mut options = RpcOptions::new(config.sector_manager.rpc_client.addr.url_or("/rpc/v0"));
     options.token = config.token()?.map(|token| token.reveal().to_owned());
-    options.timeout = CALL_LIMIT;
+    options.timeout = config.sector_manager.rpc_client.call_limit();
     options.observer = Some(Arc::clone(calls) as _);
     Ok(RpcClient::http(&options)?)
 }
@@ -273,7 +269,7 @@ fn pieces(config: &WorkerConfig) -> Result<Arc<dyn PieceSource>, Failure> {
     base.set_path("/piecestore");
     let token = config.token()?.map(|token: Secret| token.reveal().to_owned());
     let local: Arc<dyn PieceSource> = Arc::new(LocalPieces::new(config.worker.local_pieces_dirs.clone()));
-    let remote = Arc::new(HttpPieces::new(base, token, CALL_LIMIT)?);
+    let remote = Arc::new(HttpPieces::new(base, token, config.sector_manager.rpc_client.call_limit())?);
     Ok(Arc::new(FirstOf(vec![local, remote])))
 }
 
@@ -286,13 +282,16 @@ async fn thread(
     let journal: Arc<dyn Journal> = Arc::new(SqliteJournal::open(store.journal_path(), clock.clone()).await?);
     let identity = WorkerIdentity { instance: shared.name.clone(), location: settings.location.display().to_string() };
     let service: Arc<dyn SealingService> = Arc::new(RpcService::new(shared.client.clone(), identity));
+    let deals = DealSettings::default();
     let deps = StageDeps {
         service: Arc::clone(&service),
         pool: Arc::clone(&shared.pool) as _,
         store: Arc::clone(&store),
         persist: shared.persist.clone(),
         pieces: Arc::clone(&shared.pieces),
-        call_limit: CALL_LIMIT,
+        deals: deals.clone(),
+        static_trees: shared.static_trees.clone(),
+        call_limit: shared.call_limit,
     };
     let pipeline =
         StagedPipeline::new(Plan::interactive(deps), Arc::clone(&journal)).reporting_to(Arc::clone(&service));
@@ -305,8 +304,9 @@ async fn thread(
         clock,
         keys: shared.keys.clone(),
         backlog: Some(Arc::clone(&shared.pool) as _),
+        deals,
     };
-    let thread = SealingThread::new(parts, thread_config(&shared.name, settings));
+    let thread = SealingThread::new(parts, thread_config(&shared.name, shared.call_limit, settings));
     if let Err(error) = thread.keep_room().await {
         // The thread meets the same error, and says what to do about it.
         tracing::warn!(error = %error.chain(), "the space of a sector is not counted");
@@ -314,19 +314,30 @@ async fn thread(
     Ok(thread)
 }
 
-fn thread_config(worker: &str, settings: &SealingSettings) -> ThreadConfig {
+fn thread_config(worker: &str, call_limit: Duration, settings: &SealingSettings) -> ThreadConfig {
     ThreadConfig {
         worker: worker.to_owned(),
         miners: settings.allowed_miners.clone(),
         proof_types: settings.allowed_sizes.iter().copied().map(SealProofType::of).collect(),
+        deals: deal_policy(settings),
         seal_interval: settings.seal_interval,
         idle_interval: settings.recover_interval,
         poll_interval: settings.rpc_polling_interval,
-        call_limit: CALL_LIMIT,
+        call_limit,
         max_retries: settings.max_retries,
         longest_wait: settings.recover_interval.max(Duration::from_secs(1)),
         auto_resume: settings.auto_resume,
         ..ThreadConfig::default()
+    }
+}
+
+fn deal_policy(settings: &SealingSettings) -> DealPolicy {
+    DealPolicy {
+        enabled: settings.enable_deals,
+        waits: settings.disable_cc,
+        most: settings.max_deals.map(|most| u64::try_from(most).unwrap_or(u64::MAX)),
+        least: settings.min_deal_space.map_or(0, |least| least.0),
+        ask_again: settings.recover_interval,
     }
 }
 
@@ -407,19 +418,28 @@ mod tests {
 
     #[test]
     fn parked_sectors_go_on_by_themselves_unless_that_is_switched_off() {
-        let after = |rest: &str| thread_config("w", &config(rest).threads()[0]).auto_resume;
+        let after = |rest: &str| thread_config("w", Duration::ZERO, &config(rest).threads()[0]).auto_resume;
         assert_eq!(after(""), Some(Duration::from_secs(3600)));
         assert_eq!(after("[sealing]\nauto_resume = \"5m\""), Some(Duration::from_secs(300)));
         assert_eq!(after("[sealing]\nauto_resume = \"0s\""), None);
     }
 
     #[test]
-    fn what_cannot_be_honoured_is_refused() {
-        let failure = refuse(&config("[worker]\nping_interval = \"30s\"")).unwrap_err();
-        assert_eq!(failure.exit, Exit::Usage);
-        assert!(failure.error.to_string().contains("`worker.ping_interval`"), "{}", failure.error);
-        assert!(failure.hint.is_some());
-        refuse(&config("[sealing]\nenable_deals = true\ndisable_cc = false")).unwrap();
-        refuse(&config("")).unwrap();
+    fn what_a_thread_takes_is_its_own_word_before_the_common_one() {
+        let policy = |rest: &str| deal_policy(&config(rest).threads()[0]);
+        assert_eq!(policy(""), DealPolicy::default());
+        let common =
+            "[sealing]\nenable_deals = false\nmax_deals = 3\nmin_deal_space = \"8GiB\"\nrecover_interval = \"5s\"\n";
+        let ask_again = Duration::from_secs(5);
+        let expected = DealPolicy { enabled: false, waits: false, most: Some(3), least: 8 << 30, ask_again };
+        assert_eq!(policy(common), expected);
+        let least = "[sector_manager]\nrpc_client.addr = \"http://m:1\"\nrpc_client.timeout = \"7s\"\n";
+        let own = "[[sealing_thread]]\nlocation = \"/mnt/a\"\nsealing.enable_deals = true\nsealing.disable_cc = true\nsealing.max_deals = 1\n";
+        let text = format!("{least}{common}{own}[[sealing_thread]]\nlocation = \"/mnt/b\"\n");
+        let config = WorkerConfig::parse(&Source::of("worker.toml", text)).unwrap();
+        assert_eq!(config.sector_manager.rpc_client.call_limit(), Duration::from_secs(7));
+        let threads = config.threads();
+        let first = DealPolicy { enabled: true, waits: true, most: Some(1), ..expected };
+        assert_eq!([deal_policy(&threads[0]), deal_policy(&threads[1])], [first, expected]);
     }
 }

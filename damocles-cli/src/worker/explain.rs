@@ -87,6 +87,10 @@ pub(super) fn reasons(known: &Known<'_>) -> (bool, Vec<String>, Option<String>) 
                     let times = if status.failures == 1 { "once" } else { "again and again" };
                     reasons.push(format!("it failed {times} ({}) and is tried again: {said}", status.failures));
                 }
+                (None, None) if status.waits_for_pieces() => {
+                    reasons.push("it waits for deals: `disable_cc` is set".to_owned());
+                    advice = Some("queue pieces at the manager, as many as `min_deal_space` asks for".to_owned());
+                }
                 (None, None) => reasons.push("it waits until the manager says that something changed".to_owned()),
             }
             reasons.extend(again("it looks again"));
@@ -209,7 +213,9 @@ mod tests {
         texts.push(said(&ThreadStatus { last_error: Some(error), wakes_at, ..status(ThreadState::Idle) }, None, None));
         texts.push(said(&status(ThreadState::Stopped), None, Some(Drain::Step)));
         texts.push(said(&status(ThreadState::Drained), None, Some(Drain::Sector)));
-        let expected: [&[&str]; 10] = [
+        let deals = ThreadStatus { stage: Some(StageId::new("pieces")), wakes_at, ..status(ThreadState::Waiting) };
+        texts.push(said(&deals, None, None));
+        let expected: [&[&str]; 11] = [
             &["works true; it works", "stops with the running step"],
             &["works false; it waits for epoch 900 of the chain", "it looks again at 1970-01-01T00:01:00Z"],
             &["until the manager says", "finishes its sector and takes no other"],
@@ -220,6 +226,7 @@ mod tests {
             &["it has no sector; it gets none: no route to host; it asks the manager at 1970", "mend the cable"],
             &["works false; it has ended; restart the worker"],
             &["works false; it is drained and takes nothing on; `damocles-worker resume` to let it work again"],
+            &["works false; it waits for deals: `disable_cc` is set; it looks again at 1970", "queue pieces"],
         ];
         assert_eq!(texts.len(), expected.len());
         for (text, parts) in texts.iter().zip(expected) {

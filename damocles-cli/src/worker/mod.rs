@@ -13,6 +13,7 @@ mod jobs;
 mod legacy;
 mod list;
 mod metrics;
+mod ping;
 pub mod plan;
 mod rpc;
 pub mod sealcalc;

@@ -137,6 +137,13 @@ fn add_sectors(server: &mut Server) {
     server.on::<damocles::ListSectors, _, _>(|api, _, _| async move { answer(api.service.sectors().await) });
     server
         .on::<damocles::ShowSector, _, _>(|api, (sector,), _| async move { answer(api.service.sector(sector).await) });
+    server.on::<damocles::ListWorkers, _, _>(|api, _, _| async move {
+        let known = answer(api.service.workers().await)?;
+        Ok(known.into_iter().map(Into::into).collect())
+    });
+    server.on::<damocles::RemoveWorker, _, _>(|api, (name,), _| async move {
+        answer(api.service.forget_worker(&name).await)
+    });
     server.on::<damocles::ReleaseSector, _, _>(|api, (sector,), _| async move {
         answer(api.service.release_by_operator(sector).await)
     });

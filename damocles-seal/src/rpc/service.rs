@@ -8,8 +8,8 @@ use super::{
     },
 };
 use crate::service::{
-    CommitState, DealPiece, Hello, PreCommitRequest, Report, ReportAnswer, SealingService, Seed, SeedAnswer,
-    ServiceError, ServiceErrorKind, StoreChoice, SubmitAnswer, Ticket,
+    CommitState, DealPiece, Hello, PieceTerms, PreCommitRequest, Report, ReportAnswer, SealingService, Seed,
+    SeedAnswer, ServiceError, ServiceErrorKind, StoreChoice, SubmitAnswer, Ticket,
 };
 use async_trait::async_trait;
 use damocles_core::{
@@ -66,6 +66,12 @@ impl RpcService {
         let fence = (lease.fence > Fence(0)).then_some(lease.fence);
         let called = self.client.call::<M>(Caller { fence, idempotency_key: None }, params).await;
         called.map_err(|e| e.service(M::NAME).with("sector", lease.sector))
+    }
+
+    /// Whether the manager can do what an incumbent cannot.
+    async fn offers(&self, op: &'static str, capability: &str) -> Result<bool, ServiceError> {
+        let greeted = self.client.greet().await.map_err(|e| e.service(op))?;
+        Ok(greeted.capabilities.iter().any(|c| c == capability))
     }
 
     fn commit_state(
@@ -175,8 +181,12 @@ impl SealingService for RpcService {
         self.client.hello().await.map(|hello| (*hello).clone())
     }
 
-    async fn pieces(&self, lease: &SectorLease) -> Result<Vec<DealPiece>, ServiceError> {
-        let params = (lease.sector.into(), AcquireDealsSpec::default());
+    async fn pieces(&self, lease: &SectorLease, terms: PieceTerms) -> Result<Vec<DealPiece>, ServiceError> {
+        // An incumbent takes a limit of 0 for none.
+        if terms.most == Some(0) && !self.offers("ask for pieces", "leases").await? {
+            return Ok(Vec::new());
+        }
+        let params = (lease.sector.into(), AcquireDealsSpec::from(terms));
         let pieces = self.call::<venus::AcquireDeals>(lease, &params).await?.unwrap_or_default();
         pieces.iter().map(|p| self.piece(lease, p)).collect()
     }
@@ -265,8 +275,7 @@ impl SealingService for RpcService {
 
     async fn changed(&self, lease: &SectorLease, at_most: Duration) -> Result<(), ServiceError> {
         const OP: &str = "wait for changes";
-        let greeted = self.client.greet().await.map_err(|e| e.service(OP))?;
-        if !greeted.capabilities.iter().any(|c| c == "events") {
+        if !self.offers(OP, "events").await? {
             tokio::time::sleep(at_most).await;
             return Ok(());
         }

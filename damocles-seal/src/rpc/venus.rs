@@ -1,6 +1,7 @@
 //! The incumbent's wire: names, casing and forms are those of damocles 0.13.
 
 use super::method::method;
+use crate::service::PieceTerms;
 use base64::{Engine, prelude::BASE64_STANDARD};
 use damocles_core::{ActorId, Epoch, SectorId, SectorNumber};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
@@ -83,6 +84,22 @@ pub struct AcquireDealsSpec {
     pub max_deals: Option<u64>,
     /// At least this much data.
     pub min_used_space: Option<u64>,
+    /// Ours alone: a sector that gets none may ask again and be given some. Left out where it is not so.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub waits: bool,
+}
+
+impl From<PieceTerms> for AcquireDealsSpec {
+    fn from(terms: PieceTerms) -> Self {
+        let PieceTerms { most, least, settles } = terms;
+        Self { max_deals: most, min_used_space: (least > 0).then_some(least), waits: !settles }
+    }
+}
+
+impl From<AcquireDealsSpec> for PieceTerms {
+    fn from(spec: AcquireDealsSpec) -> Self {
+        Self { most: spec.max_deals, least: spec.min_used_space.unwrap_or(0), settles: !spec.waits }
+    }
 }
 
 /// A piece of a sector.
@@ -307,6 +324,9 @@ pub struct WorkerInfo {
     pub version: String,
     /// Its sealing places.
     pub summary: WorkerSummary,
+    /// Ours alone: the error of one of them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_error: Option<String>,
 }
 
 /// The sealing places of a worker.

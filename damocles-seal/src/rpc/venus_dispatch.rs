@@ -14,8 +14,8 @@ use super::{
 use crate::{
     allocator::INCUMBENT_STORE,
     service::{
-        CommitState, DealPiece, PreCommitRequest, Report, SealingService, Seed, SeedAnswer, ServiceErrorKind,
-        SubmitAnswer, Ticket,
+        CommitState, DealPiece, PieceTerms, PreCommitRequest, Report, SealingService, Seed, SeedAnswer,
+        ServiceErrorKind, SubmitAnswer, Ticket,
     },
 };
 use damocles_core::{
@@ -32,7 +32,13 @@ const INCUMBENT_TTL: Duration = Duration::from_secs(24 * 3600);
 
 pub(super) fn add(server: &mut Server) {
     server.on::<AllocateSector, _, _>(|api, (spec,), caller| async move { allocate(&api, spec, caller).await });
-    server.on::<AcquireDeals, _, _>(|api, (sector, _), caller| async move { deals(&api, sector, &caller).await });
+    server.on::<AcquireDeals, _, _>(|api, (sector, spec), caller| async move {
+        let terms = PieceTerms::from(spec);
+        // An incumbent's worker may ask again after an answer without pieces. What it seals without any is settled by
+        // its pre-commit.
+        let terms = PieceTerms { settles: terms.settles && caller.fence.is_some(), ..terms };
+        deals(&api, sector, terms, &caller).await
+    });
     server.on::<AssignTicket, _, _>(|api, (sector,), caller| async move {
         let lease = api.lease(sector.into(), &caller).await?;
         let ticket = answer(api.service.ticket(&lease).await)?;
@@ -124,9 +130,9 @@ async fn allocate(api: &Api, spec: AllocateSpec, caller: Caller) -> Answer<Optio
     Ok(lease.map(|l| AllocatedSector { id: l.sector.into(), proof_type: l.proof_type.number() }))
 }
 
-async fn deals(api: &Api, sector: WireSector, caller: &Caller) -> Answer<Option<Vec<SectorPiece>>> {
+async fn deals(api: &Api, sector: WireSector, terms: PieceTerms, caller: &Caller) -> Answer<Option<Vec<SectorPiece>>> {
     let lease = api.lease(sector.into(), caller).await?;
-    let pieces = answer(api.service.pieces(&lease).await)?;
+    let pieces = answer(api.service.pieces(&lease, terms).await)?;
     let wire: Vec<_> = pieces.iter().zip(1..).map(|(piece, nth)| wire_piece(lease.sector, piece, nth)).collect();
     Ok((!wire.is_empty()).then_some(wire))
 }

@@ -176,9 +176,9 @@ pub async fn show(db: &SealDb, sector: SectorId, now: Timestamp) -> Result<Optio
     Ok(Some(SectorDetail { summary, pieces: pieces(db, sector).await?, attempts, events }))
 }
 
-/// The pieces that were given to a sector, in order.
+/// The pieces that were given to a sector, in the order in which they lie in it.
 pub(crate) async fn pieces(db: &SealDb, sector: SectorId) -> Result<Vec<DealPiece>, DbError> {
-    let rows = sqlx::query("SELECT * FROM seal_pieces WHERE miner = $1 AND number = $2 ORDER BY id")
+    let rows = sqlx::query("SELECT * FROM seal_pieces WHERE miner = $1 AND number = $2 ORDER BY size DESC, id")
         .bind(to_db("miner", sector.miner.0)?)
         .bind(to_db("sector number", sector.number.0)?)
         .fetch_all(db.pool())

@@ -1,12 +1,13 @@
 //! The contract of [`SealingService`].
 
 use super::{
-    CommitState, PreCommitRequest, Report, SealingService, Seed, SeedAnswer, ServiceErrorKind, SubmitAnswer, comm_d_of,
+    CommitState, DealPiece, PieceTerms, PreCommitRequest, Report, SealingService, Seed, SeedAnswer, ServiceErrorKind,
+    SubmitAnswer, comm_d_of,
 };
 use async_trait::async_trait;
 use damocles_core::{
-    CommD, CommR, Fence, PieceInfo, Recovery, allocator::SectorLease, pipeline::StageId, testing::fake_proof,
-    verify::SealStatement,
+    CommD, CommP, CommR, Fence, PaddedPieceSize, PieceInfo, Recovery, allocator::SectorLease, pipeline::StageId,
+    testing::fake_proof, verify::SealStatement,
 };
 use std::{fmt, time::Duration};
 
@@ -24,6 +25,9 @@ pub trait World: fmt::Debug + Send + Sync {
 
     /// A persist store that the service knows.
     fn store(&self) -> String;
+
+    /// Queues a piece.
+    async fn add_piece(&self, piece: DealPiece);
 
     /// From now on replicas are found in that store, or not.
     fn show_replicas(&self, shown: bool);
@@ -49,10 +53,13 @@ pub async fn all(service: &dyn SealingService, world: &dyn World) {
     what_was_refused_makes_room(service, world).await;
     nothing_follows_an_abort(service, world).await;
     waiting_ends(service, world).await;
+    pieces_follow_the_terms(service, world).await;
+    what_is_sealed_without_data_gets_none(service, world).await;
 }
 
 async fn request(service: &dyn SealingService, lease: &SectorLease) -> PreCommitRequest {
-    let pieces: Vec<PieceInfo> = service.pieces(lease).await.expect("pieces").iter().map(|p| p.piece).collect();
+    let pieces: Vec<PieceInfo> =
+        service.pieces(lease, PieceTerms::default()).await.expect("pieces").iter().map(|p| p.piece).collect();
     let ticket = service.ticket(lease).await.expect("ticket");
     let comm_d = comm_d_of(&pieces, lease.proof_type.sector_size()).expect("the pieces fit");
     PreCommitRequest { comm_r: CommR([lease.sector.number.0.to_le_bytes()[0]; 32]), comm_d, ticket }
@@ -151,10 +158,67 @@ async fn a_sector_goes_through(service: &dyn SealingService, world: &dyn World) 
     }
 }
 
+/// A sector without pieces may still be given some.
+const WAITS: PieceTerms = PieceTerms { most: None, least: 0, settles: false };
+
 async fn pieces_stay(service: &dyn SealingService, world: &dyn World) {
     let lease = world.lease().await;
-    let first = service.pieces(&lease).await.expect("pieces");
-    assert_eq!(service.pieces(&lease).await.expect("pieces"), first, "pieces never change");
+    let first = service.pieces(&lease, PieceTerms::default()).await.expect("pieces");
+    for terms in [PieceTerms::default(), WAITS, PieceTerms::NONE] {
+        assert_eq!(service.pieces(&lease, terms).await.expect("pieces"), first, "pieces never change");
+    }
+}
+
+/// A piece that fills one part in so many of a sector of this lease.
+fn part(lease: &SectorLease, of: u64, tag: u8) -> DealPiece {
+    let size = PaddedPieceSize::try_from(lease.proof_type.sector_size().bytes() / of).expect("a power of two");
+    DealPiece { piece: PieceInfo { comm_p: CommP([tag; 32]), size }, payload_size: size.unpadded().bytes() }
+}
+
+async fn pieces_follow_the_terms(service: &dyn SealingService, world: &dyn World) {
+    let first = world.lease().await;
+    let given = async |lease: &SectorLease, terms: PieceTerms| service.pieces(lease, terms).await.expect("pieces");
+    assert_eq!(given(&first, WAITS).await, [], "nothing waits");
+    let [quarter, half, large, last] = [(4, 1), (2, 2), (2, 3), (4, 4)].map(|(of, tag)| part(&first, of, tag));
+    for piece in [&quarter, &half, &large] {
+        world.add_piece(piece.clone()).await;
+    }
+    let one = PieceTerms { most: Some(1), ..WAITS };
+    assert_eq!(given(&first, one).await, std::slice::from_ref(&quarter), "what waited longest, and no more");
+    assert_eq!(given(&first, PieceTerms::default()).await, [quarter], "what it has stays");
+
+    let (second, third) = (world.lease().await, world.lease().await);
+    world.add_piece(last.clone()).await;
+    let whole = first.proof_type.sector_size().bytes();
+    let more_than_fits = PieceTerms { least: 2 * whole, ..WAITS };
+    assert_eq!(given(&second, more_than_fits).await, [], "not enough");
+    let two = PieceTerms { most: Some(2), least: whole, ..WAITS };
+    assert_eq!(given(&second, two).await, [half.clone(), large.clone()], "it is filled");
+    assert_eq!(given(&third, PieceTerms { least: whole / 2, ..WAITS }).await, [], "a quarter waits");
+    assert_eq!(given(&third, PieceTerms { least: whole / 4, ..WAITS }).await, std::slice::from_ref(&last));
+    assert_eq!(given(&second, PieceTerms::NONE).await, [half, large]);
+
+    let fourth = world.lease().await;
+    assert_eq!(given(&fourth, PieceTerms::NONE).await, []);
+    world.add_piece(last.clone()).await;
+    assert_eq!(given(&fourth, PieceTerms::default()).await, [], "it is settled");
+    let fifth = world.lease().await;
+    assert_eq!(given(&fifth, PieceTerms::NONE).await, [], "none is asked for");
+    assert_eq!(given(&world.lease().await, PieceTerms::default()).await, [last], "it was left for others");
+}
+
+async fn what_is_sealed_without_data_gets_none(service: &dyn SealingService, world: &dyn World) {
+    let lease = world.lease().await;
+    assert_eq!(service.pieces(&lease, WAITS).await.expect("pieces"), [], "nothing waits");
+    let ticket = service.ticket(&lease).await.expect("ticket");
+    let comm_d = comm_d_of(&[], lease.proof_type.sector_size()).expect("nothing fits");
+    let request = PreCommitRequest { comm_r: CommR([9; 32]), comm_d, ticket };
+    assert_eq!(service.submit_pre_commit(&lease, &request).await.expect("submit"), SubmitAnswer::Accepted);
+    let piece = part(&lease, 1, 5);
+    world.add_piece(piece.clone()).await;
+    assert_eq!(service.pieces(&lease, WAITS).await.expect("pieces"), [], "its replica has no room for it");
+    let next = world.lease().await;
+    assert_eq!(service.pieces(&next, PieceTerms::default()).await.expect("pieces"), [piece]);
 }
 
 async fn a_wrong_commitment_is_not_accepted(service: &dyn SealingService, world: &dyn World) {
@@ -170,11 +234,11 @@ async fn an_old_fence_changes_nothing(service: &dyn SealingService, world: &dyn 
     let request = request(service, &old).await;
     let new = world.lease_again(&old).await;
     assert!(new.fence > old.fence && old.fence > Fence(0));
-    service.pieces(&new).await.expect("the new holder may ask");
+    service.pieces(&new, PieceTerms::default()).await.expect("the new holder may ask");
     let store = world.store();
     let failed = Report::Aborted { reason: "by an old process".to_owned() };
     let errors = [
-        ("pieces", service.pieces(&old).await.err()),
+        ("pieces", service.pieces(&old, PieceTerms::default()).await.err()),
         ("ticket", service.ticket(&old).await.err()),
         ("submit_pre_commit", service.submit_pre_commit(&old, &request).await.err()),
         ("pre_commit_state", service.pre_commit_state(&old).await.err()),
@@ -223,7 +287,7 @@ async fn nothing_follows_an_abort(service: &dyn SealingService, world: &dyn Worl
         assert_eq!(answer.abort_reason.as_deref(), Some("given up"));
     }
     let errors = [
-        ("pieces", service.pieces(&lease).await.err()),
+        ("pieces", service.pieces(&lease, PieceTerms::default()).await.err()),
         ("ticket", service.ticket(&lease).await.err()),
         ("submit_pre_commit", service.submit_pre_commit(&lease, &request).await.err()),
         ("pre_commit_state", service.pre_commit_state(&lease).await.err()),

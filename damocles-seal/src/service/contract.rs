@@ -1,8 +1,8 @@
 //! The trait between stages and managers.
 
 use super::{
-    CommitState, DealPiece, Hello, PreCommitRequest, Report, ReportAnswer, SeedAnswer, StoreChoice, SubmitAnswer,
-    Ticket,
+    CommitState, DealPiece, Hello, PieceTerms, PreCommitRequest, Report, ReportAnswer, SeedAnswer, StoreChoice,
+    SubmitAnswer, Ticket,
 };
 use async_trait::async_trait;
 use damocles_core::{Error, Kind, Recovery, allocator::SectorLease};
@@ -19,7 +19,10 @@ use std::{fmt, time::Duration};
 /// - An abort is refused with [`ServiceErrorKind::Refused`] while a proof may be on chain. After an abort nothing but
 ///   reports is taken: the holder is told to give the sector up with [`Recovery::Abandon`].
 /// - Everything but `ticket` may be repeated and gives the same answer until the chain moves.
-/// - `pieces` returns the same pieces for the same sector for ever; none means committed capacity.
+/// - `pieces` gives what waited longest, within the terms. What it gave to a sector it returns for ever, whatever the
+///   terms of later questions. None means committed capacity for ever if the terms say that they settle the sector;
+///   otherwise it may be given some later. A piece is given to one sector, until that is given up. A pre-commit to a
+///   replica without data settles the sector too.
 /// - `submit_pre_commit` and `submit_proof` return after the submission is recorded durably; a repeat of the same
 ///   content is accepted and sends nothing new, a different content is [`SubmitAnswer::Mismatched`] unless the earlier
 ///   one failed, was refused or was dropped. What was refused is [`SubmitAnswer::Rejected`] if it is submitted again.
@@ -31,8 +34,8 @@ pub trait SealingService: fmt::Debug + Send + Sync + 'static {
     /// Who the manager is.
     async fn hello(&self) -> Result<Hello, ServiceError>;
 
-    /// The pieces that the sector must hold.
-    async fn pieces(&self, lease: &SectorLease) -> Result<Vec<DealPiece>, ServiceError>;
+    /// The pieces that the sector must hold, the largest first.
+    async fn pieces(&self, lease: &SectorLease, terms: PieceTerms) -> Result<Vec<DealPiece>, ServiceError>;
 
     /// A ticket for the sector. Each call may draw a newer one until one is committed to.
     async fn ticket(&self, lease: &SectorLease) -> Result<Ticket, ServiceError>;

@@ -1,8 +1,8 @@
 //! A service without a manager, a chain or a database.
 
 use super::{
-    CommitState, DealPiece, Hello, KeyTable, PreCommitRequest, Report, ReportAnswer, SealingService, Seed, SeedAnswer,
-    ServiceError, ServiceErrorKind, StoreChoice, SubmitAnswer, Ticket, comm_d_of,
+    CommitState, DealPiece, Hello, KeyTable, PieceTerms, PreCommitRequest, Report, ReportAnswer, SealingService, Seed,
+    SeedAnswer, ServiceError, ServiceErrorKind, StoreChoice, SubmitAnswer, Ticket, comm_d_of, terms::Filling,
 };
 use async_trait::async_trait;
 use damocles_core::{
@@ -132,6 +132,7 @@ impl InMemoryService {
     /// Queues a piece for the next sector that asks.
     pub fn add_piece(&self, piece: DealPiece) {
         self.state.lock().queue.push_back(piece);
+        self.nudge();
     }
 
     /// Makes the next call of this kind fail; may be called more than once.
@@ -229,6 +230,25 @@ impl State {
         }
     }
 
+    /// Takes the pieces for a sector from the queue, the largest first; none if they are not enough.
+    fn fill(&mut self, mut filling: Filling) -> Vec<DealPiece> {
+        let fits = |piece: &DealPiece| {
+            let size = piece.piece.size.bytes();
+            let fits = filling.room().is_some_and(|room| size <= room);
+            if fits {
+                filling.take(size);
+            }
+            fits
+        };
+        let (mut given, left): (Vec<_>, Vec<_>) = self.queue.iter().cloned().partition(fits);
+        if !filling.is_enough() {
+            return Vec::new();
+        }
+        self.queue = left.into();
+        given.sort_by_key(|piece| std::cmp::Reverse(piece.piece.size.bytes()));
+        given
+    }
+
     fn sector(&mut self, id: SectorId) -> &mut Sector {
         self.sectors.entry(id).or_default()
     }
@@ -290,13 +310,17 @@ impl SealingService for InMemoryService {
         })
     }
 
-    async fn pieces(&self, lease: &SectorLease) -> Result<Vec<DealPiece>, ServiceError> {
+    async fn pieces(&self, lease: &SectorLease, terms: PieceTerms) -> Result<Vec<DealPiece>, ServiceError> {
+        let size = lease.proof_type.sector_size();
         self.call(ServiceCall::Pieces, lease, |state, id| {
-            if state.sector(id).pieces.is_none() {
-                let given = state.queue.pop_front().into_iter().collect();
-                state.sector(id).pieces = Some(given);
+            if let Some(given) = &state.sector(id).pieces {
+                return given.clone();
             }
-            state.sector(id).pieces.clone().unwrap_or_default()
+            let given = state.fill(Filling::new(size, &terms));
+            if terms.settles || !given.is_empty() {
+                state.sector(id).pieces = Some(given.clone());
+            }
+            given
         })
     }
 
@@ -327,6 +351,7 @@ impl SealingService for InMemoryService {
             if comm_d_of(&pieces, size) != Ok(request.comm_d) {
                 return SubmitAnswer::Mismatched { reason: "the data commitment is not that of the pieces".to_owned() };
             }
+            sector.pieces.get_or_insert_default();
             sector.pre_commit = Some((request.clone(), Commit::default()));
             SubmitAnswer::Accepted
         })

@@ -1,10 +1,10 @@
 //! What stages are given.
 
-use super::{PieceSource, fault, id};
+use super::{DealSettings, PieceSource, fault, id};
 use crate::{
     journal::SectorRecord,
     service::{SealingService, ServiceError},
-    store::{PersistStores, Reservation, SealingStore, StoreError, StoreErrorKind, WRITERS},
+    store::{PersistStores, Reservation, SealingStore, StaticTrees, StoreError, StoreErrorKind, WRITERS},
 };
 use damocles_core::{
     Context, Error, Event, JobEvent, JobId, Recovery,
@@ -36,6 +36,10 @@ pub struct StageDeps {
     pub persist: PersistStores,
     /// Where the bytes of pieces come from.
     pub pieces: Arc<dyn PieceSource>,
+    /// Which pieces sectors take.
+    pub deals: DealSettings,
+    /// Trees of sectors without data that need not be built.
+    pub static_trees: StaticTrees,
     /// How long one call to the manager may take.
     pub call_limit: Duration,
 }

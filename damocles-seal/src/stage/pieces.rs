@@ -8,12 +8,12 @@ use crate::{
 use async_trait::async_trait;
 use damocles_core::{
     Context,
-    pipeline::{SealError, StageId},
+    pipeline::{SealError, StageId, Wake},
 };
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
-/// Asks for the pieces of the sector and fetches their bytes.
+/// Asks for the pieces of the sector and fetches their bytes, or waits until there are some.
 #[derive(Debug)]
 pub struct PiecesStage(pub Arc<StageDeps>);
 
@@ -32,7 +32,12 @@ impl Stage for PiecesStage {
 
     async fn run(&self, record: &SectorRecord, cx: &Context) -> Result<StageOutcome, SealError> {
         let deps = &self.0;
-        let pieces = deps.ask(cx, "ask for pieces", deps.service.pieces(record.lease())).await?;
+        let policy = deps.deals.get();
+        let asked = deps.service.pieces(record.lease(), policy.terms());
+        let pieces = deps.ask(cx, "ask for pieces", asked).await?;
+        if pieces.is_empty() && policy.waits {
+            return Ok(StageOutcome::Wait(Wake::After(policy.ask_again)));
+        }
         let bytes = pieces.iter().map(|piece| piece.payload_size).fold(0, u64::saturating_add);
         let _room = deps.room_for_pieces(record, bytes, cx).await?;
         let mut inputs = Vec::with_capacity(pieces.len());

@@ -17,6 +17,7 @@ mod probe;
 mod replica;
 mod room;
 mod sealing;
+mod static_tree;
 mod verify;
 
 pub use attached::{PersistStores, StoreSettings, StoreState, StoreStatus, Survey, Wanted};
@@ -30,3 +31,4 @@ pub use persist::{Attach, PersistStore};
 pub(crate) use probe::probe;
 pub use replica::replica_cache_files;
 pub use sealing::SealingStore;
+pub use static_tree::StaticTrees;

@@ -1,5 +1,6 @@
 //! How a sealing thread behaves.
 
+use crate::stage::DealPolicy;
 use damocles_core::{ActorId, SealProofType};
 use std::time::Duration;
 
@@ -12,6 +13,8 @@ pub struct ThreadConfig {
     pub miners: Vec<ActorId>,
     /// Only sectors of these proof types; empty means any.
     pub proof_types: Vec<SealProofType>,
+    /// Which pieces its sectors take.
+    pub deals: DealPolicy,
     /// How long the thread may stay silent before its lease is shown as such.
     pub ttl: Duration,
     /// Between two sectors.
@@ -40,6 +43,7 @@ impl Default for ThreadConfig {
             worker: String::new(),
             miners: Vec::new(),
             proof_types: Vec::new(),
+            deals: DealPolicy::default(),
             ttl: Duration::from_secs(300),
             seal_interval: Duration::from_secs(30),
             idle_interval: Duration::from_secs(60),

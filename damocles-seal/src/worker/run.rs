@@ -6,7 +6,7 @@ use super::{
     exit::Exit,
     keeper::LeaseKeeper,
 };
-use crate::{journal::NewEntry, telling::Teller};
+use crate::{journal::NewEntry, stage::id, telling::Teller};
 use damocles_core::{
     CancellationToken, Context, Event, Recovery, SectorId,
     allocator::{Outcome, SectorLease},
@@ -47,6 +47,7 @@ impl<'a> Run<'a> {
             }
             self.show_next(lease.sector).await;
             self.show(ThreadState::Running);
+            self.thread.parts.deals.set(self.thread.config.deals);
             let step_cx = lease_cx.child();
             let step = self.interruptible(&step_cx, pipeline.step(lease.sector, &step_cx)).await;
             let step = match keeper.lost() {
@@ -63,6 +64,11 @@ impl<'a> Run<'a> {
                     self.show_error(None);
                 }
                 Ok(Step::Waiting { stage, until }) => {
+                    if stage == id::PIECES {
+                        // The manager has none to give, and that is no failure of before.
+                        failures.clear();
+                        self.show_error(None);
+                    }
                     self.show_stage(Some(stage));
                     self.await_change(&lease, until).await?;
                 }

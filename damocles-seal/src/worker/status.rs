@@ -1,5 +1,6 @@
 //! What a sealing thread does at this moment, for people.
 
+use crate::stage::id;
 use damocles_core::{Epoch, Kind, SectorId, Timestamp, pipeline::StageId};
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
@@ -31,6 +32,19 @@ pub struct ThreadStatus {
     /// What the sector waits for, if that is an epoch of the chain.
     #[serde(default)]
     pub epoch: Option<Epoch>,
+}
+
+impl ThreadStatus {
+    /// Whether its sector is not sealed until there are pieces for it.
+    pub fn waits_for_pieces(&self) -> bool {
+        let at_pieces = self.stage == Some(id::PIECES) && self.state == ThreadState::Waiting;
+        at_pieces && self.last_error.is_none() && self.epoch.is_none()
+    }
+
+    /// Whether a drain has nothing to wait for: no sector, or one that nothing was done for and that may wait for ever.
+    pub(super) fn has_nothing_to_end(&self) -> bool {
+        self.sector.is_none() || self.waits_for_pieces()
+    }
 }
 
 /// What a sealing thread does.

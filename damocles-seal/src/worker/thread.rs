@@ -10,6 +10,7 @@ use super::{
 use crate::{
     journal::{Journal, JournalSector, Phase},
     service::{KeyTable, SealingService},
+    stage::DealSettings,
     store::{SealingStore, WRITERS},
 };
 use damocles_core::{
@@ -40,6 +41,8 @@ pub struct ThreadParts {
     pub keys: KeyTable,
     /// Who counts the sectors between two stages.
     pub backlog: Option<Arc<dyn Backlog>>,
+    /// What the stages of the pipeline read before they ask for pieces: set from [`ThreadConfig::deals`] before each step.
+    pub deals: DealSettings,
 }
 
 /// Counts the sectors between two stages, to start none whose next stage cannot follow.

@@ -46,8 +46,7 @@ impl Run<'_> {
     pub(super) async fn unless_asked(&self, what: impl Future<Output = ()>) -> Result<(), Exit> {
         let mut wanted = self.thread.shared.wanted.subscribe();
         let resumes = wanted.borrow().resumes;
-        // Without a sector there is nothing left that a drain waits for.
-        let idle = self.thread.shared.status.lock().sector.is_none();
+        let idle = self.thread.shared.status.lock().has_nothing_to_end();
         let drained = move |w: &Wanted| ends(w, idle);
         tokio::select! {
             biased;
@@ -98,7 +97,7 @@ impl Run<'_> {
         }
         let (before, idle) = {
             let status = self.thread.shared.status.lock();
-            (status.state, status.sector.is_none())
+            (status.state, status.has_nothing_to_end())
         };
         self.show(ThreadState::Paused);
         tokio::select! {
@@ -131,7 +130,7 @@ impl Run<'_> {
     }
 
     pub(super) fn asked_to_stop(&self) -> Result<(), Exit> {
-        let idle = self.thread.shared.status.lock().sector.is_none();
+        let idle = self.thread.shared.status.lock().has_nothing_to_end();
         let wanted = self.thread.shared.wanted.borrow();
         let drained = self.drain.is_cancelled() && wanted.abort.is_none();
         if ends(&wanted, idle) || drained || self.cx.cancel.is_cancelled() { Err(Exit::Asked) } else { Ok(()) }

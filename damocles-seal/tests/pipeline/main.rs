@@ -10,6 +10,7 @@ mod conformance;
 mod control;
 mod crash;
 mod damage;
+mod deals;
 mod fake_work;
 mod hung;
 mod journal;

@@ -16,11 +16,11 @@ use damocles_seal::{
     Plan, StagedPipeline,
     journal::{Entry, EntryKind, Journal, JournalObserver, JournalSector, NewEntry, SqliteJournal},
     service::{
-        CommitState, DealPiece, Hello, InMemoryService, PreCommitRequest, Report, ReportAnswer, SealingService,
-        SeedAnswer, ServiceError, ServiceErrorKind, StoreChoice, SubmitAnswer, Ticket,
+        CommitState, DealPiece, Hello, InMemoryService, PieceTerms, PreCommitRequest, Report, ReportAnswer,
+        SealingService, SeedAnswer, ServiceError, ServiceErrorKind, StoreChoice, SubmitAnswer, Ticket,
     },
-    stage::{LocalPieces, StageDeps},
-    store::{DiskLedger, PersistStore, PersistStores, SealingStore},
+    stage::{DealSettings, LocalPieces, StageDeps},
+    store::{DiskLedger, PersistStore, PersistStores, SealingStore, StaticTrees},
     worker::{Backlog, SealingThread, ThreadConfig, ThreadParts},
 };
 use parking_lot::Mutex;
@@ -52,6 +52,9 @@ pub(crate) struct World {
     pub(crate) forgotten: Arc<Forgotten>,
     /// Who was promised which space.
     pub(crate) ledger: DiskLedger,
+    /// Which pieces are asked for where no thread says.
+    pub(crate) deals: DealSettings,
+    pub(crate) static_trees: Mutex<StaticTrees>,
 }
 
 /// The sectors that are over.
@@ -127,6 +130,8 @@ impl World {
             clock,
             forgotten: Arc::default(),
             ledger: DiskLedger::default(),
+            deals: DealSettings::default(),
+            static_trees: Mutex::default(),
         }
     }
 
@@ -162,6 +167,8 @@ impl World {
             store: Arc::clone(store),
             persist: PersistStores::new(vec![self.persist()]).unwrap(),
             pieces: Arc::new(LocalPieces::new([self.dir.path().join("pieces")])),
+            deals: self.deals.clone(),
+            static_trees: self.static_trees.lock().clone(),
             call_limit: Duration::from_secs(60),
         }
     }
@@ -195,6 +202,7 @@ impl Process {
             clock: world.clock.clone(),
             keys: keys.into_iter().map(|keys| (PROOF, keys)).collect(),
             backlog: Some(world.forgotten.clone()),
+            deals: world.deals.clone(),
         };
         let config = ThreadConfig {
             worker: "test".to_owned(),
@@ -310,8 +318,8 @@ impl SealingService for Skewed {
         let keys = self.keys.lock().iter().map(|keys| (PROOF, keys.clone())).collect();
         Ok(Hello { keys, ..hello })
     }
-    async fn pieces(&self, lease: &SectorLease) -> Result<Vec<DealPiece>, ServiceError> {
-        self.inner.pieces(lease).await
+    async fn pieces(&self, lease: &SectorLease, terms: PieceTerms) -> Result<Vec<DealPiece>, ServiceError> {
+        self.inner.pieces(lease, terms).await
     }
     async fn ticket(&self, lease: &SectorLease) -> Result<Ticket, ServiceError> {
         let ticket = self.inner.ticket(lease).await?;

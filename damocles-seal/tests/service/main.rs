@@ -8,5 +8,7 @@
 
 mod allocator;
 mod manager;
+mod pieces;
 mod rpc;
 mod support;
+mod workers;

@@ -14,8 +14,8 @@ use damocles_seal::{
     allocator::MinerPolicy,
     sector_state::{AttemptKind, SectorEvent, SectorKind},
     service::{
-        CommitState, InMemoryService, PreCommitRequest, Report, SealingService, Seed, SeedAnswer, ServiceErrorKind,
-        SubmitAnswer, comm_d_of,
+        CommitState, DealPiece, InMemoryService, PieceTerms, PreCommitRequest, Report, SealingService, Seed,
+        SeedAnswer, ServiceErrorKind, SubmitAnswer, comm_d_of,
         conformance::{self, World},
     },
 };
@@ -51,6 +51,10 @@ impl World for MemoryWorld<'_> {
         "persist".to_owned()
     }
 
+    async fn add_piece(&self, piece: DealPiece) {
+        self.0.add_piece(piece);
+    }
+
     fn show_replicas(&self, shown: bool) {
         self.0.hide_replicas(!shown);
     }
@@ -77,7 +81,8 @@ async fn the_managers_own_service_keeps_the_contract() {
 }
 
 async fn request(manager: &Manager, lease: &SectorLease) -> PreCommitRequest {
-    let pieces: Vec<PieceInfo> = manager.service.pieces(lease).await.unwrap().iter().map(|p| p.piece).collect();
+    let pieces: Vec<PieceInfo> =
+        manager.service.pieces(lease, PieceTerms::default()).await.unwrap().iter().map(|p| p.piece).collect();
     let ticket = manager.service.ticket(lease).await.unwrap();
     PreCommitRequest { comm_r: CommR([7; 32]), comm_d: comm_d_of(&pieces, proof_type().sector_size()).unwrap(), ticket }
 }
@@ -392,8 +397,8 @@ async fn a_piece_goes_to_the_next_sector_and_onto_the_chain() {
 
     let (data, request) = pre_committed(&manager).await;
     let (cc, _) = pre_committed(&manager).await;
-    assert_eq!(manager.service.pieces(&data).await.unwrap().len(), 1);
-    assert_eq!(manager.service.pieces(&cc).await.unwrap(), []);
+    assert_eq!(manager.service.pieces(&data, PieceTerms::default()).await.unwrap().len(), 1);
+    assert_eq!(manager.service.pieces(&cc, PieceTerms::default()).await.unwrap(), []);
     assert_eq!(manager.service.piece_path(piece.comm_p).await.unwrap(), Some(file));
     let comm_ds: Vec<_> = manager
         .chain
@@ -428,10 +433,10 @@ async fn an_aborted_sector_gives_its_piece_back() {
     let piece = PieceInfo { comm_p: CommP([3; 32]), size: PaddedPieceSize::try_from(2048).unwrap() };
     manager.service.add_piece(piece, 1000, &manager.piece_file("piece")).await.unwrap();
     let first = manager.lease().await;
-    assert_eq!(manager.service.pieces(&first).await.unwrap().len(), 1);
+    assert_eq!(manager.service.pieces(&first, PieceTerms::default()).await.unwrap().len(), 1);
     manager.service.report(&first, &Report::Aborted { reason: "ticket expired".to_owned() }).await.unwrap();
     let second = manager.lease().await;
-    assert_eq!(manager.service.pieces(&second).await.unwrap().len(), 1);
+    assert_eq!(manager.service.pieces(&second, PieceTerms::default()).await.unwrap().len(), 1);
     let shown = manager.service.sector(first.sector).await.unwrap().unwrap();
     assert_eq!(shown.summary.abort_reason.as_deref(), Some("ticket expired"));
 }
@@ -479,10 +484,14 @@ async fn what_an_aborted_sector_decided_and_never_sent_is_never_sent() {
     assert_eq!(shown.attempts[0].ended.as_deref(), Some("dropped"));
 
     let (promised, _) = pre_committed(&manager).await;
-    assert_eq!(manager.service.pieces(&promised).await.unwrap().len(), 1, "the piece came back");
+    assert_eq!(manager.service.pieces(&promised, PieceTerms::default()).await.unwrap().len(), 1, "the piece came back");
     manager.service.report(&promised, &aborted()).await.unwrap();
     let next = manager.lease().await;
-    assert_eq!(manager.service.pieces(&next).await.unwrap().len(), 1, "it can never become active in that sector");
+    assert_eq!(
+        manager.service.pieces(&next, PieceTerms::default()).await.unwrap().len(),
+        1,
+        "it can never become active in that sector"
+    );
     manager.cancel.cancel();
 }
 
@@ -553,7 +562,11 @@ async fn an_operator_gives_a_sector_up_unless_its_proof_stands() {
     assert!(manager.service.report(&lost, &moved).await.unwrap().abort_reason.is_some());
     manager.service.changed(&lost, Duration::from_secs(3600)).await.unwrap();
     let next = manager.allocator().allocate(&manager.want("new")).await.unwrap().unwrap();
-    assert_eq!(manager.service.pieces(&next).await.unwrap().len(), 1, "its data goes to the next sector");
+    assert_eq!(
+        manager.service.pieces(&next, PieceTerms::default()).await.unwrap().len(),
+        1,
+        "its data goes to the next sector"
+    );
     assert!(manager.service.reserve(&next, 1 << 20, &[]).await.unwrap().is_some(), "its room is free");
     manager.service.report(&lost, &aborted()).await.unwrap();
     manager.allocator().release(&lost, Outcome::Abandoned).await.unwrap();
@@ -587,7 +600,7 @@ async fn a_released_sector_that_nobody_can_finish_is_given_up() {
     assert!(manager.service.release_by_operator(lost.sector).await.is_err());
 
     let (stored, _) = pre_committed(&manager).await;
-    assert_eq!(manager.service.pieces(&stored).await.unwrap().len(), 1, "the data came back");
+    assert_eq!(manager.service.pieces(&stored, PieceTerms::default()).await.unwrap().len(), 1, "the data came back");
     assert!(manager.service.persisted(&stored, "persist").await.unwrap());
     for _ in 0..2 {
         assert_eq!(manager.service.release_by_operator(stored.sector).await.unwrap(), Outcome::Handed);
@@ -711,7 +724,7 @@ async fn rows_that_cannot_be_read_park_their_sector_and_no_other() {
     assert!(error.chain().contains("precommit/1000/1/"), "{}", error.chain());
     spoil("UPDATE seal_sectors SET fence = -1 WHERE number = 1").await.unwrap();
     let errors = [
-        manager.service.pieces(&broken).await.unwrap_err(),
+        manager.service.pieces(&broken, PieceTerms::default()).await.unwrap_err(),
         manager.service.pre_commit_state(&broken).await.unwrap_err(),
     ];
     for error in errors {
@@ -733,7 +746,10 @@ async fn a_released_sector_refuses_its_old_holder() {
     manager.service.ticket(&taken).await.unwrap();
     let unknown = SectorLease { sector: SectorId::new(MINER, SectorNumber(u64::MAX)), ..taken };
     assert_eq!(manager.service.ticket(&unknown).await.unwrap_err().kind(), ServiceErrorKind::UnknownSector);
-    assert_eq!(manager.service.pieces(&unknown).await.unwrap_err().kind(), ServiceErrorKind::UnknownSector);
+    assert_eq!(
+        manager.service.pieces(&unknown, PieceTerms::default()).await.unwrap_err().kind(),
+        ServiceErrorKind::UnknownSector
+    );
 }
 
 #[tokio::test]

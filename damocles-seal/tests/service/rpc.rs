@@ -14,7 +14,8 @@ use damocles_seal::{
     allocator::RemoteAllocator,
     rpc::{Caller, RpcClient, RpcOptions, RpcService, WorkerIdentity, damocles, manager_handler},
     service::{
-        CommitState, PreCommitRequest, Report, SealingService, SeedAnswer, ServiceErrorKind, SubmitAnswer, Ticket,
+        CommitState, DealPiece, PieceTerms, PreCommitRequest, Report, SealingService, SeedAnswer, ServiceErrorKind,
+        SubmitAnswer, Ticket,
         conformance::{self, World},
     },
 };
@@ -65,6 +66,10 @@ impl World for RemoteWorld<'_> {
 
     fn store(&self) -> String {
         self.0.store()
+    }
+
+    async fn add_piece(&self, piece: DealPiece) {
+        self.0.add_piece(piece).await;
     }
 
     fn show_replicas(&self, shown: bool) {
@@ -215,7 +220,7 @@ async fn an_incumbent_manager_is_asked_in_its_own_words() {
     allocator.release(&given, Outcome::Sealed).await.unwrap();
     assert_eq!(allocator.held_by(&given.store).await.unwrap(), []);
 
-    let pieces = service.pieces(&given).await.unwrap();
+    let pieces = service.pieces(&given, PieceTerms::default()).await.unwrap();
     assert_eq!(pieces.iter().map(|p| p.payload_size).collect::<Vec<_>>(), [900, 0], "a filler holds no data");
     let ticket = service.ticket(&given).await.unwrap();
     assert_eq!(ticket, Ticket { randomness: Randomness([5; 32]), epoch: Epoch(100) });
@@ -298,7 +303,7 @@ async fn answers_that_make_no_sense_are_malformed() {
             "Venus.AssignTicket" => service.ticket(&given).await.map(|_| ()).unwrap_err(),
             "Venus.PollPreCommitState" => service.pre_commit_state(&given).await.map(|_| ()).unwrap_err(),
             "Venus.WaitSeed" => service.seed(&given).await.map(|_| ()).unwrap_err(),
-            _ => service.pieces(&given).await.map(|_| ()).unwrap_err(),
+            _ => service.pieces(&given, PieceTerms::default()).await.map(|_| ()).unwrap_err(),
         };
         assert_eq!(error.kind(), ServiceErrorKind::Malformed, "{name} {answer}: {error}");
         assert!(error.to_string().contains("in-process"), "the endpoint is named: {error}");

@@ -14,7 +14,7 @@ use damocles_core::{
 use damocles_seal::{
     allocator::{MinerPolicy, SqlAllocator},
     sector_state::SealDb,
-    service::{ManagerConfig, ManagerParts, ManagerService, PieceDirs, ReplicaStores, conformance::World},
+    service::{DealPiece, ManagerConfig, ManagerParts, ManagerService, PieceDirs, ReplicaStores, conformance::World},
 };
 use parking_lot::{Condvar, Mutex};
 use std::{
@@ -286,6 +286,11 @@ impl World for Manager {
 
     fn store(&self) -> String {
         "persist".to_owned()
+    }
+
+    async fn add_piece(&self, piece: DealPiece) {
+        let file = self.piece_file("piece");
+        self.service.add_piece(piece.piece, piece.payload_size, &file).await.unwrap();
     }
 
     fn show_replicas(&self, shown: bool) {

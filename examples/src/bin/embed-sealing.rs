@@ -27,8 +27,8 @@ use damocles_seal::{
     pool::InlinePool,
     processor::{Registry, sealing_registry},
     service::{InMemoryService, SealingService},
-    stage::{LocalPieces, ReplicaOutput, StageDeps, id},
-    store::{PersistStore, PersistStores, SealingStore},
+    stage::{DealSettings, LocalPieces, ReplicaOutput, StageDeps, id},
+    store::{PersistStore, PersistStores, SealingStore, StaticTrees},
     task::C2,
     verifier::Groth16Verifier,
 };
@@ -71,6 +71,8 @@ async fn main() -> anyhow::Result<()> {
         store: store.clone(),
         persist: PersistStores::new(vec![persist.clone()])?,
         pieces: Arc::new(LocalPieces::default()),
+        deals: DealSettings::default(),
+        static_trees: StaticTrees::default(),
         call_limit: Duration::from_secs(10),
     });
     let pipeline = StagedPipeline::new(plan, journal.clone()).reporting_to(service.clone());

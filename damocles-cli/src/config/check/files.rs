@@ -3,7 +3,7 @@
 use crate::config::{Findings, WorkerConfig};
 use damocles_seal::{
     machine::Machine,
-    store::{PersistStore, SealingStore, StoreError},
+    store::{PersistStore, SealingStore, StaticTrees, StoreError},
 };
 use std::{
     os::unix::fs::PermissionsExt as _,
@@ -42,7 +42,24 @@ pub(super) fn check(config: &WorkerConfig, machine: &Machine, found: &mut Findin
         let message = format_args!("`{}` is no directory", dir.display());
         found.warn(&format!("worker.local_pieces_dirs[{i}]"), message, "make it, or remove it");
     }
+    trees(config, found);
     groups(config, machine, found);
+}
+
+/// Ready-made trees are looked at, as far as that takes no time.
+fn trees(config: &WorkerConfig, found: &mut Findings<'_>) {
+    for (size, file) in &config.processors.static_tree_d {
+        let path = format!("processors.static_tree_d.{size}");
+        if file.is_relative() {
+            let hint = "write the path from the root on";
+            found.warn(&path, "means another file wherever the worker is started", hint);
+        }
+        if let Err(error) = StaticTrees::check(*size, file) {
+            let hint = "name the tree over a sector of zeros of this size, such as `sc-02-data-tree-d.dat` of a sector without \
+                        deals, or remove the key: the tree is built then";
+            found.error(&path, error.chain(), hint);
+        }
+    }
 }
 
 fn store(path: &str, error: &StoreError, hint: &str, found: &mut Findings<'_>) {

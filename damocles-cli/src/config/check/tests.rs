@@ -1,6 +1,7 @@
 //! What a check tells.
 
 use super::*;
+use sha2::{Digest as _, Sha256};
 
 const LEAST: &str = "[sector_manager]\nrpc_client.addr = \"/ip4/127.0.0.1/tcp/1789\"\n";
 
@@ -17,7 +18,7 @@ fn told(text: &str, site: Site<'_>) -> String {
 #[test]
 fn what_the_file_itself_can_tell_is_told_without_a_machine() {
     let text = format!(
-        "{LEAST}token = \"hunter2\"\nnonsense = 1\n\n[sealing]\nmax_deals = 3\n\n[processors.ext_locks]\ngpu = 1\n\n\
+        "{LEAST}token = \"hunter2\"\nnonsense = 1\n\n[sealing]\nmax_deals = 0\n\n[processors.ext_locks]\ngpu = 1\n\n\
          [[processors.pc1]]\ncgroup.cpuset = \"0-7\"\nconcurrent = 0\n\n[[processors.pc1]]\ncgroup.cpuset = \"4-11\"\n\
          locks = [\"gpx\"]\n\n[[sealing_thread]]\nlocation = \"relative\"\nplan = \"snapup\"\n"
     );
@@ -64,4 +65,39 @@ fn programs_and_stores_are_looked_for_where_the_worker_runs() {
     let machine = Machine::read(&damocles_seal::machine::Roots::host());
     let told = told(&text, Site::here(&machine)).replace(&dir.path().display().to_string(), "DIR");
     insta::assert_snapshot!(told);
+}
+
+#[test]
+fn a_ready_made_tree_is_looked_at() {
+    let dir = tempfile::tempdir().unwrap();
+    let (file, wrong) = (dir.path().join("tree"), dir.path().join("wrong"));
+    damocles_seal::store::SealingStore::init(&dir.path().join("store")).unwrap();
+    let (mut bytes, mut width, mut hash) = (Vec::new(), 64_usize, [0_u8; 32]);
+    while width > 0 {
+        bytes.extend(hash.repeat(width));
+        hash = Sha256::new().chain_update(hash).chain_update(hash).finalize().into();
+        hash[31] &= 0x3f;
+        width /= 2;
+    }
+    std::fs::write(&file, &bytes).unwrap();
+    std::fs::write(&wrong, vec![0; bytes.len()]).unwrap();
+    let machine = Machine::read(&damocles_seal::machine::Roots::host());
+    let of = |tree: &str, site: Site<'_>| {
+        let store = dir.path().join("store").display().to_string();
+        let text = format!(
+            "{LEAST}[[sealing_thread]]\nlocation = \"{store}\"\n[processors.static_tree_d]\n2KiB = \"{tree}\"\n"
+        );
+        told(&text, site).replace(&dir.path().display().to_string(), "DIR")
+    };
+    let good = of(&file.display().to_string(), Site::here(&machine));
+    assert!(good.contains("0 errors"), "{good}");
+    let wrong = of(&wrong.display().to_string(), Site::here(&machine));
+    assert!(
+        wrong.contains("w.toml:6:1: error: `processors.static_tree_d.2KiB`") && wrong.contains("remedy"),
+        "{wrong}"
+    );
+    assert!(wrong.contains("DIR/wrong") && wrong.contains("1 error,"), "{wrong}");
+    let gone = of("tree", Site::here(&machine));
+    assert!(gone.contains("1 error, ") && gone.contains("from the root on"), "{gone}");
+    assert!(of("/nowhere", Site::NONE).contains("0 errors"), "without the machine nothing is known of files");
 }

@@ -19,6 +19,7 @@ pub(super) struct Draft {
     pub(super) limits: Table,
     pub(super) staggered: Table,
     pub(super) locks: Table,
+    pub(super) trees: Table,
     /// By stage.
     pub(super) slots: Vec<(&'static str, Table)>,
 }
@@ -52,6 +53,7 @@ impl Draft {
             ("limitation.concurrent", &self.limits),
             ("limitation.staggered", &self.staggered),
             ("ext_locks", &self.locks),
+            ("static_tree_d", &self.trees),
         ] {
             section(&mut text, &format!("[processors.{header}]"), table);
         }

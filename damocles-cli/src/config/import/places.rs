@@ -28,7 +28,11 @@ impl Import {
             match plan.as_deref() {
                 None | Some("sealer") => {}
                 Some(plan) => {
-                    let why = format!("this version has no plan `{plan}`: the thread is left out");
+                    let instead = match plan {
+                        "wdpost" => "the manager proves, with the [processors.window_post] of manager.toml",
+                        _ => "let the old program go on with this store, beside this worker",
+                    };
+                    let why = format!("this version has no plan `{plan}`: the thread is left out; {instead}");
                     self.dropped(&format!("{path}.plan"), why);
                     self.out.left_out.push(format!("Left out: the thread of `{place}` with the plan `{plan}`."));
                     continue;

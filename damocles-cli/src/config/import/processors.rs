@@ -2,6 +2,7 @@
 
 use super::{Import, Part, What};
 use crate::config::{HumanDuration, ProcessorKind, retired};
+use damocles_core::SectorSize;
 use damocles_seal::pool::has_v1;
 use std::time::Duration;
 use toml::{Table, Value};
@@ -40,11 +41,15 @@ const SLOT: [&str; 14] = [
 
 impl Import {
     pub(super) fn processors(&mut self, top: &mut Part) {
-        let tree = "tree D is built for every sector: no ready-made one is taken";
-        self.drop_key(top, "static_tree_d", tree);
+        if let Some(trees) = self.table(top, "static_tree_d") {
+            self.changed(trees.path(), "is [processors.static_tree_d] now");
+            self.static_trees(trees);
+        }
         let limit = self.table(top, "limit");
         let mut part = self.table(top, "processors").unwrap_or_else(|| Part::new("processors", Table::new()));
-        self.drop_key(&mut part, "static_tree_d", tree);
+        if let Some(trees) = self.table(&mut part, "static_tree_d") {
+            self.static_trees(trees);
+        }
         self.drop_key(&mut part, "ext_stages", "a slot serves every task of its [[processors.<stage>]]");
         self.limitation(limit, &mut part);
         if let Some(mut locks) = self.table(&mut part, "ext_locks") {
@@ -69,6 +74,16 @@ impl Import {
         let known: Vec<&str> = STAGES.iter().map(|kind| kind.name()).chain(OTHERS).collect();
         let tables = ["limitation", "limit", "ext_locks", "static_tree_d", "ext_stages"];
         self.rest(part, &known.into_iter().chain(tables).collect::<Vec<_>>());
+    }
+
+    fn static_trees(&mut self, mut trees: Part) {
+        for key in trees.keys() {
+            let Some(file) = trees.take(&key) else { continue };
+            match key.parse::<SectorSize>() {
+                Ok(size) if file.is_str() => drop(self.out.trees.insert(size.to_string(), file)),
+                _ => self.dropped(&trees.at(&key), "names no sector size and a file"),
+            }
+        }
     }
 
     fn limitation(&mut self, older: Option<Part>, part: &mut Part) {

@@ -2,6 +2,7 @@
 
 use super::{SealingSection, WorkerConfig};
 use crate::config::{Findings, ProcessorKind};
+use damocles_core::SectorSize;
 use std::{
     collections::BTreeMap,
     path::{Component, Path, PathBuf},
@@ -17,6 +18,9 @@ impl WorkerConfig {
         }
         if self.worker.ping_interval.is_some_and(|i| i.0.is_zero()) {
             found.error("worker.ping_interval", "no time at all", "");
+        }
+        if self.sector_manager.rpc_client.timeout.is_some_and(|limit| limit.0.is_zero()) {
+            found.error("sector_manager.rpc_client.timeout", "no time at all", "");
         }
         if self.worker.control_listen.is_some() != self.worker.control_token_file.is_some() {
             let hint = "write both, or neither: the control socket needs no token";
@@ -81,6 +85,26 @@ impl WorkerConfig {
                 found.error(&path, message, "give each thread a store of its own");
             }
             check_sealing(found, &format!("sealing_thread[{i}].sealing"), &thread.sealing);
+            self.check_deals(found, i, thread);
+        }
+    }
+
+    /// What the settings of a thread and the common ones make together.
+    fn check_deals(&self, found: &mut Findings<'_>, i: usize, thread: &super::SealingThread) {
+        let settings = thread.resolve(&self.sealing);
+        let path = |own: bool, key: &str| match own {
+            true => format!("sealing_thread[{i}].sealing.{key}"),
+            false => format!("sealing.{key}"),
+        };
+        if settings.disable_cc && !settings.enable_deals {
+            let path = path(thread.sealing.disable_cc.is_some(), "disable_cc");
+            let hint = "set `enable_deals = true` to ask for deals, or `disable_cc = false` to seal without";
+            found.error(&path, "with `enable_deals = false` its sectors wait for deals that nobody asks for", hint);
+        }
+        let largest = settings.allowed_sizes.iter().max().copied().unwrap_or(SectorSize::GiB64);
+        if settings.min_deal_space.is_some_and(|least| least.0 > largest.bytes()) {
+            let path = path(thread.sealing.min_deal_space.is_some(), "min_deal_space");
+            found.error(&path, format_args!("is more than a sector of {largest} holds"), "write a smaller size");
         }
     }
 
@@ -117,6 +141,9 @@ fn check_sealing(found: &mut Findings<'_>, path: &str, sealing: &SealingSection)
     ];
     for (key, _) in empty.into_iter().filter(|(_, empty)| *empty) {
         found.error(&format!("{path}.{key}"), "allows nothing", "remove it to allow all");
+    }
+    if sealing.max_deals == Some(0) {
+        found.error(&format!("{path}.max_deals"), "takes no deal", "write `enable_deals = false` instead");
     }
     let times =
         [("recover_interval", sealing.recover_interval), ("rpc_polling_interval", sealing.rpc_polling_interval)];

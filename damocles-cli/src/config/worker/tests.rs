@@ -275,3 +275,23 @@ cgroup.group_name = "vc-worker"
 locks = ["gpu1"]
 envs = { CUDA_VISIBLE_DEVICES = "2,3" }
 "#;
+
+#[test]
+fn deals_that_nobody_asks_for_are_not_waited_for() {
+    let least = "[sector_manager]\nrpc_client.addr = \"http://m\"\n";
+    let told =
+        |text: &str| WorkerConfig::parse(&Source::of("w.toml", format!("{least}{text}"))).map_err(|e| e.to_string());
+    let thread = "[[sealing_thread]]\nlocation = \"/mnt/a\"\n";
+    let common = told(&format!("[sealing]\nenable_deals = false\ndisable_cc = true\n{thread}")).unwrap_err();
+    assert!(common.contains("w.toml:5:1: `sealing.disable_cc`"), "{common}");
+    let own = told(&format!("[sealing]\nenable_deals = false\n{thread}sealing.disable_cc = true\n")).unwrap_err();
+    assert!(own.contains("`sealing_thread[0].sealing.disable_cc`"), "{own}");
+    // Its own word counts.
+    let asks = "sealing.enable_deals = true\n";
+    told(&format!("[sealing]\nenable_deals = false\ndisable_cc = true\n{thread}{asks}")).unwrap();
+    let large = "[sealing]\nallowed_sizes = [\"2KiB\"]\nmin_deal_space = \"4KiB\"\n";
+    let large = told(&format!("{large}{thread}")).unwrap_err();
+    assert!(large.contains("`sealing.min_deal_space`") && large.contains("2KiB"), "{large}");
+    let zero = told(&format!("{thread}sealing.max_deals = 0\n")).unwrap_err();
+    assert!(zero.contains("`sealing_thread[0].sealing.max_deals`"), "{zero}");
+}

@@ -17,3 +17,4 @@ pub use piece_dirs::PieceDirs;
 pub use pieces::QueuedPiece;
 pub use replicas::ReplicaStores;
 pub use service::{ManagerConfig, ManagerParts, ManagerService};
+pub use workers::KnownWorker;

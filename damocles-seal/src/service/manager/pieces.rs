@@ -3,9 +3,9 @@
 use super::ManagerService;
 use crate::{
     sector_state::{DbError, SectorEvent, append, from_db, piece_of, pieces, to_db},
-    service::{DealPiece, ServiceError, ServiceErrorKind},
+    service::{DealPiece, PieceTerms, ServiceError, ServiceErrorKind, terms::Filling},
 };
-use damocles_core::{CommP, Error, PieceInfo, SectorId, SectorSize, allocator::SectorLease};
+use damocles_core::{CommP, Error, PieceInfo, SectorId, allocator::SectorLease};
 use serde::{Deserialize, Serialize};
 use sqlx::{AnyConnection, Row};
 use std::{
@@ -27,7 +27,7 @@ pub struct QueuedPiece {
 }
 
 impl ManagerService {
-    /// Queues a piece: the next sector that asks for its pieces gets it, for ever. Returns its place in the queue.
+    /// Queues a piece: the next sector that asks for pieces and has room gets it, for ever. Returns its place in the queue.
     ///
     /// # Errors
     ///
@@ -80,6 +80,8 @@ impl ManagerService {
         .execute(&mut *tx)
         .await?;
         tx.commit().await?;
+        // A sector may wait for it.
+        self.nudge();
         from_db("piece", id)
     }
 
@@ -109,12 +111,15 @@ impl ManagerService {
         }
     }
 
-    pub(super) async fn do_pieces(&self, lease: &SectorLease) -> Result<Vec<DealPiece>, ServiceError> {
+    pub(super) async fn do_pieces(
+        &self,
+        lease: &SectorLease,
+        terms: PieceTerms,
+    ) -> Result<Vec<DealPiece>, ServiceError> {
         const OP: &str = "assign pieces";
         let mut tx = self.fenced(OP, lease).await?;
         let done = async {
-            if !is_fixed(&mut tx, lease.sector).await? {
-                self.fix(&mut tx, lease.sector, lease.proof_type.sector_size()).await?;
+            if !is_fixed(&mut tx, lease.sector).await? && self.fix(&mut tx, lease, terms).await? {
                 tx.commit().await?;
             } else {
                 tx.rollback().await?;
@@ -124,17 +129,18 @@ impl ManagerService {
         done.await.map_err(|e| Self::of_db(OP, e).with("sector", lease.sector))
     }
 
-    /// Gives the sector the first piece that fits, or none, for ever.
-    async fn fix(&self, tx: &mut AnyConnection, sector: SectorId, size: SectorSize) -> Result<(), DbError> {
+    /// Gives the sector the pieces that the terms allow, or none, for ever. False if nothing is decided yet.
+    async fn fix(&self, tx: &mut AnyConnection, lease: &SectorLease, terms: PieceTerms) -> Result<bool, DbError> {
+        let sector = lease.sector;
         let (miner, number) = (to_db("miner", sector.miner.0)?, to_db("sector number", sector.number.0)?);
-        let row = sqlx::query("SELECT * FROM seal_pieces WHERE miner IS NULL AND size <= $1 ORDER BY id LIMIT 1")
-            .bind(to_db("sector size", size.bytes())?)
-            .fetch_optional(&mut *tx)
-            .await?;
-        let given = row.as_ref().map(piece_of).transpose()?;
-        if let Some(row) = &row {
-            sqlx::query("UPDATE seal_pieces SET miner = $2, number = $3 WHERE id = $1")
-                .bind(row.try_get::<i64, _>("id")?)
+        let chosen = choose(tx, Filling::new(lease.proof_type.sector_size(), &terms)).await?;
+        if chosen.is_empty() && !terms.settles {
+            return Ok(false);
+        }
+        for (id, _) in &chosen {
+            // Chosen in this very transaction: nobody else can have taken it.
+            sqlx::query("UPDATE seal_pieces SET miner = $2, number = $3 WHERE id = $1 AND miner IS NULL")
+                .bind(id)
                 .bind(miner)
                 .bind(number)
                 .execute(&mut *tx)
@@ -143,12 +149,34 @@ impl ManagerService {
         sqlx::query("UPDATE seal_sectors SET kind = $3 WHERE miner = $1 AND number = $2")
             .bind(miner)
             .bind(number)
-            .bind(if given.is_some() { "data" } else { "cc" })
+            .bind(if chosen.is_empty() { "cc" } else { "data" })
             .execute(&mut *tx)
             .await?;
-        let event = SectorEvent::Pieces { pieces: given.into_iter().collect() };
-        append(tx, sector, self.clock.now(), &event).await
+        let mut given: Vec<DealPiece> = chosen.into_iter().map(|(_, piece)| piece).collect();
+        given.sort_by_key(|piece| std::cmp::Reverse(piece.piece.size.bytes()));
+        append(tx, sector, self.clock.now(), &SectorEvent::Pieces { pieces: given }).await?;
+        Ok(true)
     }
+}
+
+/// The pieces that waited longest and fit, with their places in the queue; none if they are not enough.
+async fn choose(tx: &mut AnyConnection, mut filling: Filling) -> Result<Vec<(i64, DealPiece)>, DbError> {
+    let (mut chosen, mut last) = (Vec::new(), 0_i64);
+    // The room only shrinks: what was too large for it once is too large for the rest.
+    while let Some(room) = filling.room() {
+        let row =
+            sqlx::query("SELECT * FROM seal_pieces WHERE miner IS NULL AND size <= $1 AND id > $2 ORDER BY id LIMIT 1")
+                .bind(to_db("room", room)?)
+                .bind(last)
+                .fetch_optional(&mut *tx)
+                .await?;
+        let Some(row) = row else { break };
+        let piece = piece_of(&row)?;
+        last = row.try_get("id")?;
+        filling.take(piece.piece.size.bytes());
+        chosen.push((last, piece));
+    }
+    Ok(if filling.is_enough() { chosen } else { Vec::new() })
 }
 
 async fn is_fixed(db: &mut AnyConnection, sector: SectorId) -> Result<bool, DbError> {

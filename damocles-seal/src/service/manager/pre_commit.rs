@@ -9,7 +9,8 @@ use super::{
 use crate::{
     sector_state::{AttemptKind, DbError, json_of, pieces, to_db},
     service::{
-        CommitState, PreCommitRequest, Seed, SeedAnswer, ServiceError, ServiceErrorKind, SubmitAnswer, comm_d_of,
+        CommitState, PieceTerms, PreCommitRequest, Seed, SeedAnswer, ServiceError, ServiceErrorKind, SubmitAnswer,
+        comm_d_of,
     },
 };
 use damocles_core::{
@@ -17,6 +18,7 @@ use damocles_core::{
     allocator::SectorLease,
     chain::{Call, MessageState, OnChain, PreCommit, PreCommitBatch, RandomnessKind, Receipt, SubmitKey, TipsetRef},
     pipeline::Wake,
+    zero_comm_d,
 };
 
 /// The actor takes tickets from the last day and the chain's finality.
@@ -74,7 +76,12 @@ impl ManagerService {
             Judged::Answer(answer) => return self.declined(OP, lease, answer).await,
             Judged::New(attempt) => attempt,
         };
-        let given = pieces(&self.db, sector).await.map_err(at)?;
+        let given = if request.comm_d == zero_comm_d(lease.proof_type.sector_size()) {
+            // It was sealed without data: one that waited for pieces, or never asked, must get none from here on.
+            self.do_pieces(lease, PieceTerms::NONE).await?
+        } else {
+            pieces(&self.db, sector).await.map_err(at)?
+        };
         let given: Vec<PieceInfo> = given.iter().map(|p| p.piece).collect();
         let head = self.head(OP).await?;
         if let Some(answer) = self.pre_commit_objection(&head, lease, request, &given).await? {

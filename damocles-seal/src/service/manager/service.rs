@@ -11,7 +11,7 @@ use crate::{
         AttemptKind, DbError, SealDb, SectorDetail, SectorEvent, SectorSummary, append, list, of_json, show, to_db,
     },
     service::{
-        CommitState, DealPiece, Hello, PreCommitRequest, Report, ReportAnswer, SealingService, SeedAnswer,
+        CommitState, DealPiece, Hello, PieceTerms, PreCommitRequest, Report, ReportAnswer, SealingService, SeedAnswer,
         ServiceError, ServiceErrorKind, StoreChoice, SubmitAnswer, Ticket,
     },
 };
@@ -441,8 +441,8 @@ impl SealingService for ManagerService {
         })
     }
 
-    async fn pieces(&self, lease: &SectorLease) -> Result<Vec<DealPiece>, ServiceError> {
-        self.do_pieces(lease).await
+    async fn pieces(&self, lease: &SectorLease, terms: PieceTerms) -> Result<Vec<DealPiece>, ServiceError> {
+        self.do_pieces(lease, terms).await
     }
 
     async fn ticket(&self, lease: &SectorLease) -> Result<Ticket, ServiceError> {

@@ -5,8 +5,22 @@ use crate::{
     sector_state::DbError,
     service::{ServiceError, ServiceErrorKind},
 };
-use damocles_core::{Error, pipeline::Wake};
+use damocles_core::{Error, Timestamp, pipeline::Wake};
+use sqlx::Row as _;
 use std::time::Duration;
+
+/// A worker as it introduced itself last. It is recorded: a manager that starts again still knows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KnownWorker {
+    /// Its name.
+    pub name: String,
+    /// Where it listens.
+    pub dest: String,
+    /// What it told of itself, a JSON text.
+    pub document: String,
+    /// When that was.
+    pub last_ping: Timestamp,
+}
 
 /// Longer texts are not a worker's.
 const LONGEST: usize = 4000;
@@ -33,6 +47,38 @@ impl ManagerService {
         .bind(self.clock.now().0)
         .execute(self.db.pool());
         recorded.await.map(|_| ()).map_err(|e| Self::of_db(OP, DbError::from(e)).with("worker", name))
+    }
+
+    /// The workers that introduced themselves, by name.
+    ///
+    /// # Errors
+    ///
+    /// The database did not answer.
+    pub async fn workers(&self) -> Result<Vec<KnownWorker>, ServiceError> {
+        let read = async {
+            let rows = sqlx::query("SELECT * FROM seal_workers ORDER BY name").fetch_all(self.db.pool()).await?;
+            let of = |row: &sqlx::any::AnyRow| {
+                Ok(KnownWorker {
+                    name: row.try_get("name")?,
+                    dest: row.try_get("dest")?,
+                    document: row.try_get("info")?,
+                    last_ping: Timestamp(row.try_get("last_ping")?),
+                })
+            };
+            rows.iter().map(of).collect::<Result<Vec<_>, _>>()
+        };
+        read.await.map_err(|e: DbError| Self::of_db("list workers", e))
+    }
+
+    /// Forgets a worker, until it introduces itself again. False if none has that name.
+    ///
+    /// # Errors
+    ///
+    /// The database did not answer.
+    pub async fn forget_worker(&self, name: &str) -> Result<bool, ServiceError> {
+        let removed = sqlx::query("DELETE FROM seal_workers WHERE name = $1").bind(name).execute(self.db.pool());
+        let removed = removed.await.map_err(|e| Self::of_db("forget worker", DbError::from(e)).with("worker", name))?;
+        Ok(removed.rows_affected() > 0)
     }
 
     /// How long it takes until then, for those who cannot wait for epochs.
