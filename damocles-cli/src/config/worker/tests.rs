@@ -1,6 +1,7 @@
 //! What a worker file may and may not say.
 
 use super::*;
+use std::time::Duration;
 
 const LEAST: &str = "[sector_manager]\nrpc_client.addr = \"/ip4/127.0.0.1/tcp/1789\"\n\n";
 const THREAD: &str = "[[sealing_thread]]\nlocation = \"/mnt/a\"\n\n";
