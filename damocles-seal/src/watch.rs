@@ -1,11 +1,7 @@
 //! The kernel tells when files of a directory change.
 
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
-use std::{
-    io,
-    os::fd::AsFd as _,
-    path::Path,
-};
+use std::{io, os::fd::AsFd as _, path::Path};
 use tokio::net::unix::pipe::Receiver;
 
 /// Room for several events, each with the longest name that a file can have.

@@ -169,13 +169,23 @@ mod tests {
         assert_eq!(one("http://m:1", "http://m:2"), "sector_manager.rpc_client.addr");
         assert_eq!(one("a-secret", "another"), "sector_manager.token");
         assert_eq!(one("/mnt/b", "/mnt/c"), "sealing_thread[1].location");
-        assert_eq!(one("concurrent = 1", "concurrent = 2\ncgroup.cpuset = \"0\""), "processors.pc1[0].cgroup.cpuset, processors.pc1[0].concurrent");
+        assert_eq!(
+            one("concurrent = 1", "concurrent = 2\ncgroup.cpuset = \"0\""),
+            "processors.pc1[0].cgroup.cpuset, processors.pc1[0].concurrent"
+        );
         assert_eq!(one("[sector_manager]", "[worker]\nname = \"x\"\n[sector_manager]"), "worker.name");
-        assert_eq!(one("[processors.ext_locks]", "[[attached]]\nlocation = \"/mnt/p\"\n[processors.ext_locks]"), "attached[0]");
-        assert_eq!(one("[[processors.pc1]]", "[processors.limitation.timeout]\npc1 = \"9h\"\n[[processors.pc1]]"), "processors.limitation.timeout.pc1");
+        assert_eq!(
+            one("[processors.ext_locks]", "[[attached]]\nlocation = \"/mnt/p\"\n[processors.ext_locks]"),
+            "attached[0]"
+        );
+        assert_eq!(
+            one("[[processors.pc1]]", "[processors.limitation.timeout]\npc1 = \"9h\"\n[[processors.pc1]]"),
+            "processors.limitation.timeout.pc1"
+        );
         assert_eq!(one("[[sealing_thread]]\nlocation = \"/mnt/b\"\n", ""), "sealing_thread[1]");
         let both = differences(|base| {
-            base.replace("gpu = 1", "gpu = 7").replace("[[processors.pc1]]", "[sealing]\nmax_retries = 1\n[[processors.pc1]]\nbin = \"/x\"")
+            base.replace("gpu = 1", "gpu = 7")
+                .replace("[[processors.pc1]]", "[sealing]\nmax_retries = 1\n[[processors.pc1]]\nbin = \"/x\"")
         });
         assert_eq!(both, ["processors.pc1[0].bin"]);
         let port = "[worker]\ncontrol_listen = \"127.0.0.1:1\"\ncontrol_token_file = \"/t\"\n[sector_manager]";

@@ -48,9 +48,7 @@ impl<'s> Findings<'s> {
     pub fn into_parts(mut self) -> (Vec<ConfigError>, Vec<ConfigError>) {
         // Those of other files come last, each file's together.
         let own = self.source.file();
-        let place = |error: &ConfigError| {
-            ((error.file() != own).then(|| error.file().to_owned()), error.position())
-        };
+        let place = |error: &ConfigError| ((error.file() != own).then(|| error.file().to_owned()), error.position());
         self.errors.sort_by_key(place);
         self.warnings.sort_by_key(place);
         (self.errors, self.warnings)

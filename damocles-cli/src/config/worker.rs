@@ -255,15 +255,21 @@ impl WorkerSection {
         self.name.clone().unwrap_or_else(machine)
     }
 
-    /// What a file says of the worker although other parts of it cannot be used. None if this part cannot either.
+    /// Where a file says that its worker is reached, although other parts of it cannot be used: name and run directory,
+    /// and nothing else. None if these cannot be used either.
     pub fn salvaged(source: &Source) -> Option<Self> {
         #[derive(Deserialize)]
         struct File {
-            #[serde(default)]
-            worker: WorkerSection,
+            worker: Reached,
         }
-        let (read, _) = source.salvage::<File>();
-        read.map(|file| file.worker).filter(|worker| worker.name.as_deref().is_none_or(is_file_name))
+        #[derive(Deserialize)]
+        struct Reached {
+            name: Option<String>,
+            run_dir: Option<PathBuf>,
+        }
+        let Reached { name, run_dir } = source.salvage::<File>()?.worker;
+        let worker = Self { name, run_dir, ..Self::default() };
+        Some(worker).filter(|worker| worker.name.as_deref().is_none_or(is_file_name))
     }
 }
 

@@ -156,7 +156,8 @@ pub struct Reload {
 impl Reload {
     /// When it was and what came of it.
     pub fn text(&self) -> String {
-        let lines = |of: &[String]| of.iter().map(|line| format!("\n  {}", line.replace('\n', "\n  "))).collect::<String>();
+        let lines =
+            |of: &[String]| of.iter().map(|line| format!("\n  {}", line.replace('\n', "\n  "))).collect::<String>();
         let when = format!("configuration read again at {} by {}", time_text(self.at), self.by);
         let hint = self.hint.as_ref().map(|hint| format!("\n  hint: {hint}")).unwrap_or_default();
         match (self.refused.is_empty(), self.changes.is_empty()) {

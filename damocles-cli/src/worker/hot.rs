@@ -38,7 +38,8 @@ use std::{
 use tokio::sync::Notify;
 
 /// What to do about a change that a running worker cannot take over.
-const RESTART: &str = "restart the worker to change that, or take it back: until then nothing of the file is taken over";
+const RESTART: &str =
+    "restart the worker to change that, or take it back: until then nothing of the file is taken over";
 
 /// What is in force, and what came of the last try to change it.
 #[derive(Debug)]
@@ -216,10 +217,10 @@ impl Hot {
                 Err(why) => Some(why),
             });
         }
-        let changed = changes(&before.threads(), &after.threads());
-        if !changed.is_empty() {
+        if after != *before {
+            let changes = changes(&before.threads(), &after.threads()).join("; ");
             self.apply(after);
-            tracing::info!(changes = changed.join("; "), "what sealing stores say is taken over");
+            tracing::info!(changes, "what sealing stores say is taken over");
         }
         self.show_refused(|index, _| refused.get(index).cloned().flatten());
     }
@@ -260,8 +261,10 @@ impl Hot {
     fn take_over(&self, old: &Source, new: &Source, after: WorkerConfig) -> Result<Vec<String>, Refused> {
         let before = self.config();
         let cold = differ::cold((old, &before), (new, &after));
-        let mut why: Vec<String> =
-            cold.iter().map(|key| format!("`{key}` cannot change while the worker runs: a restart is needed")).collect();
+        let mut why: Vec<String> = cold
+            .iter()
+            .map(|key| format!("`{key}` cannot change while the worker runs: a restart is needed"))
+            .collect();
         if why.is_empty() {
             why = self.unsuitable(&before, &after);
         }

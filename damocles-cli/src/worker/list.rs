@@ -4,7 +4,7 @@ use super::{args::ExplainArgs, control::WorkerStatus, explain::Explanation, info
 use crate::{
     config::{Source, WorkerConfig, worker::WorkerSection},
     exit::Failure,
-    output::Printer,
+    output::{self, Printer},
     server::{UnixClient, default_run_dir, socket_path},
 };
 use serde_json::json;
@@ -33,7 +33,13 @@ pub(super) fn client(file: &Path) -> Result<UnixClient, Failure> {
     let source = Source::read(file)?;
     let worker = match WorkerConfig::parse(&source) {
         Ok(config) => config.worker,
-        Err(error) => WorkerSection::salvaged(&source).ok_or(error)?,
+        Err(error) => match WorkerSection::salvaged(&source) {
+            Some(worker) => {
+                output::line(format_args!("warning: {error}"));
+                worker
+            }
+            None => return Err(error.into()),
+        },
     };
     Ok(UnixClient::new(&socket_of(&worker)?)?)
 }

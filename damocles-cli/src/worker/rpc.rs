@@ -339,7 +339,12 @@ mod tests {
         insta::assert_snapshot!(below(&status), @"");
         let json = serde_json::to_value(&status).unwrap();
         assert_eq!(serde_json::from_value::<WorkerStatus>(json).unwrap(), status);
-        let applied = Reload { refused: Vec::new(), hint: None, changes: vec!["max_retries: 5 -> 7".to_owned()], ..status.reload.unwrap() };
+        let applied = Reload {
+            refused: Vec::new(),
+            hint: None,
+            changes: vec!["max_retries: 5 -> 7".to_owned()],
+            ..status.reload.unwrap()
+        };
         let status = WorkerStatus { reload: Some(applied), ..FakeWorker.status() };
         insta::assert_snapshot!(below(&status), @"");
     }

@@ -30,10 +30,7 @@ impl Run<'_> {
     }
 
     /// Waits for as long as the settings say, those of now or later ones, but not longer than an operator wants.
-    pub(super) async fn wait(
-        &self,
-        time: impl Fn(&ThreadConfig) -> Duration + Send + Sync,
-    ) -> Result<(), Exit> {
+    pub(super) async fn wait(&self, time: impl Fn(&ThreadConfig) -> Duration + Send + Sync) -> Result<(), Exit> {
         let waited = self.unless_asked(self.passes(|config| Some(time(config)))).await;
         self.show_wake(None);
         waited

@@ -80,7 +80,9 @@ mod tests {
 
     #[test]
     fn limits_are_told_by_their_keys() {
-        let told = |before: &str, after: &str| limits_changed(&config(before).processors, &config(after).processors).join("\n");
+        let told = |before: &str, after: &str| {
+            limits_changed(&config(before).processors, &config(after).processors).join("\n")
+        };
         let limits = "[processors.limitation.concurrent]\npc1 = 2\n[processors.limitation.staggered]\npc1 = \"1m\"\n\
                       [processors.ext_locks]\ngpu = 1\n";
         assert_eq!(told(limits, limits), "");
