@@ -80,10 +80,21 @@ mod tests {
 
     #[test]
     fn it_is_read_strictly() {
-        insta::assert_snapshot!(told(
+        let told = told(
             "plan = 'snapup'\nlocation = '/x'\n[sealing]\nmax_retrys = 3\nallowed_miners = []\nverify_after_pc2 = true\n\
-             rpc_polling_interval = '0s'\n"
-        ));
+             rpc_polling_interval = '0s'\n",
+        );
+        for part in [
+            "config.toml:1:8: `plan`: unknown name `snapup`",
+            "config.toml:2:1: unknown key `location`",
+            "config.toml:4:1: unknown key `sealing.max_retrys` (did you mean `max_retries`?)",
+            "config.toml:5:1: `sealing.allowed_miners`: allows nothing (remove it to allow all)",
+            "config.toml:6:1: key `sealing.verify_after_pc2` is no longer used (remove it: every proof is verified",
+            "config.toml:7:1: `sealing.rpc_polling_interval`: no time at all",
+        ] {
+            assert!(told.contains(part), "`{part}` in {told}");
+        }
+        assert_eq!(told.lines().count(), 6, "{told}");
     }
 
     #[test]

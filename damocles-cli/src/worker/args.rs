@@ -40,7 +40,7 @@ pub enum WorkerCommand {
     Drain(DrainArgs),
     /// Give the sector of a sealing thread up
     Abort(AbortArgs),
-    /// Let a running worker take its configuration file over, as a whole or not at all; SIGHUP does the same
+    /// Let a running worker take its configuration file over, as SIGHUP does
     Reload(ConfigFile),
     /// Let a user without privileges bind its worker's children
     #[command(subcommand)]

@@ -336,7 +336,10 @@ mod tests {
             hint: Some("restart the worker".to_owned()),
         });
         let below = |status: &WorkerStatus| status.text(false).lines().skip(2).collect::<Vec<_>>().join("\n");
-        insta::assert_snapshot!(below(&status), @"");
+        let told = "thread 0 stays as it was, what its sealing store says is refused:\n  /mnt/a/config.toml:1:1: error: no\n    \
+                    remedy: yes\nconfiguration read again at 1970-01-01T00:00:02Z by SIGHUP and refused as a whole:\n  \
+                    `worker.name` cannot change\n  hint: restart the worker";
+        assert_eq!(below(&status), told);
         let json = serde_json::to_value(&status).unwrap();
         assert_eq!(serde_json::from_value::<WorkerStatus>(json).unwrap(), status);
         let applied = Reload {
@@ -346,7 +349,8 @@ mod tests {
             ..status.reload.unwrap()
         };
         let status = WorkerStatus { reload: Some(applied), ..FakeWorker.status() };
-        insta::assert_snapshot!(below(&status), @"");
+        let told = "configuration read again at 1970-01-01T00:00:02Z by SIGHUP and taken over:\n  max_retries: 5 -> 7";
+        assert_eq!(below(&status), told);
     }
 
     #[test]

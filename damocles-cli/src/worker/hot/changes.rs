@@ -71,10 +71,17 @@ mod tests {
     fn each_change_is_told_once_with_its_threads() {
         let told = |rest: &str| changes(&config("").threads(), &config(rest).threads());
         assert_eq!(told(""), [""; 0]);
-        assert_eq!(told("sealing.max_retries = 5"), [""; 0], "that is the default");
-        insta::assert_snapshot!(
-            told("[sealing]\nmax_retries = 7\nseal_interval = \"1h\"\nallowed_miners = [1000, 1001]\nauto_resume = \"0s\"").join("\n"),
-            @""
+        assert_eq!(told("[sealing]\nmax_retries = 5"), [""; 0], "that is the default");
+        assert_eq!(
+            told(
+                "[sealing]\nmax_retries = 7\nseal_interval = \"1h\"\nallowed_miners = [1000, 1001]\nauto_resume = \"0s\""
+            ),
+            [
+                "allowed_miners: all -> 1000, 1001 (all threads)",
+                "max_retries: 5 -> 7 (threads 0, 2)",
+                "seal_interval: 30s -> 1h (all threads)",
+                "auto_resume: 1h -> never (all threads)",
+            ]
         );
     }
 
@@ -86,6 +93,8 @@ mod tests {
         let limits = "[processors.limitation.concurrent]\npc1 = 2\n[processors.limitation.staggered]\npc1 = \"1m\"\n\
                       [processors.ext_locks]\ngpu = 1\n";
         assert_eq!(told(limits, limits), "");
-        insta::assert_snapshot!(told(limits, "[processors.limitation.concurrent]\npc1 = 3\npc2 = 1\n"), @"");
+        let changed = "processors.limitation.concurrent.pc1: 2 -> 3\nprocessors.limitation.concurrent.pc2: none -> 1\n\
+                       processors.limitation.staggered.pc1: 1m -> none\nprocessors.ext_locks.gpu: 1 -> none";
+        assert_eq!(told(limits, "[processors.limitation.concurrent]\npc1 = 3\npc2 = 1\n"), changed);
     }
 }
