@@ -25,6 +25,7 @@ pub mod task;
 mod telling;
 #[cfg(feature = "proofs")]
 pub mod verifier;
+pub mod watch;
 pub mod worker;
 
 #[cfg(feature = "proofs")]

@@ -1,6 +1,8 @@
 //! `damocles-worker info`: what a running worker is made of.
 
 use super::{
+    control::{Reload, refused_text},
+    hot::Hot,
     metrics::Calls,
     stores::{Store, Stores},
 };
@@ -41,6 +43,29 @@ pub struct WorkerInfo {
     pub locks: BTreeMap<String, u32>,
     /// Its stores.
     pub stores: Vec<Store>,
+    /// What its threads go by.
+    #[serde(default)]
+    pub threads: Vec<ThreadSettings>,
+    /// What came of the last try to take its file over; none since it started if it is absent.
+    #[serde(default)]
+    pub reload: Option<Reload>,
+}
+
+/// What a sealing thread goes by.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ThreadSettings {
+    /// Its number.
+    pub index: usize,
+    /// Its sealing store.
+    pub location: PathBuf,
+    /// Whether a `config.toml` in that store says some of it.
+    pub by_store: bool,
+    /// Whether a change of that file is seen by itself; else it is at the next SIGHUP or `reload`.
+    pub watched: bool,
+    /// Why that file is not in force as it is now, if so.
+    pub refused: Option<String>,
+    /// By the keys of `[sealing]`.
+    pub settings: BTreeMap<String, String>,
 }
 
 /// The program.
@@ -110,15 +135,10 @@ pub(super) struct Facts {
     endpoint: String,
     /// The locks of each slot of the file.
     held: BTreeMap<String, Vec<String>>,
-    concurrent: BTreeMap<String, u32>,
-    staggered: BTreeMap<String, f64>,
-    locks: BTreeMap<String, u32>,
 }
 
 impl Facts {
     pub(super) fn new(config: &WorkerConfig, since: Timestamp, calls: Arc<Calls>) -> Self {
-        let limits = &config.processors.limitation;
-        let kind = |kind: &crate::config::ProcessorKind| kind.task_kind().to_string();
         let held = config.slots().into_iter().map(|slot| (slot.name, slot.locks));
         Self {
             since,
@@ -126,9 +146,6 @@ impl Facts {
             stores: std::sync::OnceLock::new(),
             endpoint: config.sector_manager.rpc_client.addr.url_or("/"),
             held: held.collect(),
-            concurrent: limits.concurrent.iter().map(|(k, n)| (kind(k), *n)).collect(),
-            staggered: limits.staggered.iter().map(|(k, gap)| (kind(k), gap.0.as_secs_f64())).collect(),
-            locks: config.processors.ext_locks.clone(),
         }
     }
 
@@ -137,7 +154,11 @@ impl Facts {
         worker: &str,
         slots: Vec<SlotReport>,
         mut bound: BTreeMap<String, Binding>,
+        hot: &Hot,
     ) -> WorkerInfo {
+        let config = hot.config();
+        let limits = &config.processors.limitation;
+        let kind = |kind: &crate::config::ProcessorKind| kind.task_kind().to_string();
         let slots = slots.into_iter().map(|report| {
             // A slot with several children is one entry of the file; each is called `NAME.N`.
             let entry = report.name.rsplit_once('.').map_or(report.name.as_str(), |(entry, _)| entry);
@@ -152,10 +173,12 @@ impl Facts {
             build: Build::own(),
             manager: self.calls.manager(&self.endpoint),
             slots: slots.collect(),
-            concurrent: self.concurrent.clone(),
-            staggered: self.staggered.clone(),
-            locks: self.locks.clone(),
+            concurrent: limits.concurrent.iter().map(|(k, n)| (kind(k), *n)).collect(),
+            staggered: limits.staggered.iter().map(|(k, gap)| (kind(k), gap.0.as_secs_f64())).collect(),
+            locks: config.processors.ext_locks.clone(),
             stores: self.stores().await,
+            threads: hot.threads(),
+            reload: hot.last_reload(),
         }
     }
 
@@ -286,7 +309,19 @@ impl Render for WorkerInfo {
         });
         let header = ["STORE", "LOCATION", "KIND", "READ-ONLY", "STATE", "FREE", "OF", "PROMISED", "MARKS", "REASON"];
         let stores = table(&header, stores, color);
-        format!("{text}\n{slots}\n\n{stores}\n")
+        let threads = self.threads.iter().map(|thread| {
+            let settings: Vec<_> = thread.settings.iter().map(|(key, value)| format!("{key}={value}")).collect();
+            let by = if thread.by_store { "store" } else { "worker" };
+            vec![thread.index.to_string(), by.to_owned(), settings.join(" ")]
+        });
+        let mut threads = table(&["THREAD", "FILE OF", "SETTINGS"], threads, color);
+        for thread in &self.threads {
+            if let Some(why) = &thread.refused {
+                threads.push_str(&refused_text(thread.index, why));
+            }
+        }
+        threads.extend(self.reload.iter().flat_map(|reload| ["\n\n".to_owned(), reload.text()]));
+        format!("{text}\n{slots}\n\n{stores}\n\n{threads}\n")
     }
 }
 
@@ -340,6 +375,15 @@ mod tests {
                 low_mark: None,
                 high_mark: None,
             }],
+            threads: vec![ThreadSettings {
+                index: 0,
+                location: "/mnt/a".into(),
+                by_store: true,
+                watched: true,
+                refused: Some("/mnt/a/config.toml:1:1: error: no".to_owned()),
+                settings: BTreeMap::from([("max_retries".to_owned(), "5".to_owned())]),
+            }],
+            reload: Some(Reload { by: "SIGHUP".to_owned(), ..Reload::default() }),
         };
         let text = info.text(false);
         for part in [
@@ -350,6 +394,9 @@ mod tests {
             "last error: no route",
             "limit: 2 pc1 at a time",
             "lock `disk`: held by 1 at a time",
+            "max_retries=5",
+            "stays as it was, what its sealing store says is refused:\n  /mnt/a/config.toml:1:1: error: no",
+            "by SIGHUP: nothing else than was in force",
         ] {
             assert!(text.contains(part), "`{part}` in `{text}`");
         }

@@ -16,6 +16,7 @@ mod hung;
 mod journal;
 mod pieces;
 mod reports;
+mod settings;
 mod stores;
 mod thread;
 mod world;
