@@ -60,7 +60,10 @@ impl StaticTrees {
                 opened.read_exact_at(&mut node, at).map_err(failed)?;
                 if node != zeros {
                     let what = if width == 1 { "root" } else { "node" };
-                    return Err(damaged().with("byte", at).with(what, hex(&node)).with("of zeros", hex(&zeros)));
+                    return Err(damaged()
+                        .with("byte", at)
+                        .with(what, hex::encode(node))
+                        .with("of zeros", hex::encode(zeros)));
                 }
             }
             level += width;
@@ -86,10 +89,6 @@ impl StaticTrees {
         let linked = std::fs::hard_link(&file, to).or_else(|_| std::os::unix::fs::symlink(&file, to));
         linked.map_err(|e| io_error(OP, to, e))
     }
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[cfg(test)]
