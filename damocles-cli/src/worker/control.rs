@@ -9,7 +9,10 @@ use async_trait::async_trait;
 use damocles_core::{SectorId, Timestamp, pool::TaskKind};
 use damocles_seal::claims::Resource;
 use serde::{Deserialize, Serialize};
-use std::{fmt, path::PathBuf};
+use std::{
+    fmt::{self, Write as _},
+    path::PathBuf,
+};
 
 /// What a control socket asks of the worker behind it.
 #[async_trait]
@@ -310,7 +313,7 @@ impl Render for WorkerStatus {
         for Trouble { name, location, state, reason } in &self.troubles {
             let name = name.as_ref().map(|name| format!("`{name}` ")).unwrap_or_default();
             let reason = reason.as_ref().map(|reason| format!(": {reason}")).unwrap_or_default();
-            text.push_str(&format!("\npersist store {name}({}) is {}{reason}", location.display(), state.name()));
+            let _ = write!(text, "\npersist store {name}({}) is {}{reason}", location.display(), state.name());
         }
         for thread in &self.threads {
             if let Some(why) = &thread.settings_refused {

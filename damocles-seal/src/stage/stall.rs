@@ -63,10 +63,11 @@ pub(super) async fn watched<T, F>(
     deps: &StageDeps,
     store: &str,
     cx: &Context,
-    copy: impl FnOnce(Context) -> F,
+    copy: impl FnOnce(Context) -> F + Send,
 ) -> Result<Result<T, SealError>, String>
 where
-    F: Future<Output = Result<T, SealError>>,
+    T: Send,
+    F: Future<Output = Result<T, SealError>> + Send,
 {
     let (heard, beats) = watch::channel(Beat::default());
     let listener = Listener { inner: Arc::clone(&cx.events), heard };
@@ -93,10 +94,11 @@ pub(super) async fn read_watched<T, F>(
     deps: &StageDeps,
     store: &str,
     cx: &Context,
-    read: impl FnOnce(Box<dyn Fn() + Send + Sync>) -> F,
+    read: impl FnOnce(Box<dyn Fn() + Send + Sync>) -> F + Send,
 ) -> Result<T, String>
 where
-    F: Future<Output = T>,
+    T: Send,
+    F: Future<Output = T> + Send,
 {
     let (heard, beats) = watch::channel(Beat { at: Some(Instant::now()), done: 0 });
     let tick = move || heard.send_modify(|beat| *beat = Beat { at: Some(Instant::now()), done: beat.done + 1 });
