@@ -12,7 +12,7 @@ use anyhow::anyhow;
 use damocles_core::{CpuSet, GpuId};
 use damocles_seal::{
     machine::Machine,
-    placement::{missing_features, multicore_sdr_env},
+    placement::missing_features,
     pool::{self, CommandSpec, Protocol, SlotSpec},
 };
 use std::path::PathBuf;

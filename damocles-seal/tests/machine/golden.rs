@@ -108,7 +108,7 @@ golden! {
     too_little_disk: Fake { nvme_gib: vec![400], ..Fake::new(1, 16, 8) };
     nodes_too_small_for_one_pc1: Fake { memory_gib: 252, gpus: 1, ..Fake::new(4, 8, 8) };
     nodes_that_cannot_hold_a_proof: Fake { gpus: 2, ..Fake::new(2, 16, 4) };
-    memory_for_one_card_of_four: Fake { memory_gib: 1024, gpus: 4, nvme_gib: vec![7680; 4], ..Fake::new(2, 32, 8) };
+    one_pc1_more_needs_more_proofs_at_a_time: Fake { memory_gib: 1024, gpus: 4, nvme_gib: vec![7680; 4], ..Fake::new(2, 32, 8) };
     memory_holds_more_without_its_nodes: Fake { memory_gib: 1008, nvme_gib: vec![7680; 2], ..Fake::new(8, 16, 8) };
     one_core: Fake { memory_gib: 256, ..Fake::new(1, 1, 1) };
 }

@@ -94,7 +94,8 @@ fn gpus_are_there() {
     // By number, by identifier and by its beginning: one card.
     assert_eq!(broken(&[names(&["0", "GPU-fake-0"])]), [ViolationKind::RepeatedGpu]);
     assert_eq!(broken(&[names(&["GPU-fake-1", "0", "1"])]), [ViolationKind::RepeatedGpu]);
-    assert_eq!(broken(&[names(&["0"]), names(&["0"])]), [], "two slots may lease one card in turn");
+    let free = |gpu: &str| SlotClaim { cpus: None, ..with(gpu) };
+    assert_eq!(broken(&[free("0"), free("0")]), [], "two slots may lease one card in turn");
 }
 
 #[test]

@@ -40,7 +40,7 @@ pub(crate) fn multicore(slot: &SlotSpec) -> Multicore {
 
 /// The producers that the slot's settings name, if they name a number of them.
 fn said(slot: &SlotSpec) -> Option<Result<u16, &str>> {
-    let text = slot.envs.get(PRODUCERS)?;
+    let text = slot.envs.get(PRODUCERS)?.as_str();
     Some(text.trim().parse().ok().filter(|producers| *producers > 0).ok_or(text))
 }
 

@@ -151,7 +151,13 @@ impl Plot<'_> {
     fn in_turn(&self, layout: &mut Layout, cores: Option<&[RestCore]>) {
         let card = self.first_card(layout);
         for step in OTHERS {
-            let claim = self.other(step, 0, cores, &["rest"]);
+            // Where everything takes turns anyway one lock is enough, and copying, which has no other cores, holds it too.
+            let locks: &[&str] = match (self.way.turns, step) {
+                (Turns::All, Step::Transfer) => &[MEMORY],
+                (Turns::All, _) => &[],
+                (Turns::Apart | Turns::Trees, _) => &["rest"],
+            };
+            let claim = self.other(step, 0, cores, locks);
             let heavy = matches!(step, Step::Pc2 | Step::C2);
             let (gpu, threads) = (card.filter(|_| heavy), cores.map_or(0, <[RestCore]>::len));
             let envs = if heavy { proving(step, gpu, threads) } else { BTreeMap::new() };

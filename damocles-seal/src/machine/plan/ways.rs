@@ -136,6 +136,7 @@ impl Site<'_> {
         let gpu = bounds::gpu(&cards, self.figures, widest.pc1_time(self.figures), way.turns);
         let disk = bounds::disk(self.room, self.figures);
         let mut most = disk.allows.into_iter().chain(gpu.allows).fold(widest.pc1(), u32::min);
+        let mut crowded = false;
         while most > so_far {
             let divided = self.cores.divide(most, of_nodes)?;
             if divided.pc1() <= so_far {
@@ -143,11 +144,17 @@ impl Site<'_> {
             }
             let layout = layout::layout(self, &divided, &cards, way);
             if self.memory.holds(&layout.slots) {
-                let memory = self.memory.bound(&layout.slots, way.turns);
+                let mut memory = self.memory.bound(&layout.slots, way.turns);
+                // Beside more PC1 more proofs have to be made at a time: what that takes is not in the arithmetic of so many.
+                if crowded && memory.allows > Some(divided.pc1()) {
+                    memory.allows = Some(divided.pc1());
+                    memory.why.push_str(", of which memory does not hold the proofs at a time that follow more");
+                }
                 let cpu = bounds::cpu(self.cores, &divided, of_nodes);
                 return Some(Draft { way, divided, layout, bounds: vec![memory, disk, cpu, gpu] });
             }
             most = divided.pc1() - 1;
+            crowded = true;
         }
         None
     }
