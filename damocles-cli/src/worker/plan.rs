@@ -35,7 +35,7 @@ pub struct PlanArgs {
     /// Leave so many GPUs to WindowPoSt
     #[arg(long, default_value_t = 0, value_name = "N")]
     pub post_gpus: usize,
-    /// Leave so much memory beside parent cache and PC1 [default: what the other stages take at a time]
+    /// Leave so much memory beside parent cache and PC1 [default: what other stages take]
     #[arg(long, value_name = "SIZE")]
     pub reserve_memory: Option<ByteSize>,
     /// Whether the worker is built with `multicore-sdr` [default: as this program]

@@ -25,7 +25,7 @@ const VERSION: u32 = 1;
 /// A pipeline. The spellings with underscores are those of `damocles-worker-util sealcalc`.
 #[derive(Clone, Debug, Args)]
 pub struct SealcalcArgs {
-    /// The sectors: their table of times applies where no time is given [default: those of the worker file, else 32GiB]
+    /// The sectors, for times that are not given [default: those of the worker file, else 32GiB]
     #[arg(long, alias = "sector_size", value_name = "SIZE")]
     pub sector_size: Option<SectorSize>,
     /// Take threads, concurrency, staggering and locks from this worker file
