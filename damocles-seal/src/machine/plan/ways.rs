@@ -148,7 +148,7 @@ impl Site<'_> {
                 // Beside more PC1 more proofs have to be made at a time: what that takes is not in the arithmetic of so many.
                 if crowded && memory.allows > Some(divided.pc1()) {
                     memory.allows = Some(divided.pc1());
-                    memory.why.push_str(", of which memory does not hold the proofs at a time that follow more");
+                    memory.why.push_str("; more of them need more C2 and PC2 at a time, which do not fit");
                 }
                 let cpu = bounds::cpu(self.cores, &divided, of_nodes);
                 return Some(Draft { way, divided, layout, bounds: vec![memory, disk, cpu, gpu] });
