@@ -12,7 +12,7 @@ use anyhow::anyhow;
 use damocles_core::{CpuSet, GpuId};
 use damocles_seal::{
     machine::Machine,
-    placement::{missing_features, multicore_sdr_env},
+    placement::missing_features,
     pool::{self, CommandSpec, Protocol, SlotSpec},
 };
 use std::path::PathBuf;
@@ -76,13 +76,19 @@ fn plain(slot: &Configured) -> SlotSpec {
 
 /// The identifiers of the slot's cards: numbers change with the order of cards, and claims go by identifier.
 fn gpus(slot: &Configured, machine: &Machine) -> Result<Vec<GpuId>, Failure> {
-    let found = slot.gpus.iter().map(|name| {
-        machine.gpu(name).map(|gpu| gpu.uuid.clone()).ok_or_else(|| {
+    let mut found: Vec<GpuId> = Vec::new();
+    for name in &slot.gpus {
+        let gpu = machine.gpu(name).ok_or_else(|| {
             Failure::new(Exit::Usage, anyhow!("slot `{}`: there is no GPU `{name}`", slot.name))
                 .hint("`damocles-worker hwinfo` lists those that the driver tells of")
-        })
-    });
-    found.collect()
+        })?;
+        if found.contains(&gpu.uuid) {
+            let error = anyhow!("slot `{}`: GPU `{name}` is {}, which it names already", slot.name, gpu.uuid);
+            return Err(Failure::new(Exit::Usage, error).hint("name each GPU once"));
+        }
+        found.push(gpu.uuid.clone());
+    }
+    Ok(found)
 }
 
 /// Children that use all their cores for one sector: each has its own cores of one cache.
@@ -93,39 +99,27 @@ fn multicore_sdr(
     cpus: &CpuSet,
     machine: &Machine,
 ) -> Result<Vec<SlotSpec>, Failure> {
-    let misfit = |why: String| {
-        let hint = "name whole groups of cores of one L3 cache (`damocles-worker hwinfo` lists them), lower \
-                    `concurrent`, or set FIL_PROOFS_USE_MULTICORE_SDR = \"0\"";
-        Failure::new(Exit::Usage, anyhow!("slot `{}`: {why}", slot.name)).hint(hint)
-    };
-    let parts = if slot.concurrent.get() == 1 { Some(vec![cpus.clone()]) } else { sdr::divided(machine, slot) };
-    // A kernel that tells of no cache breaks no rule about caches.
-    let caches: Vec<CpuSet> = machine.cpu.l3.iter().map(|group| group.cpus.clone()).collect();
-    let caches = if caches.is_empty() { vec![cpus.clone()] } else { caches };
-    let cores: Vec<CpuSet> = machine.cpu.cores.iter().map(|core| core.cpus.clone()).collect();
-    let children = parts.ok_or_else(|| format!("CPUs {cpus} hold no {} groups of cores of one cache", slot.concurrent));
-    let children = children.and_then(|parts| {
-        let place = |(number, part): (usize, CpuSet)| {
-            let env = multicore_sdr_env(&part, &caches, &cores).map_err(|misfit| misfit.to_string())?;
-            let mut child = spec.clone();
-            if slot.concurrent.get() > 1 {
-                child.name = format!("{}.{number}", slot.name);
-                child.concurrent = 1;
-            }
-            child.placement.cpus = Some(part);
-            for (name, value) in env {
-                child.command.envs.entry(name).or_insert(value);
-            }
-            Ok(child)
-        };
-        parts.into_iter().enumerate().map(place).collect::<Result<Vec<_>, String>>()
-    });
-    match (children, multicore) {
-        (Ok(children), _) => Ok(children),
-        (Err(why), Multicore::Asked) => Err(misfit(why)),
+    let children = match (sdr::children(machine, slot, cpus), multicore) {
+        (Ok(children), _) => children,
+        (Err(why), Multicore::Asked) => {
+            return Err(Failure::new(Exit::Usage, anyhow!("slot `{}`: {why}", slot.name)).hint(sdr::REMEDY));
+        }
         (Err(why), _) => {
             tracing::info!(slot = slot.name, why, "PC1 uses one core for each sector");
-            Ok(vec![spec])
+            return Ok(vec![spec]);
         }
-    }
+    };
+    let bound = |(number, place): (usize, sdr::SdrChild)| {
+        let mut child = spec.clone();
+        if slot.concurrent.get() > 1 {
+            child.name = format!("{}.{number}", slot.name);
+            child.concurrent = 1;
+        }
+        child.placement.cpus = Some(place.cpus);
+        for (name, value) in place.envs {
+            child.command.envs.entry(name).or_insert(value);
+        }
+        child
+    };
+    Ok(children.into_iter().enumerate().map(bound).collect())
 }

@@ -78,7 +78,7 @@ fn multicore_children_have_cores_of_one_cache_each() {
     assert_eq!(multicore("0-3", 1).unwrap(), "pc1-0: 0-3 with 3");
     assert_eq!(multicore("0-7", 2).unwrap(), "pc1-0.0: 0-3 with 3; pc1-0.1: 4-7 with 3");
     assert_eq!(multicore("0-3", 2).unwrap(), "pc1-0.0: 0-1 with 1; pc1-0.1: 2-3 with 1");
-    for (cpus, n) in [("2-5", 1), ("0-3", 3), ("0", 1)] {
+    for (cpus, n) in [("2-5", 1), ("0-7", 1), ("0-3", 3), ("0", 1)] {
         let failure = multicore(cpus, n).unwrap_err();
         assert_eq!(failure.exit, Exit::Usage, "{cpus}");
         assert!(failure.hint.unwrap().contains("L3 cache"), "{cpus}");
@@ -98,6 +98,7 @@ fn what_cannot_be_had_is_refused() {
     };
     assert!(refused("[[processors.c1]]\nprotocol = \"v1\"\n").contains("`protocol = \"v1\"`"));
     assert!(refused("[[processors.c2]]\nbin = \"/x\"\ngpus = [\"GPU-nowhere\"]\n").contains("no GPU `GPU-nowhere`"));
+    assert!(refused("[[processors.c2]]\nbin = \"/x\"\ngpus = [0, \"GPU-1111\"]\n").contains("which it names already"));
     if !damocles_seal::BUILT_WITH_MULTICORE_SDR {
         let said = refused("[[processors.pc1]]\nenvs = { FIL_PROOFS_USE_MULTICORE_SDR = \"1\" }\n");
         assert!(said.contains("multicore-sdr"), "{said}");

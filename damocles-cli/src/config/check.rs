@@ -2,6 +2,7 @@
 
 mod claims;
 mod files;
+mod memory;
 pub(crate) mod sdr;
 mod store_files;
 
@@ -168,8 +169,9 @@ fn site_rules(config: &WorkerConfig, site: Site<'_>, found: &mut Findings<'_>) {
             claims.error(config, &violation, found);
         }
     }
+    sdr::check(config, site.machine, found);
+    memory::check(config, site.machine, &claims, found);
     if let Some(machine) = site.machine {
-        memory(config, machine, &claims, found);
         stores(config, machine, site.here, &claims, found);
     }
     if site.here {
@@ -201,19 +203,6 @@ fn features(config: &WorkerConfig, site: Site<'_>, found: &mut Findings<'_>) {
                 found.warn(&slot.path, format_args!("{missing}; the worker needs a build that has it"), missing.hint());
             }
         }
-    }
-}
-
-/// What limits add up to is wrong if it is not there; what tasks are known to need may be less on better hardware.
-fn memory(config: &WorkerConfig, machine: &Machine, claims: &claims::Claimed, found: &mut Findings<'_>) {
-    let limits = legal::check_memory(machine, &claims.limits_only(), damocles_core::ByteSize(0));
-    if limits.is_empty() {
-        for violation in legal::check_memory(machine, &claims.slots, claims.shared) {
-            claims.warn(config, &violation, found);
-        }
-    }
-    for violation in limits {
-        claims.error(config, &violation, found);
     }
 }
 

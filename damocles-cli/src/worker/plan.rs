@@ -2,9 +2,14 @@
 
 use super::hwinfo::machine;
 use crate::{
+    config::{
+        Source,
+        check::{Site, check},
+    },
     exit::{Exit, Failure},
     output::{Printer, Render},
 };
+use anyhow::anyhow;
 use clap::Args;
 use damocles_core::{ByteSize, SectorSize};
 use damocles_seal::machine::{
@@ -30,7 +35,7 @@ pub struct PlanArgs {
     /// Leave so many GPUs to WindowPoSt
     #[arg(long, default_value_t = 0, value_name = "N")]
     pub post_gpus: usize,
-    /// Leave so much memory beside parent cache and PC1 [default: that of one PC2 or tree D]
+    /// Leave so much memory beside parent cache and PC1 [default: what other stages take]
     #[arg(long, value_name = "SIZE")]
     pub reserve_memory: Option<ByteSize>,
     /// Whether the worker is built with `multicore-sdr` [default: as this program]
@@ -89,12 +94,25 @@ impl PlanArgs {
 
 pub(super) fn print(args: &PlanArgs, printer: Printer) -> Result<(), Failure> {
     let machine = machine(args.machine.as_deref())?;
-    let plan = plan(&machine, &args.figures(), &args.options()).map_err(|shortage| {
+    printer.data(&planned(args, &machine)?)
+}
+
+/// The plan for this machine with its file, which `config check` on the same record accepts.
+fn planned(args: &PlanArgs, machine: &Machine) -> Result<Planned, Failure> {
+    let plan = plan(machine, &args.figures(), &args.options()).map_err(|shortage| {
         let hint = shortage.hint();
         Failure::new(Exit::Failed, shortage).hint(hint)
     })?;
-    let file = worker_file(&machine, &plan);
-    printer.data(&Planned { version: VERSION, file, plan })
+    let file = worker_file(machine, &plan);
+    let (_, report) = check(&Source::of("worker.toml", file.as_str()), Site::recorded(machine));
+    if !report.is_usable() {
+        let errors = report.errors_text();
+        let hint = "facts of the record, or measurements that were given, contradict each other: look at `--memory`, and make the \
+                    record anew with `damocles-worker hwinfo --json`";
+        let error = anyhow!("no file can be planned that its own check accepts\n{}", errors.trim_end());
+        return Err(Failure::new(Exit::Failed, error).hint(hint));
+    }
+    Ok(Planned { version: VERSION, file, plan })
 }
 
 /// A plan, and the worker file that says it.
@@ -224,8 +242,11 @@ fn processor(file: &mut File, slot: &PlannedSlot) {
     if let Some(cpus) = &claim.cpus {
         file.put("cgroup.cpuset", cpus.to_string());
     }
-    if let Some(node) = claim.mems.as_ref().and_then(|mems| mems.iter().next()) {
-        file.put("numa_preferred", i64::from(node));
+    if let Some(nodes) = &claim.mems {
+        file.put("numa", nodes.to_string());
+    }
+    if !claim.gpus.is_empty() {
+        file.put("gpus", claim.gpus.clone());
     }
     file.put("concurrent", i64::from(claim.concurrent));
     if !claim.locks.is_empty() {
@@ -241,7 +262,7 @@ fn processor(file: &mut File, slot: &PlannedSlot) {
 mod tests {
     use super::*;
     use crate::{
-        config::{Source, WorkerConfig},
+        config::{WorkerConfig, check::Report},
         worker::args::{WorkerArgs, WorkerCommand},
     };
     use clap::Parser as _;
@@ -251,10 +272,15 @@ mod tests {
         let words = ["w", "plan", "--sector-size"].into_iter().chain(args.iter().copied());
         let parsed = WorkerArgs::try_parse_from(words).unwrap();
         let WorkerCommand::Plan(args) = parsed.command else { panic!("{parsed:?}") };
-        let plan = plan(machine, &args.figures(), &args.options()).map_err(|e| format!("{e}; {}", e.hint()))?;
-        let text = worker_file(machine, &plan);
-        let config = WorkerConfig::parse(&Source::of("worker.toml", text.as_str())).unwrap();
-        Ok((plan, config, text))
+        let told = |failure: Failure| format!("{}; {}", failure.error, failure.hint.unwrap_or_default());
+        let Planned { plan, file, .. } = super::planned(&args, machine).map_err(told)?;
+        let config = WorkerConfig::parse(&Source::of("worker.toml", file.as_str())).unwrap();
+        Ok((plan, config, file))
+    }
+
+    /// Everything that `config check` on this record says of a file.
+    fn checked(machine: &Machine, file: &str) -> Report {
+        check(&Source::of("worker.toml", file), Site::recorded(machine)).1
     }
 
     /// 32 cores in two nodes, caches of 4 cores, two cards, one large NVMe and one file server.
@@ -271,11 +297,100 @@ mod tests {
         assert_eq!(slots.len(), plan.slots.len());
         for planned in &plan.slots {
             let slot = slots.iter().find(|slot| slot.name == planned.claim.name).unwrap();
-            assert_eq!(
-                (&slot.cpuset, &slot.envs, &slot.locks),
-                (&planned.claim.cpus, &planned.envs, &planned.claim.locks)
-            );
-            assert_eq!(slot.concurrent.get(), planned.claim.concurrent);
+            let claim = &planned.claim;
+            assert_eq!((&slot.cpuset, &slot.envs, &slot.locks), (&claim.cpus, &planned.envs, &claim.locks));
+            assert_eq!((&slot.mems, &slot.gpus), (&claim.mems, &claim.gpus));
+            assert_eq!(slot.concurrent.get(), claim.concurrent);
+        }
+        // A card is claimed on the whole machine only where the slot names it: a proof of PoSt could run into C2 else.
+        let cards = |kind: &str| slots.iter().filter(|s| s.kind.name() == kind).flat_map(|s| s.gpus.clone()).collect();
+        let (c2, pc2): (Vec<String>, Vec<String>) = (cards("c2"), cards("pc2"));
+        assert!(!c2.is_empty() && !pc2.is_empty());
+        assert!(slots.iter().all(|slot| !slot.envs.contains_key("CUDA_VISIBLE_DEVICES")));
+    }
+
+    /// All stages that may run at a time fit into memory, on whatever node they lie.
+    #[test]
+    fn a_planned_file_claims_no_more_memory_than_there_is() {
+        for gib in [200, 256, 384, 512, 640, 768, 1024, 1536, 2048] {
+            for words in [&["32GiB"][..], &["32GiB", "--multicore-sdr", "true", "--gpus", "true"]] {
+                let mut machine = lab();
+                machine.memory.total = Some(ByteSize(gib << 30));
+                machine.nodes.iter_mut().for_each(|node| node.memory = Some(ByteSize(gib << 29)));
+                let (_, _, file) = planned(&machine, words).unwrap();
+                let report = checked(&machine, &file);
+                let said = format!("{}{}", report.errors_text(), report.warnings_text());
+                assert!(!said.contains("claimed"), "{gib} GiB, {words:?}:\n{said}");
+            }
+        }
+    }
+
+    /// Records that were written by hand, or read from files that do not go together.
+    #[test]
+    fn whatever_a_record_says_a_planned_file_passes_its_check() {
+        let (mut planned_files, mut refused) = (0, 0);
+        for seed in 0..400 {
+            let mut dice = Dice(seed);
+            let mut machine = lab();
+            for _ in 0..=dice.below(3) {
+                spoil(&mut machine, &mut dice);
+            }
+            let size = ["2KiB", "32GiB", "64GiB"][dice.below(3)];
+            let yes_or_no = |n: usize| if n == 0 { "false" } else { "true" };
+            let (multicore, gpus) = (yes_or_no(dice.below(2)), yes_or_no(dice.below(2)));
+            match planned(&machine, &[size, "--multicore-sdr", multicore, "--gpus", gpus]) {
+                Ok((_, _, file)) => {
+                    planned_files += 1;
+                    let report = checked(&machine, &file);
+                    assert!(report.is_usable(), "seed {seed}:\n{}", report.errors_text());
+                }
+                Err(told) => {
+                    refused += 1;
+                    let (_, hint) = told.split_once("; ").unwrap();
+                    assert!(!hint.is_empty(), "seed {seed}: {told}");
+                }
+            }
+        }
+        assert!(planned_files > 50 && refused > 50, "{planned_files} planned, {refused} refused");
+    }
+
+    /// Numbers that look like chance and are the same in every run (Knuth's constants).
+    struct Dice(u64);
+
+    impl Dice {
+        fn below(&mut self, n: usize) -> usize {
+            self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            usize::try_from((self.0 >> 33) % n as u64).unwrap()
+        }
+
+        fn cpus<S: std::str::FromStr>(&mut self) -> Option<S> {
+            let first = self.below(40);
+            format!("{first}-{}", first + self.below(12)).parse().ok()
+        }
+    }
+
+    /// Changes one fact of a record, and none of those that should go with it.
+    fn spoil(machine: &mut Machine, dice: &mut Dice) {
+        let core = dice.below(machine.cpu.cores.len().max(1));
+        let node = dice.below(2);
+        match dice.below(13) {
+            0 => machine.cpu.cores[core].cpus = dice.cpus().unwrap(),
+            1 => machine.cpu.cores[core].node = u16::try_from(dice.below(4)).ok(),
+            2 => machine.cpu.cores[core].cpus = machine.cpu.cores[dice.below(8)].cpus.clone(),
+            3 => machine.nodes[node].cpus = dice.cpus(),
+            4 => machine.nodes[node].id = u16::try_from(dice.below(4)).unwrap(),
+            5 => machine.nodes[node].memory = Some(ByteSize((dice.below(400) as u64) << 30)),
+            6 => machine.memory.total = Some(ByteSize((dice.below(900) as u64) << 30)),
+            7 => machine.cpu.l3[dice.below(8)].cpus = dice.cpus().unwrap(),
+            8 => machine.cpu.online = dice.cpus(),
+            9 => machine.cpu.allowed = dice.cpus(),
+            10 => machine.gpus[1].uuid = machine.gpus[0].uuid.clone(),
+            11 => machine.gpus[node].uuid.0 = ["", "1", "a,b", "GPU-6"][dice.below(4)].to_owned(),
+            _ => {
+                let mount = dice.below(machine.mounts.len());
+                machine.mounts[mount].point = ["/", "relative", "/mnt/nvme"][dice.below(3)].into();
+                machine.mounts[mount].read_only = dice.below(2) == 0;
+            }
         }
     }
 
@@ -291,7 +406,7 @@ mod tests {
         small.memory.total = Some("64GiB".parse().unwrap());
         insta::assert_snapshot!(
             planned(&small, &["32GiB"]).unwrap_err(),
-            @"not one sector fits: PC1 needs 120GiB of memory, parent cache included, and the machine has 64GiB; add 56GiB of memory, raise the limit of the control group, or plan for smaller sectors"
+            @"not one sector fits: its stages need 192GiB of memory even in turn, and the machine has 64GiB; add 128GiB of memory, raise the limit of the control group, plan for smaller sectors, or plan with what stages were measured to take"
         );
     }
 

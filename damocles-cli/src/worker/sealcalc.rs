@@ -13,7 +13,7 @@ use damocles_seal::machine::{
 };
 use serde::Serialize;
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     num::NonZeroU32,
     path::{Path, PathBuf},
     time::Duration,
@@ -25,9 +25,9 @@ const VERSION: u32 = 1;
 /// A pipeline. The spellings with underscores are those of `damocles-worker-util sealcalc`.
 #[derive(Clone, Debug, Args)]
 pub struct SealcalcArgs {
-    /// The sectors: their table of times applies where no time is given
-    #[arg(long, alias = "sector_size", default_value = "32GiB", value_name = "SIZE")]
-    pub sector_size: SectorSize,
+    /// The sectors, for times that are not given [default: those of the worker file, else 32GiB]
+    #[arg(long, alias = "sector_size", value_name = "SIZE")]
+    pub sector_size: Option<SectorSize>,
     /// Take threads, concurrency, staggering and locks from this worker file
     #[arg(long, alias = "from_config", value_name = "FILE")]
     pub from_config: Option<PathBuf>,
@@ -184,8 +184,27 @@ fn configured(pipeline: &mut Pipeline, config: &WorkerConfig) {
 }
 
 impl SealcalcArgs {
-    fn pipeline(&self, config: Option<&WorkerConfig>) -> Pipeline {
-        let figures = Figures::of(self.sector_size);
+    /// The sectors: those that are asked for, else those that all threads of the file are for.
+    fn size(&self, config: Option<&WorkerConfig>) -> Result<SectorSize, Failure> {
+        let threads = config.map(WorkerConfig::threads).unwrap_or_default();
+        let any = threads.iter().any(|thread| thread.allowed_sizes.is_empty());
+        let sizes: BTreeSet<SectorSize> = threads.iter().flat_map(|thread| thread.allowed_sizes.clone()).collect();
+        match (self.sector_size, sizes.first()) {
+            (Some(size), _) => Ok(size),
+            (None, Some(size)) if sizes.len() == 1 && !any => Ok(*size),
+            (None, Some(_)) => {
+                let sizes: Vec<String> = sizes.iter().map(ToString::to_string).collect();
+                let said = sizes.join(" and ");
+                let more = if any { " and of any other size" } else { "" };
+                Err(Failure::usage(format_args!("the file allows sectors of {said}{more}, which take different times"))
+                    .hint("say which with `--sector-size`"))
+            }
+            (None, None) => Ok(SectorSize::GiB32),
+        }
+    }
+
+    fn pipeline(&self, config: Option<&WorkerConfig>) -> Result<Pipeline, Failure> {
+        let figures = Figures::of(self.size(config)?);
         let mut pipeline = Pipeline::of(&figures, NonZeroU32::MIN, self.days);
         if let Some(config) = config {
             configured(&mut pipeline, config);
@@ -197,7 +216,7 @@ impl SealcalcArgs {
         } else if config.is_none() {
             pipeline.threads = enough(&pipeline);
         }
-        pipeline
+        Ok(pipeline)
     }
 }
 
@@ -216,7 +235,7 @@ fn config(file: &Path) -> Result<WorkerConfig, Failure> {
 
 pub(super) fn print(args: &SealcalcArgs, printer: Printer) -> Result<(), Failure> {
     let config = args.from_config.as_deref().map(config).transpose()?;
-    let pipeline = args.pipeline(config.as_ref());
+    let pipeline = args.pipeline(config.as_ref())?;
     let report = pipeline.simulate().map_err(refused)?;
     printer.data(&Calculated { version: VERSION, pipeline, report })
 }
@@ -290,7 +309,7 @@ mod tests {
     }
 
     fn told(args: &SealcalcArgs, config: Option<&WorkerConfig>) -> String {
-        let pipeline = args.pipeline(config);
+        let pipeline = args.pipeline(config).unwrap();
         let report = pipeline.simulate().unwrap();
         Calculated { version: VERSION, pipeline, report }.text(false)
     }
@@ -329,12 +348,31 @@ mod tests {
             locks = ["gpu0"]
         "#;
         let config = WorkerConfig::parse(&Source::of("w.toml", text)).unwrap();
-        let pipeline = args(&["--pc1-mins", "100"]).pipeline(Some(&config));
+        let pipeline = args(&["--pc1-mins", "100"]).pipeline(Some(&config)).unwrap();
         assert_eq!((pipeline.threads.get(), pipeline.concurrent[&Step::Pc1].get()), (2, 3));
         assert_eq!(pipeline.staggered[&Step::Pc1], Duration::from_secs(300));
         assert_eq!(pipeline.locks["gpu0"].1, [Step::Pc2, Step::C2]);
         assert_eq!(pipeline.times[&Step::Pc1], Duration::from_secs(6000));
         assert!(told(&args(&[]), Some(&config)).contains("bottleneck: threads"));
+    }
+
+    #[test]
+    fn a_worker_file_gives_the_size_of_its_sectors() {
+        let pc1 = |sealing: &str, words: &[&str]| {
+            let least = "[sector_manager]\nrpc_client.addr = \"http://m:1\"\n";
+            let text = format!("{least}{sealing}\n[[sealing_thread]]\nlocation = \"/mnt/a\"\n");
+            let config = WorkerConfig::parse(&Source::of("w.toml", text)).unwrap();
+            args(words).pipeline(Some(&config)).map(|pipeline| pipeline.times[&Step::Pc1])
+        };
+        let of = |size: SectorSize| Figures::of(size).cost(Step::Pc1).time;
+        assert_eq!(pc1("[sealing]\nallowed_sizes = [\"64GiB\"]", &[]).unwrap(), of(SectorSize::GiB64));
+        assert_eq!(pc1("[sealing]\nallowed_sizes = [\"512MiB\"]", &[]).unwrap(), of(SectorSize::MiB512));
+        assert_eq!(pc1("", &[]).unwrap(), of(SectorSize::GiB32));
+        let both = "[sealing]\nallowed_sizes = [\"64GiB\", \"32GiB\"]";
+        assert_eq!(pc1(both, &["--sector-size", "64GiB"]).unwrap(), of(SectorSize::GiB64));
+        let failure = pc1(both, &[]).unwrap_err();
+        assert_eq!(failure.exit, Exit::Usage);
+        assert!(failure.error.to_string().contains("32GiB and 64GiB"), "{}", failure.error);
     }
 
     #[test]
@@ -345,7 +383,7 @@ mod tests {
         let zero = "--add-pieces-mins 0 --tree-d-mins 0 --pc1-mins 0 --pc2-mins 0 --transfer-mins 0 --seed-mins 0 --c1-mins 0 \
                     --c2-mins 0";
         let none = args(&zero.split_whitespace().collect::<Vec<_>>());
-        assert_eq!(none.pipeline(None).simulate(), Err(PipelineError::NoTime));
+        assert_eq!(none.pipeline(None).unwrap().simulate(), Err(PipelineError::NoTime));
         for bad in ["--pc1-mins=-1", "--pc1-mins=x", "--pc1-concurrent=0", "--sealing-threads=0", "--days=0"] {
             assert!(WorkerArgs::try_parse_from(["w", "sealcalc", bad]).is_err(), "{bad}");
         }

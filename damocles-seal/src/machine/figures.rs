@@ -187,6 +187,11 @@ impl Figures {
         }
     }
 
+    /// The memory that no PC1 does without, on whatever hardware: the layer that it writes and the one before it.
+    pub fn pc1_layers(&self) -> ByteSize {
+        ByteSize(self.sector_size.bytes().saturating_mul(2))
+    }
+
     /// The whole way of a sector, if it waits for nothing but the chain.
     pub fn way(&self) -> Duration {
         Step::ALL.into_iter().fold(Duration::ZERO, |sum, step| sum.saturating_add(self.cost(step).time))
@@ -215,6 +220,10 @@ mod tests {
         assert_eq!((double.parent_cache.to_string(), double.scratch.to_string()), ("112GiB".into(), "1TiB".into()));
         assert_eq!(double.cost(Step::Pc1).memory, ByteSize(128 << 30));
         assert_eq!(double.cost(Step::C2).time, figures.cost(Step::C2).time);
+        for size in SectorSize::ALL {
+            let figures = Figures::of(size);
+            assert!(figures.pc1_layers() <= figures.cost(Step::Pc1).memory, "{size}");
+        }
         let tiny = Figures::of(SectorSize::KiB2);
         assert!(tiny.cost(Step::Pc1).memory.0 < 1 << 30 && tiny.scratch.0 < 1 << 30);
     }

@@ -1,12 +1,12 @@
 //! What is planned for machines as operators have them, and what the rules say of a configuration on each of them.
 
 use super::fake::Fake;
-use damocles_core::{SectorSize, pool::TaskKind};
+use damocles_core::{ByteSize, SectorSize, pool::TaskKind};
 use damocles_seal::machine::{
     Machine,
     figures::Figures,
     legal::{Claims, SlotClaim, check},
-    plan::{Plan, PlanOptions, plan},
+    plan::{Plan, PlanOptions, Shortage, plan},
 };
 use std::fmt::Write as _;
 
@@ -106,6 +106,10 @@ golden! {
     disk_decides: Fake { memory_gib: 2048, nvme_gib: vec![1920], gpus: 2, ..Fake::new(2, 32, 8) };
     too_little_memory: Fake { memory_gib: 96, ..Fake::new(1, 16, 8) };
     too_little_disk: Fake { nvme_gib: vec![400], ..Fake::new(1, 16, 8) };
+    nodes_too_small_for_one_pc1: Fake { memory_gib: 252, gpus: 1, ..Fake::new(4, 8, 8) };
+    nodes_that_cannot_hold_a_proof: Fake { gpus: 2, ..Fake::new(2, 16, 4) };
+    one_pc1_more_needs_more_proofs_at_a_time: Fake { memory_gib: 1024, gpus: 4, nvme_gib: vec![7680; 4], ..Fake::new(2, 32, 8) };
+    memory_holds_more_without_its_nodes: Fake { memory_gib: 1008, nvme_gib: vec![7680; 2], ..Fake::new(8, 16, 8) };
     one_core: Fake { memory_gib: 256, ..Fake::new(1, 1, 1) };
 }
 
@@ -115,4 +119,38 @@ fn the_record_of_a_fake_machine_is_complete() {
     insta::assert_snapshot!(serde_json::to_string_pretty(&machine).unwrap());
     let text = serde_json::to_string(&machine).unwrap();
     assert_eq!(Machine::from_json(&text).unwrap(), machine);
+}
+
+/// Facts that do not go together: from some of them a plan follows that others forbid.
+#[test]
+fn a_record_that_contradicts_itself_is_no_ground_for_a_plan() {
+    let contradiction = |change: &dyn Fn(&mut Machine)| {
+        let mut machine = Fake { memory_gib: 2048, gpus: 1, ..Fake::new(2, 8, 4) }.read();
+        assert!(plan(&machine, &Figures::of(SectorSize::GiB32), &OPTIONS).is_ok());
+        change(&mut machine);
+        match plan(&machine, &Figures::of(SectorSize::GiB32), &OPTIONS) {
+            Err(shortage @ Shortage::Contradiction(_)) => format!("{shortage}; hint: {}", shortage.hint()),
+            other => panic!("{other:?}"),
+        }
+    };
+    insta::assert_snapshot!(contradiction(&|machine| machine.cpu.cores[4].cpus = "0,4".parse().unwrap()));
+    insta::assert_snapshot!(contradiction(&|machine| {
+        let (left, right) = machine.nodes.split_at_mut(1);
+        std::mem::swap(&mut left[0].cpus, &mut right[0].cpus);
+    }));
+}
+
+/// An amount that is to be left is left, and one that is too small for the other stages is told.
+#[test]
+fn a_reserve_is_kept() {
+    let machine = Fake { memory_gib: 1024, ..Fake::new(2, 32, 4) }.read();
+    let with = |gib: u64| {
+        let options = PlanOptions { reserve: Some(ByteSize(gib << 30)), gpus: false, ..OPTIONS };
+        plan(&machine, &Figures::of(SectorSize::GiB32), &options)
+    };
+    assert_eq!(with(500).unwrap().pc1, 7);
+    let small = with(100).unwrap();
+    assert!(small.notes.iter().any(|note| note.starts_with("100GiB were to be left")), "{:?}", small.notes);
+    let Err(Shortage::Memory { needed, .. }) = with(1000) else { panic!() };
+    assert_eq!(needed, ByteSize(1120 << 30));
 }

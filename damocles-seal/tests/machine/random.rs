@@ -1,12 +1,12 @@
 //! Machines that nobody has, and the law that holds for them too.
 
 use super::{fake::Fake, golden::OPTIONS};
-use damocles_core::{ByteSize, SectorSize};
+use damocles_core::{ByteSize, NodeSet, SectorSize};
 use damocles_seal::machine::{
     Core, CpuFacts, Gpu, L3Group, Machine, MemoryFacts, Mount, Node, cpu_set,
     figures::Figures,
-    legal::check,
-    plan::{PlanOptions, plan},
+    legal::{SlotClaim, ViolationKind, check, check_memory},
+    plan::{Plan, PlanOptions, Shortage, plan},
 };
 use proptest::prelude::*;
 use std::collections::BTreeSet;
@@ -85,6 +85,18 @@ fn mount(i: usize, gib: u64) -> Mount {
     }
 }
 
+/// What is wrong on a node if everything that may lie there does: slots that are bound to it, and those that are bound to none.
+fn starved(machine: &Machine, plan: &Plan, node: &Node) -> Vec<ViolationKind> {
+    let only: NodeSet = node.id.to_string().parse().unwrap();
+    let slots = plan.slots.iter().map(|slot| &slot.claim);
+    if !slots.clone().any(|claim| claim.mems.as_ref() == Some(&only)) {
+        return Vec::new();
+    }
+    let may = slots.filter(|claim| claim.mems.as_ref().is_none_or(|mems| mems.overlaps(&only)));
+    let here: Vec<SlotClaim> = may.map(|claim| SlotClaim { mems: Some(only.clone()), ..claim.clone() }).collect();
+    check_memory(machine, &here, ByteSize(0)).into_iter().map(|violation| violation.kind).collect()
+}
+
 fn sizes() -> impl Strategy<Value = SectorSize> {
     prop::sample::select(SectorSize::ALL.to_vec())
 }
@@ -97,8 +109,17 @@ proptest! {
         machine in machines(), size in sizes(), multicore_sdr: bool, gpus: bool, post_gpus in 0usize..3,
     ) {
         let options = PlanOptions { multicore_sdr, gpus, post_gpus, reserve: None };
-        if let Ok(plan) = plan(&machine, &Figures::of(size), &options) {
+        let plan = plan(&machine, &Figures::of(size), &options);
+        prop_assert!(!matches!(plan, Err(Shortage::Contradiction(_))), "{:?}", plan);
+        if let Ok(plan) = plan {
             prop_assert_eq!(check(&machine, &plan.claims()), []);
+            for slot in &plan.slots {
+                let figure = plan.figures.cost(slot.claim.kind.as_str().parse().unwrap()).memory;
+                prop_assert_eq!(slot.claim.task_memory, Some(figure), "memory that no rule sees: {}", slot.claim.name);
+            }
+            for node in &machine.nodes {
+                prop_assert_eq!(starved(&machine, &plan, node), []);
+            }
             let pc1: u32 = plan.slots.iter().filter(|s| s.claim.kind.as_str() == "pc1").map(|s| s.claim.concurrent).sum();
             prop_assert_eq!((pc1, plan.threads.len()), (plan.pc1, plan.sectors as usize));
             prop_assert!(plan.pc1 >= 1 && plan.sectors >= 1);
@@ -108,6 +129,30 @@ proptest! {
             for bound in &plan.bounds {
                 prop_assert!(bound.allows.is_none_or(|allows| allows >= plan.pc1), "{:?}", bound);
             }
+        }
+    }
+
+    // Memory decides with everything in it: a plan for more than there is would be killed, one for less leaves sectors out.
+    #[test]
+    fn one_pc1_more_would_not_fit(mut machine in machines(), total in 100u64..3000, gpus: bool) {
+        machine.nodes.clear();
+        machine.cpu.cores.iter_mut().for_each(|core| core.node = None);
+        machine.memory.total = Some(ByteSize(total << 30));
+        let figures = Figures::of(SectorSize::GiB32);
+        let options = PlanOptions { gpus, multicore_sdr: false, ..OPTIONS };
+        match plan(&machine, &figures, &options) {
+            Ok(plan) => {
+                let memory = &plan.bounds[0];
+                let mut claims = plan.claims();
+                let mut more = claims.slots[0].clone();
+                (more.cpus, more.mems, more.concurrent) = (None, None, 1);
+                claims.slots.push(more);
+                let broken = check_memory(&machine, &claims.slots, claims.shared_memory);
+                let in_turn = claims.slots[0].locks.iter().any(|lock| lock == "memory");
+                prop_assert!(!memory.decides || in_turn || !broken.is_empty(), "{:?}", plan);
+            }
+            Err(Shortage::Memory { needed, there }) => prop_assert!(needed > there),
+            Err(_) => {}
         }
     }
 

@@ -89,6 +89,13 @@ fn gpus_are_there() {
     // Both cards begin with this.
     assert_eq!(broken(&[with("GPU-fake")]), [ViolationKind::UnknownGpu]);
     assert_eq!(broken(&[with("")]), [ViolationKind::UnknownGpu]);
+    let names = |names: &[&str]| SlotClaim { gpus: names.iter().map(|n| (*n).into()).collect(), ..with("0") };
+    assert_eq!(broken(&[names(&["0", "1"])]), []);
+    // By number, by identifier and by its beginning: one card.
+    assert_eq!(broken(&[names(&["0", "GPU-fake-0"])]), [ViolationKind::RepeatedGpu]);
+    assert_eq!(broken(&[names(&["GPU-fake-1", "0", "1"])]), [ViolationKind::RepeatedGpu]);
+    let free = |gpu: &str| SlotClaim { cpus: None, ..with(gpu) };
+    assert_eq!(broken(&[free("0"), free("0")]), [], "two slots may lease one card in turn");
 }
 
 #[test]
@@ -108,6 +115,39 @@ fn memory_adds_up() {
     let many = SlotClaim { task_memory: Some(gib(64)), concurrent: 8, ..SlotClaim::new("p", TaskKind::new("pc1")) };
     assert_eq!(check(std::slice::from_ref(&many), 0), []);
     assert_eq!(check(&[many], 1), [ViolationKind::MachineMemory]);
+}
+
+#[test]
+fn slots_in_turn_count_as_the_greatest_of_them() {
+    let gib = |n: u64| ByteSize(n << 30);
+    let slot = |kind: &'static str, memory: u64, locks: &[&str]| SlotClaim {
+        task_memory: Some(gib(memory)),
+        locks: locks.iter().map(|lock| (*lock).to_owned()).collect(),
+        ..SlotClaim::new(kind, TaskKind::new(kind))
+    };
+    // The least memory with which nothing is broken.
+    let needed = |slots: &[SlotClaim], shared: u64| {
+        let mut machine = machine();
+        machine.nodes.clear();
+        let fits = |total: u64, machine: &mut Machine| {
+            machine.memory.total = Some(gib(total));
+            check_memory(machine, slots, gib(shared)).is_empty()
+        };
+        (0..2000).find(|total| fits(*total, &mut machine)).unwrap()
+    };
+    let (c2, pc2) = (slot("c2", 192, &["gpu"]), slot("pc2", 64, &["gpu"]));
+    assert_eq!(needed(&[c2.clone(), pc2.clone()], 56), 248);
+    // Tree D is in turn with the proofs by its second lock, and leaves the first to a small one.
+    let (tree_d, c1) = (slot("tree_d", 47, &["prepare", "gpu"]), slot("c1", 1, &["prepare"]));
+    assert_eq!(needed(&[tree_d.clone(), c1.clone(), c2.clone(), pc2.clone()], 0), 193);
+    assert_eq!(needed(&[c1, tree_d, pc2, slot("c2", 192, &[])], 0), 192 + 64 + 1);
+    // The cache serves PC1: while all of these wait for another stage it can go.
+    let pc1 = slot("pc1", 64, &["memory"]);
+    assert_eq!(needed(&[pc1.clone(), slot("c2", 192, &["memory"])], 56), 192);
+    assert_eq!(needed(&[pc1.clone(), slot("pc2", 64, &["memory"])], 56), 120);
+    assert_eq!(needed(&[pc1, slot("pc1", 64, &[]), slot("c2", 192, &["memory"])], 56), 192 + 64 + 56);
+    // A lock lets one task of a slot run, however many it could take.
+    assert_eq!(needed(&[SlotClaim { concurrent: 9, ..c2 }], 0), 192);
 }
 
 #[test]
@@ -132,4 +172,6 @@ fn stores_lie_where_they_were_made() {
     assert_eq!(check(&machine, &[store("/mnt/nvme0/a", None), store("/mnt/nvme0/b", None)]), [ViolationKind::Space]);
     machine.mounts.iter_mut().for_each(|mount| mount.read_only = true);
     assert_eq!(check(&machine, &[store("/mnt/nvme0/a", None)]), [ViolationKind::ReadOnly]);
+    machine.mounts.clear();
+    assert_eq!(check(&machine, &[store("/mnt/nvme0/a", None)]), [], "a record without file systems tells of none");
 }

@@ -16,18 +16,21 @@ pub(super) struct Claimed {
     /// Those with a path from the root on; they are named by their place in the file.
     pub(super) stores: Vec<StoreClaim>,
     pub(super) shared: ByteSize,
+    /// What the largest and the smallest sectors cost that the threads are for, if the file tells.
+    pub(super) figures: Option<(Figures, Figures)>,
     relative: Vec<String>,
 }
 
 pub(super) fn of(config: &WorkerConfig, machine: &Machine) -> Claimed {
-    let figures = sizes(&config.threads()).map(Figures::of);
-    let slots = config.slots().iter().map(|slot| claim(config, machine, figures.as_ref(), slot)).collect();
+    let extremes = sizes(&config.threads()).map(|(largest, smallest)| (Figures::of(largest), Figures::of(smallest)));
+    let figures = extremes.as_ref().map(|(largest, _)| largest);
+    let slots = config.slots().iter().map(|slot| claim(config, machine, figures, slot)).collect();
     let threads = config.sealing_thread.iter().enumerate().map(|(i, thread)| StoreClaim {
         name: format!("sealing_thread[{i}]"),
         location: thread.location.clone(),
         writable: true,
         on: thread.disk.clone(),
-        space: figures.as_ref().map(|figures| figures.scratch),
+        space: figures.map(|figures| figures.scratch),
     });
     let attached = config.attached.iter().enumerate().map(|(i, store)| StoreClaim {
         name: format!("attached[{i}]"),
@@ -41,14 +44,16 @@ pub(super) fn of(config: &WorkerConfig, machine: &Machine) -> Claimed {
         slots,
         stores,
         shared: figures.map(|figures| figures.parent_cache).unwrap_or_default(),
+        figures: extremes,
         relative: relative.into_iter().map(|store| store.name).collect(),
     }
 }
 
-/// The largest sectors that the threads are for, if the file tells.
-fn sizes(threads: &[SealingSettings]) -> Option<SectorSize> {
+/// The largest and the smallest sectors that the threads are for, if the file tells.
+fn sizes(threads: &[SealingSettings]) -> Option<(SectorSize, SectorSize)> {
     let any = threads.iter().any(|thread| thread.allowed_sizes.is_empty());
-    threads.iter().flat_map(|thread| thread.allowed_sizes.iter().copied()).max().filter(|_| !any)
+    let sizes = || threads.iter().flat_map(|thread| thread.allowed_sizes.iter().copied());
+    Some((sizes().max()?, sizes().min()?)).filter(|_| !any)
 }
 
 fn claim(config: &WorkerConfig, machine: &Machine, figures: Option<&Figures>, slot: &SlotSpec) -> SlotClaim {
@@ -61,7 +66,8 @@ fn claim(config: &WorkerConfig, machine: &Machine, figures: Option<&Figures>, sl
     // A limit holds for each child.
     claim.memory = slot.memory.map(|limit| ByteSize(limit.0.saturating_mul(u64::from(slot.concurrent.get()))));
     claim.task_memory = figures.and_then(|figures| Some(figures.cost(slot.kind.name().parse::<Step>().ok()?).memory));
-    if sdr::multicore(slot) == Multicore::Asked {
+    // A slot that the daemon would refuse is told once.
+    if sdr::multicore(slot) == Multicore::Asked && sdr::refused(machine, slot).is_none() {
         claim.multicore_sdr = Some(sdr::producers(machine, slot).unwrap_or(SDR_PRODUCERS));
     }
     let locks = slot.locks.iter().filter(|lock| config.processors.ext_locks.get(*lock) == Some(&1));

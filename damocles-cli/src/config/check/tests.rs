@@ -41,6 +41,74 @@ fn what_a_recorded_machine_lacks_is_told() {
     insta::assert_snapshot!(told(&text, Site::recorded(&machine)));
 }
 
+/// All that is told of these slots on the lab's machine, for sectors of 32 GiB.
+fn told_of(slots: &str) -> String {
+    let lab = lab();
+    let text = format!(
+        "{LEAST}[sealing]\nallowed_sizes = [\"32GiB\"]\n[[sealing_thread]]\nlocation = \"/mnt/nvme/a\"\n[[attached]]\n\
+         location = \"/mnt/nas/p\"\n{slots}"
+    );
+    told(&text, Site::recorded(&lab))
+}
+
+/// What the daemon refuses at its start is an error of the file, with its line.
+#[test]
+fn groups_of_cores_are_those_of_the_daemon() {
+    let on = |cpus: &str, more: &str, envs: &str| {
+        told_of(&format!(
+            "[[processors.pc1]]\nbin = \"/opt/pc1\"\ncgroup.cpuset = \"{cpus}\"\n{more}\n\
+             envs = {{ FIL_PROOFS_USE_MULTICORE_SDR = \"1\"{envs} }}\n"
+        ))
+    };
+    let producers = |n: &str| format!(", FIL_PROOFS_MULTICORE_SDR_PRODUCERS = \"{n}\"");
+    for (cpus, more, envs) in [("0-3", "", ""), ("0-3", "", &*producers("3")), ("0-7", "concurrent = 2", "")] {
+        assert!(on(cpus, more, envs).contains("0 errors"), "{}", on(cpus, more, envs));
+    }
+    for (cpus, envs) in [("0-7", String::new()), ("2-5", String::new()), ("0-7", producers("3"))] {
+        let told = on(cpus, "", &envs);
+        assert!(told.contains("w.toml:9:1: error: `processors.pc1[0]`"), "{told}");
+        assert!(told.contains("are not all behind one L3 cache") && told.contains("1 error,"), "{told}");
+    }
+    for bad in ["0", "many", "-1", "3.5", ""] {
+        let told = on("0-3", "", &producers(bad));
+        assert!(told.contains(&format!("`{bad}` is no number of producers")), "{told}");
+        assert!(told.contains("w.toml:13:") && told.contains("1 error,"), "{told}");
+    }
+}
+
+#[test]
+fn memory_that_cannot_work_is_an_error() {
+    let pc1 = |more: &str| told_of(&format!("[[processors.pc1]]\n{more}\n"));
+    assert!(pc1("cgroup.memory = \"64GiB\"").contains("0 errors, 0 warnings"), "{}", pc1("cgroup.memory = \"64GiB\""));
+    let starved = pc1("cgroup.memory = \"1GiB\"");
+    assert!(starved.contains("`processors.pc1[0].cgroup.memory`: 1GiB hold no PC1 of 32GiB"), "{starved}");
+    let c2 = told_of("[[processors.c2]]\ncgroup.memory = \"100GiB\"\n");
+    assert!(c2.contains("warning: `processors.c2[0].cgroup.memory`: c2 of 32GiB is known to take 192GiB"), "{c2}");
+    assert!(c2.contains("0 errors"), "{c2}");
+
+    // Twelve are too many beside all else; of 13 the layers alone are.
+    assert!(pc1("concurrent = 12").contains("0 errors, 1 warning"), "{}", pc1("concurrent = 12"));
+    for many in ["13", "1000"] {
+        let told = pc1(&format!("concurrent = {many}"));
+        assert!(told.contains("error: `processors.pc1[0]`: pc1-0: ") && told.contains("1 error, 0 warnings"), "{told}");
+    }
+    let limited = pc1("concurrent = 1000\n[processors.limitation.concurrent]\npc1 = 4");
+    assert!(limited.contains("0 errors"), "only four of them run: {limited}");
+    let node = pc1("concurrent = 7\nnuma = \"0\"");
+    assert!(node.contains("448GiB are claimed of memory node 0, which has 384GiB"), "{node}");
+
+    let lab = lab();
+    let any = told(&format!("{LEAST}[[sealing_thread]]\nlocation = \"/mnt/nvme/a\"\n"), Site::recorded(&lab));
+    assert!(any.contains("warning: `sealing_thread[0]`: memory was not checked"), "{any}");
+}
+
+#[test]
+fn a_card_is_named_once() {
+    let told = told_of("[[processors.c2]]\nbin = \"/opt/c2\"\ngpus = [0, \"GPU-1111\", 1]\n");
+    assert!(told.contains("`0` and `GPU-1111` are the same GPU, GPU-11111111-2222-3333-4444-555555555555"), "{told}");
+    assert!(told.contains("1 error,"), "{told}");
+}
+
 #[test]
 fn programs_and_stores_are_looked_for_where_the_worker_runs() {
     let dir = tempfile::tempdir().unwrap();

@@ -80,7 +80,9 @@ impl SlotClaim {
 
     /// The memory that has to be there for it: its limit, else what its tasks keep.
     pub fn memory_at_once(&self) -> ByteSize {
-        let at_once = |task: ByteSize| ByteSize(task.0.saturating_mul(u64::from(self.concurrent)));
+        // Only one task at a time holds a lock, however many the slot could take.
+        let tasks = if self.locks.is_empty() { self.concurrent } else { self.concurrent.min(1) };
+        let at_once = |task: ByteSize| ByteSize(task.0.saturating_mul(u64::from(tasks)));
         self.memory.or_else(|| self.task_memory.map(at_once)).unwrap_or_default()
     }
 }

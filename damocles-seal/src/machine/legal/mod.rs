@@ -14,6 +14,7 @@ mod violation;
 use super::Machine;
 
 pub use claim::{Claims, SDR_PRODUCERS, SlotClaim, StoreClaim};
+pub(super) use memory::at_once;
 pub use memory::check_memory;
 pub use sdr::sdr_units;
 pub use stores::check_stores;
@@ -34,7 +35,7 @@ pub fn check(machine: &Machine, claims: &Claims) -> Vec<Violation> {
 ///   common, so that they take turns.
 /// - Named memory nodes exist, and the CPUs of a slot lie in the nodes that it names.
 /// - A slot that runs multicore SDR has, for each task that it takes at a time, a group of cores within one level 3 cache.
-/// - GPUs exist.
+/// - GPUs exist, and a slot names each of them once.
 pub fn check_slots(machine: &Machine, slots: &[SlotClaim]) -> Vec<Violation> {
     let mut violations = Vec::new();
     for slot in slots {
@@ -42,6 +43,7 @@ pub fn check_slots(machine: &Machine, slots: &[SlotClaim]) -> Vec<Violation> {
         violations.extend(cpus::within_nodes(machine, slot));
         violations.extend(sdr::fits(machine, slot));
         violations.extend(gpus::exist(machine, slot));
+        violations.extend(gpus::not_twice(machine, slot));
     }
     violations.extend(sdr::even_caches(machine, slots));
     violations.extend(cpus::not_twice(slots));

@@ -46,6 +46,8 @@ pub enum ViolationKind {
     UnevenCaches,
     /// A GPU that is not there.
     UnknownGpu,
+    /// A GPU that a slot names twice.
+    RepeatedGpu,
     /// More memory than a node has.
     NodeMemory,
     /// More memory than the machine has.

@@ -106,12 +106,10 @@ impl Cores {
     }
 
     /// Divides the cores for at most so many PC1, and at most so many on each node; `None` if there is no core.
-    pub(super) fn divide(&self, figures: &Figures, most: u32, of_nodes: &BTreeMap<u16, u32>) -> Option<Divided> {
+    pub(super) fn divide(&self, most: u32, of_nodes: &BTreeMap<u16, u32>) -> Option<Divided> {
         if self.nodes.is_empty() {
             return None;
         }
-        // Memory of test sectors would allow thousands: the cores bound the loop below, not this number.
-        let most = if figures.cost(Step::Pc1).memory.0 == 0 { u32::MAX } else { most };
         let sizes = if self.multicore { self.unit_sizes() } else { Vec::new() };
         let with_units = sizes.into_iter().map(|size| self.in_units(size, most, of_nodes)).find(|d| !d.pc1.is_empty());
         Some(with_units.unwrap_or_else(|| self.in_pairs(most, of_nodes)))

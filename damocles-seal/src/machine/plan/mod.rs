@@ -1,24 +1,35 @@
 //! What a machine should be made to seal: how many sectors at a time, and which CPUs, memory nodes, GPUs and disks each stage gets.
 //!
 //! The order of the rules is that of operators: memory first, then disk, then CPUs, then GPUs. Each rule says how many PC1 it allows,
-//! and the least decides. [`plan`] is pure; what it returns breaks no rule of [`super::legal`].
+//! and the least decides. What may run at a time beside PC1 is part of what memory has to hold. [`plan`] is pure; what it returns
+//! breaks no rule of [`super::legal`].
 
 mod bounds;
 mod cores;
 mod layout;
+mod near;
 mod places;
+mod ways;
 
 use super::{
     Machine,
     figures::Figures,
-    legal::{Claims, SlotClaim, StoreClaim},
+    legal::{Claims, SlotClaim, StoreClaim, Violation, check},
     size::gib,
 };
 use damocles_core::{ByteSize, GpuId};
 use serde::{Deserialize, Serialize};
-use std::{collections::BTreeMap, path::PathBuf, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::PathBuf,
+    time::Duration,
+};
 
 pub use places::Place;
+
+use bounds::Memory;
+use cores::Cores;
+use ways::{Draft, Site};
 
 /// What the machine's record does not tell.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -29,7 +40,7 @@ pub struct PlanOptions {
     pub gpus: bool,
     /// GPUs that are left for WindowPoSt, first of all.
     pub post_gpus: usize,
-    /// Memory that is left for everything but the parent cache and PC1; that of one PC2 or tree D if it is absent.
+    /// Memory that is left for everything but the parent cache and PC1, if that is more than the other stages take at a time.
     pub reserve: Option<ByteSize>,
 }
 
@@ -123,19 +134,11 @@ impl Plan {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Shortage {
     /// Too little memory.
-    #[error("not one sector fits: PC1 needs {} of memory, parent cache included, and the machine has {}", gib(needed.0), gib(there.0))]
+    #[error("not one sector fits: its stages need {} of memory even in turn, and the machine has {}", gib(needed.0), gib(there.0))]
     Memory {
-        /// Parent cache and one PC1.
+        /// What the stages of one sector take if no two of them run at a time, and what is to be left beside PC1.
         needed: ByteSize,
         /// What programs can have.
-        there: ByteSize,
-    },
-    /// No memory node that holds one PC1.
-    #[error("not one sector fits: PC1 needs {} of one memory node, and the greatest has {}", gib(needed.0), gib(there.0))]
-    Node {
-        /// One PC1.
-        needed: ByteSize,
-        /// The greatest node that has CPUs.
         there: ByteSize,
     },
     /// Too little scratch space.
@@ -153,6 +156,9 @@ pub enum Shortage {
     /// No CPU at all.
     #[error("the record tells of no CPU that may be used")]
     Cpu,
+    /// Facts of the record that do not go together: whatever is planned from some of them, others forbid.
+    #[error("the record contradicts itself: {0}")]
+    Contradiction(Box<Violation>),
 }
 
 impl Shortage {
@@ -161,14 +167,19 @@ impl Shortage {
         match self {
             Self::Memory { needed, there } => {
                 let short = gib(needed.0.saturating_sub(there.0));
-                format!("add {short} of memory, raise the limit of the control group, or plan for smaller sectors")
+                format!(
+                    "add {short} of memory, raise the limit of the control group, plan for smaller sectors, or plan with what stages \
+                     were measured to take"
+                )
             }
-            Self::Node { .. } => "add memory to a node, or let the firmware interleave the nodes".to_owned(),
             Self::Disk { at: Some(at), .. } => {
                 format!("free space at {}, or mount a larger disk, NVMe if possible", at.display())
             }
             Self::Disk { at: None, .. } => "mount a local disk that can be written to, NVMe if possible".to_owned(),
             Self::Cpu => "make the record anew on that machine, with sysfs mounted".to_owned(),
+            Self::Contradiction(violation) => {
+                format!("make the record anew on that machine, or correct it; as it is: {}", violation.remedy)
+            }
         }
     }
 }
@@ -177,44 +188,44 @@ impl Shortage {
 ///
 /// # Errors
 ///
-/// Not even one sector fits.
+/// Not even one sector fits, or the record contradicts itself.
 pub fn plan(machine: &Machine, figures: &Figures, options: &PlanOptions) -> Result<Plan, Shortage> {
-    let memory = bounds::memory(machine, figures, options)?;
+    let memory = Memory::of(machine, figures, options)?;
     let room = places::room(machine, figures)?;
-    let disk = bounds::disk(&room, figures);
-    let cores = cores::Cores::of(machine, options);
-    let divided = cores.divide(figures, memory.at_most(), &memory.of_nodes).ok_or(Shortage::Cpu)?;
-    if divided.pc1() == 0 {
-        let there = machine.nodes.iter().filter_map(|node| node.memory).max().unwrap_or_default();
-        return Err(Shortage::Node { needed: figures.cost(super::figures::Step::Pc1).memory, there });
-    }
-    let cpu = bounds::cpu(&cores, &divided, figures, &memory.of_nodes);
+    let cores = Cores::of(machine, options);
     let cards = bounds::cards(machine, options);
-    let gpu = bounds::gpu(&cards, figures, divided.pc1_time(figures));
-    let mut all = vec![memory.bound.clone(), disk, cpu, gpu];
-    let pc1 = all.iter().filter_map(|bound| bound.allows).min().unwrap_or(1).min(divided.pc1()).max(1);
-    for bound in &mut all {
+    let site = Site { machine, figures, memory: &memory, room: &room, cores: &cores, cards: &cards };
+    let plan = of_draft(&site, site.best()?, options);
+    // A record may be written by hand, or be read from files that do not go together.
+    match check(machine, &plan.claims()).into_iter().next() {
+        Some(violation) => Err(Shortage::Contradiction(Box::new(violation))),
+        None => Ok(plan),
+    }
+}
+
+fn of_draft(site: &Site<'_>, mut draft: Draft, options: &PlanOptions) -> Plan {
+    let pc1 = draft.pc1();
+    for bound in &mut draft.bounds {
         bound.decides = bound.allows == Some(pc1);
     }
-    let divided = cores.divide(figures, pc1, &memory.of_nodes).ok_or(Shortage::Cpu)?;
-    let (sectors, sectors_why) = bounds::sectors(figures, divided.pc1(), divided.pc1_time(figures), &memory, &room);
-    let layout = layout::layout(machine, figures, &divided, &cards);
-    let pc1 = divided.pc1();
-    let mut notes = memory.notes;
-    notes.extend(room.notes.iter().cloned());
-    notes.extend(layout.notes);
-    Ok(Plan {
-        figures: figures.clone(),
+    let (sectors, sectors_why) = bounds::sectors(site.figures, &draft, site.room);
+    let mut notes = site.memory.notes(&draft.layout.slots, options);
+    notes.extend(site.notes(&draft));
+    notes.extend(site.room.notes.iter().cloned());
+    notes.extend(draft.layout.notes);
+    let locks: BTreeSet<String> = draft.layout.slots.iter().flat_map(|slot| slot.claim.locks.iter().cloned()).collect();
+    Plan {
+        figures: site.figures.clone(),
         pc1,
         sectors,
         sectors_why,
-        bounds: all,
-        threads: room.threads(sectors),
-        persist: room.persist.clone(),
-        slots: layout.slots,
-        locks: layout.locks,
-        stagger: bounds::stagger(pc1, divided.pc1_time(figures)),
-        free_gpus: layout.free_gpus,
+        threads: site.room.threads(sectors),
+        persist: site.room.persist.clone(),
+        locks: locks.into_iter().collect(),
+        stagger: bounds::stagger(pc1, draft.divided.pc1_time(site.figures)),
+        bounds: draft.bounds,
+        slots: draft.layout.slots,
+        free_gpus: draft.layout.free_gpus,
         notes,
-    })
+    }
 }
