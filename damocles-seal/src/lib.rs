@@ -24,6 +24,7 @@ mod sys;
 pub mod task;
 #[cfg(feature = "proofs")]
 pub mod verifier;
+pub mod watch;
 pub mod worker;
 
 #[cfg(feature = "proofs")]

@@ -5,7 +5,7 @@ use super::{
     gate::{Gate, Pass},
     lease::Lease,
     schedule::{PoolStats, Room, Scheduler, Ticket, Unlimited, Wait, WaitingJob},
-    spec::{PoolSpec, SlotSpec, SpecError},
+    spec::{Backlog, Limits, PoolSpec, SlotSpec, SpecError},
 };
 use crate::{
     claims::{Resource, may_yield, resources_of},
@@ -175,6 +175,20 @@ impl LocalPool {
         let there = self.0.state.lock().scheduler.resume(slot);
         self.0.dispatch();
         there
+    }
+
+    /// Other limits from now on, and other numbers for the backlogs that there are: those who wait see them at once, and
+    /// what runs goes on, also where there is more of it than may start now. [`Limits::time`] stays as it is.
+    ///
+    /// # Errors
+    ///
+    /// The slots could not work under them. Nothing changed then.
+    pub fn limit(&self, limits: Limits, backlog: &BTreeMap<TaskKind, Backlog>) -> Result<(), SpecError> {
+        limits.check(&self.0.slots)?;
+        let limits = Limits { time: self.0.time.clone(), ..limits };
+        self.0.state.lock().scheduler.limit(limits, backlog);
+        self.0.dispatch();
+        Ok(())
     }
 
     /// A sector was released or aborted: it does not count for [`PoolSpec::backlog`] any more.

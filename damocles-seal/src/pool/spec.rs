@@ -113,17 +113,8 @@ impl PoolSpec {
             if slot.kinds.is_empty() {
                 return Err(SpecError::NoKind { slot: name() });
             }
-            if let Some(lock) = slot.locks.iter().find(|lock| !self.limits.ext_locks.contains_key(*lock)) {
-                return Err(SpecError::UnknownLock { slot: name(), lock: lock.clone() });
-            }
         }
-        let zero_lock = self.limits.ext_locks.iter().find(|(_, n)| **n == 0);
-        if let Some((lock, _)) = zero_lock {
-            return Err(SpecError::Zero { what: lock.clone() });
-        }
-        if let Some((kind, _)) = self.limits.concurrent.iter().find(|(_, n)| **n == 0) {
-            return Err(SpecError::Zero { what: kind.to_string() });
-        }
+        self.limits.check(&self.slots)?;
         for (what, zero) in [("at_once", self.at_once == Some(0)), ("breaker.failures", self.breaker.failures == 0)] {
             if zero {
                 return Err(SpecError::Zero { what: what.to_owned() });
@@ -275,6 +266,22 @@ pub struct Limits {
     pub time: BTreeMap<TaskKind, Duration>,
     /// How many slots may hold a lock at a time, e.g. one GPU shared by two kinds.
     pub ext_locks: BTreeMap<String, usize>,
+}
+
+impl Limits {
+    /// Whether these slots can work under them.
+    pub(super) fn check(&self, slots: &[SlotSpec]) -> Result<(), SpecError> {
+        let locks = slots.iter().flat_map(|slot| slot.locks.iter().map(move |lock| (slot, lock)));
+        if let Some((slot, lock)) = locks.into_iter().find(|(_, lock)| !self.ext_locks.contains_key(*lock)) {
+            return Err(SpecError::UnknownLock { slot: slot.name.clone(), lock: lock.clone() });
+        }
+        let locks = self.ext_locks.iter().map(|(lock, n)| (lock.clone(), *n));
+        let kinds = self.concurrent.iter().map(|(kind, n)| (kind.to_string(), *n));
+        match locks.chain(kinds).find(|(_, n)| *n == 0) {
+            Some((what, _)) => Err(SpecError::Zero { what }),
+            None => Ok(()),
+        }
+    }
 }
 
 /// Something in a [`PoolSpec`] that does not fit together.

@@ -3,8 +3,9 @@
 use damocles_core::{ActorId, SealProofType};
 use std::time::Duration;
 
-/// How a sealing thread behaves.
-#[derive(Clone, Debug)]
+/// How a sealing thread behaves. All of it may change while the thread runs, see
+/// [`super::ThreadControl::reconfigure`].
+#[derive(Clone, Debug, PartialEq)]
 pub struct ThreadConfig {
     /// The worker's name, shown to people.
     pub worker: String,

@@ -1,6 +1,7 @@
 //! How a sealing thread is steered while it runs.
 
 use super::{
+    ThreadConfig,
     rewind::{check, refused},
     status::{ThreadState, ThreadStatus},
     thread::ThreadParts,
@@ -21,6 +22,8 @@ pub struct ThreadControl {
 pub(super) struct Shared {
     pub(super) status: Mutex<ThreadStatus>,
     pub(super) wanted: watch::Sender<Wanted>,
+    /// How it behaves: read anew at every decision.
+    pub(super) config: watch::Sender<Arc<ThreadConfig>>,
 }
 
 /// What operators want of a thread.
@@ -177,6 +180,26 @@ impl ThreadControl {
     /// When the thread is to end, if it is.
     pub fn draining(&self) -> Option<Drain> {
         self.shared.wanted.borrow().drain
+    }
+
+    /// How the thread behaves at this moment.
+    pub fn config(&self) -> Arc<ThreadConfig> {
+        Arc::clone(&self.shared.config.borrow())
+    }
+
+    /// Lets the thread behave otherwise from its next decision on: the next sector that it asks for, the next repeat,
+    /// the next look at a waiting sector. The step under way goes on, a sector in the store is kept whatever the new
+    /// settings allow, and a request that is on its way is answered. A thread that waits for work asks again at once,
+    /// and any other wait is as long as the new settings say, counted from its beginning. False if it behaves so
+    /// already.
+    pub fn reconfigure(&self, config: ThreadConfig) -> bool {
+        self.shared.config.send_if_modified(|current| {
+            let news = **current != config;
+            if news {
+                *current = Arc::new(config);
+            }
+            news
+        })
     }
 
     /// What the thread does at this moment.

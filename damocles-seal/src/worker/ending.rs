@@ -42,7 +42,7 @@ impl Run<'_> {
         if let Err(error) = self.tell_all(lease, outcome, reason).await? {
             self.show_error(Some((&error).into()));
             // The entry that says that it ends stays the last one, so that the same is tried again after the wait.
-            return self.await_operator(self.thread.config.auto_resume).await;
+            return self.await_operator(true).await;
         }
         // It may never have been open in this process.
         drop(self.thread.parts.pipeline.close(lease.sector).await);
@@ -53,7 +53,7 @@ impl Run<'_> {
         self.show_sector(None);
         self.show_error(None);
         self.show(ThreadState::Idle);
-        self.wait(self.thread.config.seal_interval).await
+        self.wait(|config| config.seal_interval).await
     }
 
     /// Tells everybody, under a newer lease of the same store if this one was taken over: the end is recorded, and the

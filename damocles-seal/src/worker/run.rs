@@ -1,7 +1,7 @@
 //! One run of a sealing thread.
 
 use super::{
-    SealingThread, ThreadError, ThreadState,
+    SealingThread, ThreadConfig, ThreadError, ThreadState,
     backoff::{Failures, decide, may_pass, wait_before},
     exit::Exit,
     keeper::LeaseKeeper,
@@ -74,10 +74,10 @@ impl<'a> Run<'a> {
                     let count = failures.add(error.kind());
                     self.show_error(Some((&error).into()));
                     self.show_failures(failures.total());
-                    match decide(&self.thread.config, &error, count) {
+                    match decide(&self.config(), &error, count) {
                         Recovery::Retry { after } => {
                             self.show(ThreadState::Waiting);
-                            self.wait(wait_before(&self.thread.config, count, after)).await?;
+                            self.wait(|config| wait_before(config, count, after)).await?;
                         }
                         Recovery::Abandon => {
                             return self.finish(&lease, Outcome::Abandoned, Some(&error.chain())).await;
@@ -106,7 +106,7 @@ impl<'a> Run<'a> {
         }
         self.show_error(Some(shown));
         let _keeper = lease.map(|lease| self.keeper(lease, self.cx.child()));
-        self.await_operator(self.by_itself(may_pass(error))).await?;
+        self.await_operator(may_pass(error)).await?;
         match lease {
             Some(lease) => self.resumed(lease).await,
             None => Ok(()),
@@ -130,10 +130,11 @@ impl<'a> Run<'a> {
 
     /// Waits until the manager speaks up or it is time to look again.
     async fn await_change(&self, lease: &SectorLease, until: Wake) -> Result<(), Exit> {
+        let config = self.config();
         let (at_most, epoch) = match until {
             Wake::After(wait) => (wait, None),
-            Wake::Epoch(epoch) => (self.thread.config.poll_interval, Some(epoch)),
-            _ => (self.thread.config.poll_interval, None),
+            Wake::Epoch(epoch) => (config.poll_interval, Some(epoch)),
+            _ => (config.poll_interval, None),
         };
         if at_most.is_zero() {
             return Ok(());
@@ -148,16 +149,9 @@ impl<'a> Run<'a> {
             }
             tokio::time::sleep(LEAST_WAIT).await;
         };
-        self.show_wake(Some(at_most));
-        let waited = self.unless_asked(async { drop(tokio::time::timeout(at_most, changed).await) }).await;
-        self.show_wake(None);
+        let waited = self.wait_under(&config, at_most, changed).await;
         self.thread.shared.status.lock().epoch = None;
         waited
-    }
-
-    /// After how long a parked sector goes on by itself.
-    pub(super) fn by_itself(&self, may_pass: bool) -> Option<Duration> {
-        self.thread.config.auto_resume.filter(|_| may_pass)
     }
 
     fn is_interrupted(&self) -> bool {
@@ -166,9 +160,14 @@ impl<'a> Run<'a> {
     }
 
     pub(super) fn keeper(&self, lease: &SectorLease, step: Context) -> LeaseKeeper {
-        let config = &self.thread.config;
+        let config = self.config();
         let allocator = Arc::clone(&self.thread.parts.allocator);
         LeaseKeeper::spawn(allocator, lease.clone(), config.ttl, config.call_limit, step)
+    }
+
+    /// How the thread behaves at this moment.
+    pub(super) fn config(&self) -> Arc<ThreadConfig> {
+        Arc::clone(&self.thread.shared.config.borrow())
     }
 
     pub(super) fn note(&self, text: String) {

@@ -103,7 +103,7 @@ impl Run<'_> {
         let parts = &self.thread.parts;
         self.patiently("take sector up", || {
             Box::pin(async {
-                let taken = parts.allocator.take_up(parts.store.id(), sector, self.thread.config.ttl);
+                let taken = parts.allocator.take_up(parts.store.id(), sector, self.config().ttl);
                 self.limited("take sector up", taken)
                     .await?
                     .map_err(|e| of_alloc("take sector up", e).with("sector", sector))
@@ -140,7 +140,7 @@ impl Run<'_> {
     }
 
     async fn allocate(&self) -> Result<Result<Option<SectorLease>, SealError>, Exit> {
-        let (parts, config) = (&self.thread.parts, &self.thread.config);
+        let (parts, config) = (&self.thread.parts, self.config());
         self.show_sector(None);
         let all: Vec<SealProofType> = parts.keys.keys().copied().collect();
         let wanted = if config.proof_types.is_empty() { &all } else { &config.proof_types };
@@ -177,13 +177,24 @@ impl Run<'_> {
         let leased = self
             .patiently("lease a sector", || {
                 Box::pin(async {
+                    // Other settings came while the manager was away: what they allow is asked for instead.
+                    if !Arc::ptr_eq(&config, &self.config()) {
+                        return Ok(None);
+                    }
                     let leased = self.limited("lease a sector", parts.allocator.allocate(&want)).await?;
-                    leased.map_err(|e| of_alloc("lease a sector", e).with("request", &want.request))
+                    leased.map(Some).map_err(|e| of_alloc("lease a sector", e).with("request", &want.request))
                 })
             })
             .await?;
         match leased {
-            Ok(Some(lease)) => {
+            Ok(None) => Ok(Ok(None)),
+            Ok(Some(Some(lease))) => {
+                // A request of other settings may have been answered with it.
+                if !wanted.contains(&lease.proof_type)
+                    && let Err(error) = self.greet(&[lease.proof_type]).await?
+                {
+                    return Ok(Err(error));
+                }
                 // A request of an earlier run may have been answered with this lease, but with no other.
                 if !fresh && let Err(error) = self.know_all(Some(lease.sector)).await? {
                     return Ok(Err(error));
@@ -191,9 +202,9 @@ impl Run<'_> {
                 self.show_sector(Some(lease.sector));
                 Ok(self.open(&lease).await?.map(|()| Some(lease)))
             }
-            Ok(None) => {
+            Ok(Some(None)) => {
                 self.show(ThreadState::Idle);
-                self.wait(config.idle_interval).await?;
+                self.wait_under(&config, config.idle_interval, std::future::pending()).await?;
                 Ok(Ok(None))
             }
             Err(error) if !fresh && error.kind() == SealErrorKind::Refused => {
@@ -274,7 +285,7 @@ impl Run<'_> {
     async fn stay_parked(&self, lease: &SectorLease, error: super::ThreadError, may_pass: bool) -> Result<(), Exit> {
         let _keeper = self.keeper(lease, self.cx.child());
         self.show_error(Some(error));
-        self.await_operator(self.by_itself(may_pass)).await?;
+        self.await_operator(may_pass).await?;
         self.resumed(lease).await
     }
 }

@@ -58,7 +58,6 @@ impl Backlog for crate::pool::LocalPool {
 #[derive(Debug)]
 pub struct SealingThread {
     pub(super) parts: ThreadParts,
-    pub(super) config: ThreadConfig,
     pub(super) shared: Arc<Shared>,
 }
 
@@ -77,13 +76,17 @@ impl SealingThread {
             wakes_at: None,
             epoch: None,
         };
-        let shared = Shared { status: Mutex::new(status), wanted: watch::Sender::new(Wanted::default()) };
-        Self { parts, config, shared: Arc::new(shared) }
+        let shared = Shared {
+            status: Mutex::new(status),
+            wanted: watch::Sender::new(Wanted::default()),
+            config: watch::Sender::new(Arc::new(config)),
+        };
+        Self { parts, shared: Arc::new(shared) }
     }
 
     /// Changes how it behaves, before it runs.
     pub fn configure(&mut self, change: impl FnOnce(&mut ThreadConfig)) {
-        change(&mut self.config);
+        self.shared.config.send_modify(|config| change(Arc::make_mut(config)));
     }
 
     /// How it is steered.

@@ -1,7 +1,7 @@
 //! Every wait of a sealing thread: each ends when the thread is to end, and when an operator wants something.
 
 use super::{
-    ThreadState,
+    ThreadConfig, ThreadState,
     backoff::wait_before,
     control::{Drain, Wanted},
     exit::Exit,
@@ -12,8 +12,8 @@ use damocles_core::{
     pipeline::{SealError, SealErrorKind},
 };
 use futures::future::BoxFuture;
-use std::{future::Future, time::Duration};
-use tokio::sync::watch;
+use std::{future::Future, sync::Arc, time::Duration};
+use tokio::{sync::watch, time::Instant};
 
 impl Run<'_> {
     /// Runs a step to its end, cancelled when an operator cannot wait for it. The future is never dropped: what is
@@ -29,10 +29,53 @@ impl Run<'_> {
         step.await
     }
 
-    /// Waits, but not longer than an operator wants.
-    pub(super) async fn wait(&self, time: Duration) -> Result<(), Exit> {
-        self.show_wake(Some(time));
-        let waited = self.unless_asked(tokio::time::sleep(time)).await;
+    /// Waits for as long as the settings say, those of now or later ones, but not longer than an operator wants.
+    pub(super) async fn wait(&self, time: impl Fn(&ThreadConfig) -> Duration + Send + Sync) -> Result<(), Exit> {
+        let waited = self.unless_asked(self.passes(|config| Some(time(config)))).await;
+        self.show_wake(None);
+        waited
+    }
+
+    /// Resolves when so much time has passed from now on as the settings say, which may change meanwhile; never while
+    /// they say none. Shows when that will be.
+    async fn passes(&self, time: impl Fn(&ThreadConfig) -> Option<Duration> + Send + Sync) {
+        let began = Instant::now();
+        let mut settings = self.thread.shared.config.subscribe();
+        loop {
+            let left = time(&settings.borrow_and_update()).map(|time| time.saturating_sub(began.elapsed()));
+            self.show_wake(left);
+            let over = async {
+                match left {
+                    Some(left) => tokio::time::sleep(left).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                biased;
+                () = over => return,
+                // The thread itself keeps the other end.
+                _ = settings.changed() => {}
+            }
+        }
+    }
+
+    /// Waits for `what`, but no longer than this, nor than these settings hold, nor than an operator wants.
+    pub(super) async fn wait_under(
+        &self,
+        settings: &Arc<ThreadConfig>,
+        at_most: Duration,
+        what: impl Future<Output = ()> + Send,
+    ) -> Result<(), Exit> {
+        let mut current = self.thread.shared.config.subscribe();
+        self.show_wake(Some(at_most));
+        let waited = self.unless_asked(async {
+            tokio::select! {
+                biased;
+                _ = tokio::time::timeout(at_most, what) => {}
+                _ = current.wait_for(|current| !Arc::ptr_eq(current, settings)) => {}
+            }
+        });
+        let waited = waited.await;
         self.show_wake(None);
         waited
     }
@@ -55,19 +98,15 @@ impl Run<'_> {
         }
     }
 
-    /// Waits for an operator, or until the time is over after which a sector goes on by itself.
-    pub(super) async fn await_operator(&self, at_most: Option<Duration>) -> Result<(), Exit> {
+    /// Waits for an operator, or, if what is wrong may pass, until the time is over after which a sector goes on by
+    /// itself.
+    pub(super) async fn await_operator(&self, may_pass: bool) -> Result<(), Exit> {
         let mut wanted: watch::Receiver<Wanted> = self.thread.shared.wanted.subscribe();
         // Whoever sees that it is parked may resume it at once.
         let before = wanted.borrow().resumes;
-        self.show_wake(at_most);
+        let after = |config: &ThreadConfig| config.auto_resume.filter(|_| may_pass);
+        self.show_wake(after(&self.config()));
         self.show(ThreadState::Parked);
-        let by_itself = async {
-            match at_most {
-                Some(time) => tokio::time::sleep(time).await,
-                None => std::future::pending().await,
-            }
-        };
         // A parked sector has nothing that could end: any drain is over.
         let drained = |w: &Wanted| w.drain.is_some();
         let waited = tokio::select! {
@@ -77,7 +116,7 @@ impl Run<'_> {
             w = wanted.wait_for(|w| w.resumes != before || w.abort.is_some() || drained(w)) => {
                 if w.is_ok_and(|w| drained(&w)) { Err(Exit::Asked) } else { Ok(()) }
             }
-            () = by_itself => Ok(()),
+            () = self.passes(after) => Ok(()),
         };
         self.show_wake(None);
         waited
@@ -157,7 +196,7 @@ impl Run<'_> {
                     self.show_error(Some((&error).into()));
                     self.show_failures(count);
                     self.show(ThreadState::Waiting);
-                    self.wait(wait_before(&self.thread.config, count, after)).await?;
+                    self.wait(|config| wait_before(config, count, after)).await?;
                 }
                 Recovery::Halt => return Err(Exit::Halted(error)),
                 _ => return Ok(Err(error)),
@@ -167,7 +206,7 @@ impl Run<'_> {
 
     /// One call to the manager, within its limit.
     pub(super) async fn limited<T>(&self, op: &'static str, call: impl Future<Output = T>) -> Result<T, SealError> {
-        let limit = self.thread.config.call_limit;
+        let limit = self.config().call_limit;
         tokio::time::timeout(limit, call)
             .await
             .map_err(|_| Error::new(SealErrorKind::Service, op).with("no answer within seconds", limit.as_secs()))

@@ -13,6 +13,7 @@ mod damage;
 mod fake_work;
 mod journal;
 mod pieces;
+mod settings;
 mod stores;
 mod thread;
 mod world;

@@ -9,7 +9,7 @@ use super::{
     stats::{KindStats, PoolStats},
     wait::Wait,
 };
-use crate::pool::{Limits, PoolSpec, SlotSpec};
+use crate::pool::{Backlog, Limits, PoolSpec, SlotSpec};
 use damocles_core::{
     JobId, SectorId,
     pool::{Capacity, Job, Needs, PoolErrorKind, SlotReport, TaskKind},
@@ -160,6 +160,13 @@ impl Scheduler {
     /// Nobody waits for this one any more.
     pub fn remove(&mut self, ticket: Ticket) {
         self.waiting.remove(&ticket);
+    }
+
+    /// Other limits from now on, under which the slots can work, and other numbers for the backlogs that there are. What
+    /// runs goes on, also where there is more of it than may start now.
+    pub fn limit(&mut self, limits: Limits, backlog: &BTreeMap<TaskKind, Backlog>) {
+        self.limits = limits;
+        self.sections.limit(backlog);
     }
 
     /// The sector has left for good, and makes room for others.

@@ -59,6 +59,15 @@ impl Sections {
         Self { list: spec.backlog.iter().filter_map(section).collect(), plan: spec.plan.clone() }
     }
 
+    /// Other numbers for the sections that there are. Nobody who is in one has to leave it.
+    pub(super) fn limit(&mut self, backlog: &BTreeMap<TaskKind, crate::pool::Backlog>) {
+        for section in &mut self.list {
+            if let Some(backlog) = backlog.get(&section.kind).filter(|backlog| backlog.next == section.next) {
+                section.most = backlog.most;
+            }
+        }
+    }
+
     /// The section that a job of this kind would bring a new sector into.
     ///
     /// None for a sector that is in it or in one that begins later: it makes room for others when it goes on.

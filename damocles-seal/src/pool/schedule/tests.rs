@@ -347,3 +347,36 @@ fn a_sector_waits_outside_while_the_end_of_its_section_cannot_follow() {
     restarted.scheduler.forget(sector(2));
     assert_eq!(restarted.grant(), [0]);
 }
+
+#[test]
+fn other_limits_hold_for_what_starts_from_now_on() {
+    let mut spec = PoolSpec::new(["a", "b", "c"].iter().map(|name| slot(name, &["pc1"], &["disk"])).collect());
+    spec.slots.push(slot("d", &["pc2"], &[]));
+    spec.limits = Limits { ext_locks: [("disk".to_owned(), 2)].into(), ..Limits::default() };
+    spec.backlog = [(TaskKind::new("pc1"), Backlog { next: TaskKind::new("pc2"), most: 9 })].into();
+    let mut world = World::new(&spec);
+    for n in 1..6 {
+        world.push(&of_sector(n, "pc1"));
+    }
+    assert_eq!(world.grant(), [0, 1], "the lock is for two");
+    // Less than run now: they go on, and none starts.
+    let one = Limits { concurrent: [(TaskKind::new("pc1"), 1)].into(), ..spec.limits.clone() };
+    world.scheduler.limit(one, &spec.backlog);
+    assert!(world.grant().is_empty());
+    assert_eq!(world.why()[0], "as many pc1 run as are allowed at a time (1)");
+    world.done(0);
+    assert!(world.grant().is_empty(), "one still runs");
+    let apart = Limits {
+        staggered: [(TaskKind::new("pc1"), 10 * SECOND)].into(),
+        ext_locks: [("disk".to_owned(), 3)].into(),
+        ..Limits::default()
+    };
+    world.scheduler.limit(apart.clone(), &spec.backlog);
+    assert!(world.grant().is_empty(), "the last start was now, although nothing was kept apart then");
+    world.now += 10 * SECOND;
+    assert_eq!(world.grant().len(), 1);
+    let full = [(TaskKind::new("pc1"), Backlog { next: TaskKind::new("pc2"), most: 0 })].into();
+    world.scheduler.limit(Limits { staggered: BTreeMap::new(), ..apart }, &full);
+    assert!(world.grant().is_empty());
+    assert!(world.why()[0].starts_with("pc2 cannot follow: as many sectors as may (1)"), "{:?}", world.why());
+}
