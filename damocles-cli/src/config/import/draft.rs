@@ -19,8 +19,17 @@ pub(super) struct Draft {
     pub(super) limits: Table,
     pub(super) staggered: Table,
     pub(super) locks: Table,
-    /// By stage.
-    pub(super) slots: Vec<(&'static str, Table)>,
+    pub(super) slots: Vec<DraftSlot>,
+}
+
+/// A slot of the new file.
+#[derive(Debug)]
+pub(super) struct DraftSlot {
+    /// The stage.
+    pub(super) kind: &'static str,
+    /// Where the old file has it.
+    pub(super) path: String,
+    pub(super) table: Table,
 }
 
 impl Draft {
@@ -55,9 +64,9 @@ impl Draft {
         ] {
             section(&mut text, &format!("[processors.{header}]"), table);
         }
-        for (kind, slot) in &self.slots {
-            let _ = write!(text, "\n[[processors.{kind}]]\n");
-            keys(&mut text, "", slot);
+        for slot in &self.slots {
+            let _ = write!(text, "\n[[processors.{}]]\n", slot.kind);
+            keys(&mut text, "", &slot.table);
         }
         text
     }

@@ -127,6 +127,6 @@ fn check_sealing(found: &mut Findings<'_>, path: &str, sealing: &SealingSection)
 }
 
 /// The path without `.` parts and doubled separators, for comparison only.
-fn plain(path: &Path) -> PathBuf {
+pub(in crate::config) fn plain(path: &Path) -> PathBuf {
     path.components().filter(|c| *c != Component::CurDir).collect()
 }
