@@ -4,6 +4,7 @@
 
 use std::{
     io::Read as _,
+    os::unix::fs::PermissionsExt as _,
     path::Path,
     process::{Command, Output, Stdio},
 };
@@ -89,4 +90,43 @@ fn a_reader_that_goes_away_is_no_failure() {
     let mut err = String::new();
     child.stderr.take().unwrap().read_to_string(&mut err).unwrap();
     assert_eq!((child.wait().unwrap().code(), err.as_str()), (Some(0), ""));
+}
+
+#[test]
+fn an_imported_file_is_for_its_owner_and_replaces_none() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = |name: &str| dir.path().join(name).display().to_string();
+    let (old, new) = (at("old.toml"), at("new.toml"));
+    let text = "[sector_manager]\nrpc_client.addr = \"http://m:1\"\npiece_token = \"hunter2\"\n[[sealing_thread]]\nlocation = \"/a\"\n";
+    std::fs::write(&old, text).unwrap();
+    let (code, out, err) = ended(worker(&["config", "import", &old, "-o", &new, "--json"]));
+    assert_eq!(code, Some(0), "{err}");
+    assert!(out.contains("sector_manager.piece_token") && !format!("{out}{err}").contains("hunter2"), "{out}{err}");
+    assert_eq!(std::fs::metadata(&new).unwrap().permissions().mode() & 0o777, 0o600);
+    assert!(std::fs::read_to_string(&new).unwrap().contains("token = \"hunter2\""));
+    std::fs::write(&new, "mine").unwrap();
+    let (code, _, err) = ended(worker(&["config", "import", &old, "-o", &new]));
+    assert_eq!((code, std::fs::read_to_string(&new).unwrap().as_str()), (Some(2), "mine"), "{err}");
+    let (_, out, err) = ended(worker(&["config", "check", &at("old.toml"), "--machine", "none"]));
+    assert!(!format!("{out}{err}").contains("hunter2"), "{out}{err}");
+}
+
+#[test]
+fn a_slot_that_cannot_be_had_is_told_while_the_manager_is_away() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = dir.path().join("store").display().to_string();
+    assert_eq!(ended(worker(&["store", "sealing-init", "-l", &store])).0, Some(0));
+    let file = write_config(dir.path(), "");
+    // A directory of claims below a file.
+    let slots = format!(
+        "[processors.isolation]\nclaims_dir = \"{file}/claims\"\n[[processors.transfer]]\ncgroup.cpuset = \"0\"\n\
+         cgroup.exclusive = true\n"
+    );
+    let text = std::fs::read_to_string(&file).unwrap() + &slots;
+    std::fs::write(&file, text).unwrap();
+    let mut limited = Command::new("timeout");
+    limited.args(["60", env!("CARGO_BIN_EXE_damocles-worker"), "daemon", "-c", &file]);
+    let (code, _, err) = ended(limited);
+    assert!(err.contains("claim hardware") && err.contains(&file), "{err}");
+    assert!(code.is_some_and(|code| code != 124), "it waited for its manager: {err}");
 }

@@ -12,7 +12,7 @@ use anyhow::anyhow;
 use damocles_core::{CpuSet, GpuId};
 use damocles_seal::{
     machine::Machine,
-    placement::missing_features,
+    placement::{gpu_env, missing_features},
     pool::{self, CommandSpec, Protocol, SlotSpec},
 };
 use std::path::PathBuf;
@@ -29,6 +29,10 @@ pub(super) fn of(slot: &Configured, machine: &dyn Fn() -> Machine) -> Result<Vec
     let mut spec = plain(slot);
     if !slot.gpus.is_empty() {
         spec.placement.gpus = gpus(slot, &machine())?;
+        // The check of the file has seen that they name the same; the place sets them by identifier.
+        for name in gpu_env(&spec.placement.gpus).keys() {
+            spec.command.envs.remove(name);
+        }
     }
     if slot.bin.is_none()
         && let Some(missing) = missing_features(&slot.envs, &spec.placement.gpus).into_iter().next()

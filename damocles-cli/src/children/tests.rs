@@ -89,6 +89,15 @@ fn multicore_children_have_cores_of_one_cache_each() {
 }
 
 #[test]
+fn a_variable_that_names_the_same_cards_gives_way_to_their_identifiers() {
+    let text = "[[processors.c2]]\nbin = \"/opt/c2\"\ngpus = [1]\nenvs = { CUDA_VISIBLE_DEVICES = \"1\", A = \"b\" }\n";
+    let spec = spec(text).unwrap();
+    let c2 = slots(&spec, "c2")[0];
+    assert_eq!(c2.placement.gpus, [lab().gpus[1].uuid.clone()]);
+    assert_eq!(c2.command.envs.keys().collect::<Vec<_>>(), ["A"]);
+}
+
+#[test]
 fn what_cannot_be_had_is_refused() {
     let refused = |text: &str| {
         let failure = spec(text).unwrap_err();

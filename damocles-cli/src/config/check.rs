@@ -6,7 +6,7 @@ mod memory;
 pub(crate) mod sdr;
 mod store_files;
 
-use super::{ConfigError, Findings, Source, WorkerConfig};
+use super::{ChildProtocol, ConfigError, Findings, Source, WorkerConfig};
 use crate::output::Render;
 use damocles_seal::{
     machine::{
@@ -14,11 +14,14 @@ use damocles_seal::{
         legal::{self, ViolationKind},
     },
     placement::{missing_capabilities, missing_features},
+    pool::has_v1,
 };
 use serde::Serialize;
 use std::{error::Error as _, fmt::Write as _, path::PathBuf};
 
 pub(crate) use store_files::store_file;
+
+pub(crate) use files::control_token;
 
 /// What a file is checked against.
 #[derive(Clone, Copy, Debug)]
@@ -159,6 +162,7 @@ fn site_rules(config: &WorkerConfig, site: Site<'_>, found: &mut Findings<'_>) {
         let hint = "add [[attached]] with `name` and `location`, or `worker.scan_persist_stores`";
         found.warn("attached", "there is no store that finished sectors could go to", hint);
     }
+    protocols(config, found);
     features(config, site, found);
     let nowhere = Machine::default();
     let machine = site.machine.unwrap_or(&nowhere);
@@ -171,6 +175,7 @@ fn site_rules(config: &WorkerConfig, site: Site<'_>, found: &mut Findings<'_>) {
     }
     sdr::check(config, site.machine, found);
     memory::check(config, site.machine, &claims, found);
+    unclaimed(config, &claims, found);
     if let Some(machine) = site.machine {
         stores(config, machine, site.here, &claims, found);
     }
@@ -189,6 +194,25 @@ fn capabilities(config: &WorkerConfig, machine: &Machine, found: &mut Findings<'
     for need in missing {
         let lacks = format!("this user lacks {}, needed for {}", need.capability, need.needed_for);
         found.warn("processors", lacks, need.hint());
+    }
+}
+
+/// The old protocol does not know all stages.
+fn protocols(config: &WorkerConfig, found: &mut Findings<'_>) {
+    let v1 = config.slots().into_iter().filter(|slot| slot.protocol == ChildProtocol::V1);
+    for slot in v1.filter(|slot| !has_v1(&slot.kind.task_kind())) {
+        let instead = "give this stage a program that speaks v2: the old protocol does it in other steps";
+        found.error(&format!("{}.protocol", slot.path), "the old protocol has no such stage", instead);
+    }
+}
+
+/// Cards that a child is only shown: what is claimed on the machine is what `gpus` names.
+fn unclaimed(config: &WorkerConfig, claims: &claims::Claimed, found: &mut Findings<'_>) {
+    let slots = config.slots().into_iter().zip(&claims.slots);
+    for (slot, claim) in slots.filter(|(slot, claim)| slot.gpus.is_empty() && !claim.gpus.is_empty()) {
+        let message = format_args!("no claim covers GPU {}: others may use it at the same time", claim.gpus.join(", "));
+        let hint = "name the cards in `gpus` instead, which sets the variable too";
+        found.warn(&format!("{}.envs.CUDA_VISIBLE_DEVICES", slot.path), message, hint);
     }
 }
 
@@ -211,7 +235,7 @@ fn stores(config: &WorkerConfig, machine: &Machine, here: bool, claims: &claims:
         let hint = "write the path from the root on";
         found.warn(&format!("{store}.location"), "means another directory wherever the worker is started", hint);
     }
-    for violation in legal::check_stores(machine, &claims.stores) {
+    for violation in legal::check_stores(machine, &claims.placed(here, found)) {
         let on_disk = |name: &String| claims.stores.iter().any(|store| store.name == *name && store.location.exists());
         match violation.kind {
             ViolationKind::Space => claims.warn(config, &violation, found),

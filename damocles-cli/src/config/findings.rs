@@ -1,12 +1,16 @@
 //! Everything that is wrong with one file, not only the first thing.
 
-use super::{ConfigError, Source};
+use super::{
+    ConfigError, Source,
+    strict::{LeftOut, Mistakes},
+};
 use std::fmt;
 
 /// What was found in one file so far.
 #[derive(Debug)]
 pub struct Findings<'s> {
     source: &'s Source,
+    left_out: LeftOut,
     errors: Vec<ConfigError>,
     warnings: Vec<ConfigError>,
 }
@@ -14,7 +18,7 @@ pub struct Findings<'s> {
 impl<'s> Findings<'s> {
     /// Nothing yet.
     pub fn new(source: &'s Source) -> Self {
-        Self { source, errors: Vec::new(), warnings: Vec::new() }
+        Self { source, left_out: LeftOut::default(), errors: Vec::new(), warnings: Vec::new() }
     }
 
     /// The value at `path` cannot be used; `hint` says what to write instead, and is empty where the message does.
@@ -30,11 +34,22 @@ impl<'s> Findings<'s> {
     }
 
     fn place(&self, path: &str, message: impl fmt::Display, hint: String) -> ConfigError {
-        let error = self.source.error_at(path, message);
+        let error = self.source.error_at(&self.written(path), message);
         if hint.is_empty() { error } else { error.hint_with(hint) }
     }
 
-    /// Adds what reading the text found.
+    /// How the text has the value at `path`: of what was read, elements of arrays may have been left out.
+    pub fn written(&self, path: &str) -> String {
+        self.left_out.written(path)
+    }
+
+    /// Adds what reading the text found. What is found later is about what was left by it.
+    pub fn read(&mut self, mistakes: Mistakes) {
+        self.left_out = mistakes.left_out.clone();
+        self.extend(mistakes);
+    }
+
+    /// Adds what was found elsewhere.
     pub fn extend(&mut self, errors: impl IntoIterator<Item = ConfigError>) {
         self.errors.extend(errors);
     }

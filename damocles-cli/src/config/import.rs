@@ -3,12 +3,13 @@
 //! Those programs ignored every key that they did not know. Here each is listed, with the key that was probably meant.
 
 mod draft;
+mod hardware;
 mod note;
 mod part;
 mod places;
 mod processors;
 
-use super::{ConfigError, Source, nearest::nearest};
+use super::{ConfigError, HumanDuration, Source, nearest::nearest};
 use draft::Draft;
 use part::Part;
 use std::collections::BTreeMap;
@@ -178,18 +179,18 @@ impl Import {
 
     fn worker(&mut self, top: &mut Part) {
         let server = "the control RPC is a Unix socket now, `<run dir>/<worker name>.sock`, see `worker.run_dir`";
+        let part = self.table(top, "worker");
+        let mut part = part.unwrap_or_else(|| Part::new("worker", Table::new()));
+        if let Some(name) = part.take("name") {
+            self.name(&part.at("name"), name);
+        }
         if let Some(mut part) = self.table(top, "instance") {
             if let Some(name) = part.take("name") {
-                self.changed(&part.at("name"), "is `worker.name` now");
-                self.out.worker.insert("name".to_owned(), name);
+                self.older_name(&part.at("name"), name);
             }
             self.rest(part, &["name"]);
         }
         self.drop_key(top, "worker_server", server);
-        let Some(mut part) = self.table(top, "worker") else { return };
-        if let Some(name) = part.take("name") {
-            self.out.worker.insert("name".to_owned(), name);
-        }
         self.drop_key(&mut part, "rpc_server", server);
         if let Some(every) = part.take("ping_interval") {
             self.out.worker.insert("ping_interval".to_owned(), every);
@@ -219,6 +220,33 @@ impl Import {
         );
     }
 
+    fn older_name(&mut self, path: &str, name: Value) {
+        if self.out.worker.contains_key("name") {
+            self.dropped(path, "`worker.name` is there, which the later versions of the old program took");
+        } else {
+            self.changed(path, "is `worker.name` now");
+            self.name(path, name);
+        }
+    }
+
+    /// Any text was a name; ours is a file's too.
+    fn name(&mut self, path: &str, name: Value) {
+        let Value::String(old) = &name else {
+            self.note(path, What::Ignored, "is no text");
+            return;
+        };
+        let plain = |c: char| if c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.') { c } else { '-' };
+        let new: String = old.chars().map(plain).skip_while(|c| *c == '.').take(64).collect();
+        if new.is_empty() {
+            self.dropped(path, "cannot name a worker: the machine's name is taken");
+            return;
+        }
+        if new != *old {
+            self.changed(path, format!("the control socket is called so too: `{new}` is the name now"));
+        }
+        self.out.worker.insert("name".to_owned(), new.into());
+    }
+
     fn metrics(&mut self, top: &mut Part) {
         let Some(mut part) = self.table(top, "metrics") else { return };
         for key in ["enable", "http_listen"] {
@@ -226,20 +254,31 @@ impl Import {
                 self.out.metrics.insert(key.to_owned(), value);
             }
         }
+        let served = self.out.metrics.get("enable").and_then(Value::as_bool) == Some(true);
+        if served && !self.out.metrics.contains_key("http_listen") {
+            self.changed(
+                part.path(),
+                "were at port 9000 of all addresses where `http_listen` was not written: it is now",
+            );
+            self.out.metrics.insert("http_listen".to_owned(), "0.0.0.0:9000".into());
+        }
         self.rest(part, &["enable", "http_listen"]);
     }
 
     fn manager(&mut self, top: &mut Part) {
-        if let Some(mut part) = self.table(top, "sealer_rpc") {
-            self.changed("sealer_rpc", "is [sector_manager] now");
-            self.address(&mut part);
-        }
         if let Some(mut part) = self.table(top, "sector_manager") {
             if let Some(mut client) = self.table(&mut part, "rpc_client") {
                 self.address(&mut client);
             }
             self.token(&mut part, "piece_token");
             self.rest(part, &["rpc_client", "piece_token"]);
+        }
+        if self.out.manager.contains_key("rpc_client") {
+            let why = "[sector_manager] is there, which the later versions of the old program took";
+            self.drop_key(top, "sealer_rpc", why);
+        } else if let Some(mut part) = self.table(top, "sealer_rpc") {
+            self.changed("sealer_rpc", "is [sector_manager] now");
+            self.address(&mut part);
         }
         if let Some(mut part) = self.table(top, "piece_store") {
             self.drop_key(&mut part, "url", "pieces come from the manager");
@@ -250,6 +289,16 @@ impl Import {
 
     fn token(&mut self, part: &mut Part, key: &str) {
         let Some(token) = part.take(key) else { return };
+        if token.as_str().is_some_and(|token| token.trim().is_empty()) {
+            self.dropped(&part.at(key), "is empty");
+            return;
+        }
+        if self.out.manager.contains_key("token") {
+            let why =
+                "another token is `sector_manager.token` already, and the manager is sent one: look which is right";
+            self.dropped(&part.at(key), why);
+            return;
+        }
         let why = "is `sector_manager.token` now: a token that stands in the file; better write it to a file that only \
                    the worker's user can read, and name that as `sector_manager.token_file`";
         self.note(&part.at(key), What::Warning, why);
@@ -261,6 +310,10 @@ impl Import {
         self.drop_key(part, "headers", unused);
         for key in ["addr", "url"] {
             let Some(value) = part.take(key) else { continue };
+            if self.out.manager.contains_key("rpc_client") {
+                self.dropped(&part.at(key), "the manager has an address already");
+                continue;
+            }
             let Value::String(old) = &value else {
                 self.note(&part.at(key), What::Ignored, "is no text");
                 continue;
@@ -277,7 +330,34 @@ impl Import {
         self.rest(part, &["addr", "url", "headers"]);
     }
 
+    /// What ours refuses, as it was meant: an empty list was no limit, and no time at all a very short one.
+    fn least(&mut self, part: &mut Part) {
+        for key in ["allowed_miners", "allowed_sizes"] {
+            if part.get(key).and_then(Value::as_array).is_none_or(|list| !list.is_empty()) {
+                continue;
+            }
+            let _ = part.take(key);
+            if self.out.sealing.contains_key(key) {
+                let why = format!(
+                    "was left out: an empty list took all here, and now `sealing.{key}` holds for this \
+                                   thread too; write all of them"
+                );
+                self.note(&part.at(key), What::Warning, why);
+            } else {
+                self.dropped(&part.at(key), "an empty list allows all, as none does");
+            }
+        }
+        for key in ["recover_interval", "rpc_polling_interval"] {
+            let time = part.get(key).cloned().and_then(|value| value.try_into::<HumanDuration>().ok());
+            if time.is_some_and(|time| time.0.is_zero()) {
+                self.changed(&part.at(key), "the shortest time is `1s` here");
+                part.put(key, "1s".into());
+            }
+        }
+    }
+
     fn sealing(&mut self, part: &mut Part) -> Table {
+        self.least(part);
         if matches!(part.get("max_deals"), Some(Value::Integer(0))) {
             self.drop_key(part, "max_deals", "0 was no limit");
         }

@@ -2,13 +2,20 @@
 
 use super::Retired;
 
+/// A key of a stage. What else stands in `[processors]` may have keys of that name: those of `ext_locks` are free.
+macro_rules! of_stages {
+    ($key:literal) => {
+        concat!("processors.add_pieces|tree_d|pc1|pc2|c1|c2|transfer|wdpost_read|window_post.", $key)
+    };
+}
+
 /// Keys of earlier forms of `[processors]`.
 pub(super) const PROCESSORS: &[Retired] = &[
     Retired { path: "processors.limit", instead: "write [processors.limitation.concurrent]" },
     Retired { path: "processors.ext_stages", instead: "a slot serves every task of its [[processors.<stage>]]" },
-    Retired { path: "processors.*.weight", instead: "remove it: the least loaded slot is taken" },
-    Retired { path: "processors.*.external", instead: "each [[processors.<stage>]] entry is one child" },
-    Retired { path: "processors.*.subs", instead: "write one [[processors.<stage>]] entry for each child" },
+    Retired { path: of_stages!("weight"), instead: "remove it: the least loaded slot is taken" },
+    Retired { path: of_stages!("external"), instead: "each [[processors.<stage>]] entry is one child" },
+    Retired { path: of_stages!("subs"), instead: "write one [[processors.<stage>]] entry for each child" },
     Retired { path: "processors.sealing_daemons", instead: "start such programs with the machine's service manager" },
     Retired { path: "processors.synth_proof", instead: "remove it: no plan of this version makes synthetic proofs" },
     Retired { path: "processors.snap_encode", instead: "remove it: no plan of this version makes snap sectors" },

@@ -12,6 +12,8 @@ use toml::de::{DeTable, DeValue};
 
 mod prune;
 
+pub use prune::{LeftOut, Mistakes};
+
 /// The text of one configuration file.
 #[derive(Clone, Debug)]
 pub struct Source {
@@ -22,7 +24,7 @@ pub struct Source {
 /// A key of an earlier form of a file.
 #[derive(Clone, Copy, Debug)]
 pub struct Retired {
-    /// Where it stood: `*` is any one key, and elements of arrays have no index.
+    /// Where it stood: `a|b` is one of these keys, and elements of arrays have no index.
     pub path: &'static str,
     /// What to write instead.
     pub instead: &'static str,
@@ -163,7 +165,7 @@ impl Place {
         loop {
             match (own.next(), wanted.next()) {
                 (None, None) => return true,
-                (Some(own), Some(wanted)) if wanted == "*" || own == wanted => {}
+                (Some(own), Some(wanted)) if wanted.split('|').any(|wanted| own == wanted) => {}
                 _ => return false,
             }
         }
@@ -303,7 +305,8 @@ mod tests {
         location: Option<PathBuf>,
     }
 
-    const RETIRED: &[Retired] = &[Retired { path: "*.weight", instead: "remove it: the least loaded one is taken" }];
+    const RETIRED: &[Retired] =
+        &[Retired { path: "worker|attached.weight", instead: "remove it: the least loaded one is taken" }];
 
     fn refused(text: &str) -> String {
         let error = Source::of("w.toml", text).parse::<File>(RETIRED).unwrap_err();

@@ -16,6 +16,8 @@ pub(super) use rules::check_sealing;
 pub use settings::SealingSettings;
 pub use stores::StoresSection;
 
+pub(super) use rules::plain;
+
 /// A worker's configuration.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -220,8 +222,8 @@ impl WorkerConfig {
     pub fn parse_all<'s>(source: &'s Source) -> (Option<Self>, Findings<'s>) {
         let retired: Vec<Retired> = retired::WORKER.iter().chain(retired::PROCESSORS).copied().collect();
         let mut found = Findings::new(source);
-        let (config, errors) = source.parse_all::<Self>(&retired);
-        found.extend(errors);
+        let (config, mistakes) = source.parse_all::<Self>(&retired);
+        found.read(mistakes);
         if let Some(config) = &config {
             config.check(&mut found);
         }

@@ -13,6 +13,7 @@ use crate::{
 use anyhow::anyhow;
 use clap::{Args, Subcommand};
 use damocles_seal::machine::{Machine, Roots};
+use fs_err::os::unix::fs::OpenOptionsExt as _;
 use serde::Serialize;
 use std::{
     io::Write as _,
@@ -90,7 +91,7 @@ pub fn load(file: &Path, printer: Printer) -> Result<(Source, WorkerConfig), Fai
 
 fn import(args: &ImportArgs, printer: Printer) -> Result<(), Failure> {
     let source = Source::read(args.file.clone())?;
-    let imported = import::import(&source)?;
+    let mut imported = import::import(&source)?;
     let Some(output) = &args.output else {
         // The listing and the file are two things: people get the first on standard error.
         if !printer.is_json() {
@@ -98,7 +99,8 @@ fn import(args: &ImportArgs, printer: Printer) -> Result<(), Failure> {
         }
         return printer.data(&imported);
     };
-    let mut file = fs_err::OpenOptions::new().write(true).create_new(true).open(output).map_err(|e| {
+    // A token may stand in it.
+    let mut file = fs_err::OpenOptions::new().write(true).create_new(true).mode(0o600).open(output).map_err(|e| {
         let taken = e.kind() == std::io::ErrorKind::AlreadyExists;
         let failure = Failure::new(Exit::Usage, e);
         if taken {
@@ -110,6 +112,7 @@ fn import(args: &ImportArgs, printer: Printer) -> Result<(), Failure> {
     file.write_all(imported.file.as_bytes())?;
     file.sync_all()?;
     if printer.is_json() {
+        imported.file.clear();
         return printer.data(&imported);
     }
     output::line(imported.listing(source.file()).trim_end());

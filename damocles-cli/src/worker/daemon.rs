@@ -16,10 +16,9 @@ use super::{
 use crate::{
     children,
     clock::SystemClock,
-    config::{Secret, Source, WorkerConfig, worker::SealingSettings},
+    config::{Secret, Source, WorkerConfig, check::control_token, worker::SealingSettings},
     exit::{Exit, Failure},
     frame,
-    manager::wallet::password::private_text,
     output::Printer,
     parameters,
     progress::Progress,
@@ -116,18 +115,13 @@ async fn control_port(config: &WorkerConfig, board: &Arc<Board>, printer: Printe
     let (Some(address), Some(file)) = (config.worker.control_listen, &config.worker.control_token_file) else {
         return Ok(None);
     };
-    let token = private_text(file)?;
-    let token = token.trim();
-    if token.len() < 16 {
-        return Err(Failure::usage(format_args!("`{}` holds no token of at least 16 characters", file.display()))
-            .hint(format!("write one with `openssl rand -hex 32 > {}`", file.display())));
-    }
+    let token = control_token(file)?;
     let mut server = Server::bind_anywhere(address).await?;
     printer.note(format_args!("orders are taken at http://{} from whoever has the token", server.address()));
     // Tools of the incumbent use any of these.
     for path in ["/", CONTROL_PATH] {
         let rpc = ControlRpc::new(board.clone(), Arc::new(SystemClock));
-        server = server.route_rpc(path, Arc::new(Guarded::new(rpc, token)));
+        server = server.route_rpc(path, Arc::new(Guarded::new(rpc, &token)));
     }
     Ok(Some(server))
 }
@@ -166,9 +160,10 @@ async fn work(
     printer: Printer,
 ) -> Result<(), Failure> {
     let client = client(config, &board.facts.calls)?;
-    let Some((keys, compared)) = own_keys(&client, config, shutdown, printer).await? else { return Ok(()) };
+    // Before the manager is waited for: a slot that cannot be had is told at once.
     let program = format!("worker `{}`", config.name());
     let pool = children::pool(&config.slots(), &config.processors, &program, Some(socket.to_owned()))?;
+    let Some((keys, compared)) = own_keys(&client, config, shutdown, printer).await? else { return Ok(()) };
     let ledger = stores::ledger(config);
     let shared = Shared {
         name: config.name(),

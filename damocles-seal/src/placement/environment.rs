@@ -30,6 +30,18 @@ pub fn gpu_env(gpus: &[GpuId]) -> BTreeMap<String, String> {
     [(CUDA_VISIBLE.to_owned(), list.clone()), (NVIDIA_VISIBLE.to_owned(), list)].into()
 }
 
+/// What an environment says against the GPUs that a slot names: variables with their values. One that names the very
+/// same, in the same order, says nothing else. None without GPUs.
+pub fn against_gpus<'e>(envs: &'e BTreeMap<String, String>, gpus: &[&str]) -> Vec<(&'e str, &'e str)> {
+    let against = |name: &str, value: &str| match name {
+        CUDA_VISIBLE | NVIDIA_VISIBLE => !value.split(',').map(str::trim).eq(gpus.iter().copied()),
+        NO_GPU => is_on(value),
+        _ => false,
+    };
+    let said = envs.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+    said.filter(|(name, value)| !gpus.is_empty() && against(name, value)).collect()
+}
+
 /// The variables of a slot's place; those without a value are removed. An inherited word against GPUs is for the whole
 /// program; one in the slot's own settings contradicts them.
 pub(super) fn slot_env(slot: &SlotSpec) -> Result<Vec<(String, Option<String>)>, PlacementError> {
@@ -44,11 +56,9 @@ pub(super) fn slot_env(slot: &SlotSpec) -> Result<Vec<(String, Option<String>)>,
             .with("value", value)
             .hint_with("the slot names its GPUs: remove the variable from its envs, or the GPUs from the slot")
     };
-    for (name, value) in &slot.command.envs {
-        let other = env.get(name).is_some_and(|ours| ours != value);
-        if other || (name == NO_GPU && is_on(value)) {
-            return Err(contradiction(name, value));
-        }
+    let gpus: Vec<&str> = slot.placement.gpus.iter().map(|gpu| gpu.0.as_str()).collect();
+    if let Some((name, value)) = against_gpus(&slot.command.envs, &gpus).into_iter().next() {
+        return Err(contradiction(name, value));
     }
     let removed = (!slot.command.envs.contains_key(NO_GPU)).then(|| (NO_GPU.to_owned(), None));
     Ok(env.into_iter().map(|(name, value)| (name, Some(value))).chain(removed).collect())
@@ -225,6 +235,18 @@ mod tests {
         assert!(env.contains(&(NO_GPU.to_owned(), None)), "an inherited word against GPUs is not for this slot");
         slot.command.envs.insert(NO_GPU.to_owned(), "1".to_owned());
         assert_eq!(slot_env(&slot).unwrap_err().kind(), PlacementErrorKind::Settings);
+    }
+
+    #[test]
+    fn a_variable_may_say_what_the_slot_says() {
+        let against = |envs: &[(&str, &str)], gpus: &[&str]| {
+            let envs = envs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+            against_gpus(&envs, gpus).into_iter().map(|(name, _)| name.to_owned()).collect::<Vec<_>>()
+        };
+        assert_eq!(against(&[(CUDA_VISIBLE, "GPU-a, 1"), (NO_GPU, "0")], &["GPU-a", "1"]), [""; 0]);
+        assert_eq!(against(&[(CUDA_VISIBLE, "1,GPU-a")], &["GPU-a", "1"]), [CUDA_VISIBLE]);
+        assert_eq!(against(&[(NVIDIA_VISIBLE, "all"), (NO_GPU, "1")], &["1"]), [NO_GPU, NVIDIA_VISIBLE]);
+        assert_eq!(against(&[(CUDA_VISIBLE, "1"), (NO_GPU, "1")], &[]), [""; 0], "nothing is named");
     }
 
     #[test]

@@ -26,7 +26,8 @@ mod tree;
 
 pub use capability::{CapabilityNeed, missing_capabilities, own_capabilities};
 pub use environment::{
-    BuildFeature, MissingFeature, MulticoreMisfit, gpu_env, missing_features, multicore_sdr_env, needs_multicore_sdr,
+    BuildFeature, MissingFeature, MulticoreMisfit, against_gpus, gpu_env, missing_features, multicore_sdr_env,
+    needs_multicore_sdr,
 };
 pub use error::{PlacementError, PlacementErrorKind};
 pub use group::Groups;

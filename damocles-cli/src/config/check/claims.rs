@@ -8,6 +8,7 @@ use damocles_seal::machine::{
     figures::{Figures, Step},
     legal::{SDR_PRODUCERS, SlotClaim, StoreClaim, Violation},
 };
+use std::path::{Component, Path, PathBuf};
 
 /// The claims of one file.
 #[derive(Debug)]
@@ -97,13 +98,59 @@ impl Claimed {
         &self.relative
     }
 
+    /// The stores by where their paths lead. A link can be followed on the machine itself alone; a path that goes up
+    /// again may lead anywhere else, and that is told.
+    pub(super) fn placed(&self, here: bool, found: &mut Findings<'_>) -> Vec<StoreClaim> {
+        let mut stores = self.stores.clone();
+        if here {
+            stores.iter_mut().for_each(|store| store.location = led_to(&store.location));
+            return stores;
+        }
+        stores.retain(|store| {
+            let goes_up = store.location.components().any(|part| part == Component::ParentDir);
+            if goes_up {
+                let hint = "write the path without `..`, or check it on the machine itself";
+                found.error(&format!("{}.location", store.name), "a record cannot tell where `..` leads", hint);
+            }
+            !goes_up
+        });
+        stores
+    }
+
     pub(super) fn error(&self, config: &WorkerConfig, violation: &Violation, found: &mut Findings<'_>) {
-        found.error(&place(config, violation), violation, violation.remedy.clone());
+        found.error(&place(config, violation), told(config, violation, found), violation.remedy.clone());
     }
 
     pub(super) fn warn(&self, config: &WorkerConfig, violation: &Violation, found: &mut Findings<'_>) {
-        found.warn(&place(config, violation), violation, violation.remedy.clone());
+        found.warn(&place(config, violation), told(config, violation, found), violation.remedy.clone());
     }
+}
+
+/// The path without links, as far as it is there.
+fn led_to(path: &Path) -> PathBuf {
+    for above in path.ancestors() {
+        let (Ok(real), Ok(rest)) = (fs_err::canonicalize(above), path.strip_prefix(above)) else { continue };
+        // What is not there has no links: one step up is one part less.
+        return rest.components().fold(real, |mut at, part| {
+            if part == Component::ParentDir {
+                at.pop();
+            } else {
+                at.push(part);
+            }
+            at
+        });
+    }
+    path.to_owned()
+}
+
+/// What is wrong, with slots and stores numbered as in the text: elements before them may have been left out.
+fn told(config: &WorkerConfig, violation: &Violation, found: &Findings<'_>) -> Violation {
+    let slots = config.slots();
+    let of = violation.of.iter().map(|name| match slots.iter().find(|slot| slot.name == *name) {
+        Some(slot) => found.written(&slot.path).replace("processors.", "").replace('[', "-").replace(']', ""),
+        None => found.written(name),
+    });
+    Violation { of: of.collect(), ..violation.clone() }
 }
 
 /// Where what was broken is written: the last of those that broke it together, because the file was right before it.
@@ -114,4 +161,27 @@ fn place(config: &WorkerConfig, violation: &Violation) -> String {
         None => format!("{name}.location"),
     });
     place.unwrap_or_else(|| "processors".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_leads_where_its_links_lead() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path().canonicalize().unwrap();
+        std::fs::create_dir_all(root.join("real/deep")).unwrap();
+        std::os::unix::fs::symlink(root.join("real/deep"), root.join("link")).unwrap();
+        for (path, leads_to) in [
+            ("link", "real/deep"),
+            ("link/a/b", "real/deep/a/b"),
+            ("link/../x", "real/x"),
+            ("real/none/../x", "real/x"),
+            ("none", "none"),
+        ] {
+            let led = led_to(&root.join(path));
+            assert_eq!(led.as_os_str(), root.join(leads_to).as_os_str(), "{path}");
+        }
+    }
 }

@@ -1,6 +1,10 @@
 //! What has to be there on the machine that the worker runs on: programs, stores, the token.
 
-use crate::config::{Findings, WorkerConfig};
+use crate::{
+    config::{Findings, WorkerConfig},
+    exit::Failure,
+    manager::wallet::password::private_text,
+};
 use damocles_seal::{
     machine::Machine,
     store::{PersistStore, SealingStore, StaticTrees, StoreError},
@@ -9,6 +13,7 @@ use std::{
     os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
 };
+use zeroize::Zeroizing;
 
 pub(super) fn check(config: &WorkerConfig, machine: &Machine, found: &mut Findings<'_>) {
     for slot in config.slots() {
@@ -32,11 +37,12 @@ pub(super) fn check(config: &WorkerConfig, machine: &Machine, found: &mut Findin
             store(&format!("attached[{i}].location"), &error, hint, found);
         }
     }
-    if let Some(file) = &config.sector_manager.token_file
-        && let Err(error) = fs_err::metadata(file).and_then(|_| fs_err::File::open(file))
+    token(config, found);
+    if let Some(file) = config.worker.control_token_file.as_deref().filter(|file| !is_pipe(file))
+        && let Err(failure) = control_token(file)
     {
-        let hint = "write the token there, readable by the worker's user alone";
-        found.error("sector_manager.token_file", format_args!("cannot be read: {}", error), hint);
+        let hint = failure.hint.as_deref().unwrap_or("write a token of at least 16 characters there").to_owned();
+        found.error("worker.control_token_file", format_args!("{:#}", failure.error), hint);
     }
     for (i, dir) in config.worker.local_pieces_dirs.iter().enumerate().filter(|(_, dir)| !dir.is_dir()) {
         let message = format_args!("`{}` is no directory", dir.display());
@@ -60,6 +66,52 @@ fn trees(config: &WorkerConfig, found: &mut Findings<'_>) {
             found.error(&path, error.chain(), hint);
         }
     }
+}
+
+/// The token for the manager, as the daemon will read and send it.
+fn token(config: &WorkerConfig, found: &mut Findings<'_>) {
+    let manager = &config.sector_manager;
+    let (path, hint) = match (&manager.token_file, &manager.token_env) {
+        (Some(file), _) if is_pipe(file) => return,
+        (Some(_), _) => {
+            ("sector_manager.token_file", "write the token there, readable by the worker's user alone".to_owned())
+        }
+        (None, Some(name)) => {
+            let hint =
+                format!("set `{name}` where the daemon is started, and for this check too, or write `token_file`");
+            ("sector_manager.token_env", hint)
+        }
+        (None, None) => ("sector_manager.token", "write the token in one line of plain characters".to_owned()),
+    };
+    match config.token() {
+        Err(error) => found.error(path, error, hint),
+        Ok(Some(token)) if !is_token(token.reveal().trim()) => found.error(path, "is no token that can be sent", hint),
+        Ok(_) => {}
+    }
+}
+
+/// Whether it can stand in the header of a request.
+fn is_token(text: &str) -> bool {
+    !text.is_empty() && text.chars().all(|c| c.is_ascii_graphic() || c == ' ')
+}
+
+/// A pipe is read once, and by the daemon.
+fn is_pipe(file: &Path) -> bool {
+    fs_err::metadata(file).is_ok_and(|facts| !facts.is_file() && !facts.is_dir())
+}
+
+/// The token of those who give orders over TCP.
+///
+/// # Errors
+///
+/// The file cannot be read, others can read it, or it holds nothing that is long enough.
+pub(crate) fn control_token(file: &Path) -> Result<Zeroizing<String>, Failure> {
+    let token = Zeroizing::new(private_text(file)?.trim().to_owned());
+    if token.len() < 16 {
+        return Err(Failure::usage(format_args!("`{}` holds no token of at least 16 characters", file.display()))
+            .hint(format!("write one with `openssl rand -hex 32 > {}`", file.display())));
+    }
+    Ok(token)
 }
 
 fn store(path: &str, error: &StoreError, hint: &str, found: &mut Findings<'_>) {

@@ -192,3 +192,84 @@ fn what_stores_say_is_checked_where_the_worker_runs() {
     assert_eq!(places, ["w.toml:5:1:", "DIR/b/config.toml:2:1:", "DIR/b/config.toml:3:13:"], "{told}");
     assert!(told.contains("remedy: did you mean `max_retries`?") && told.contains("3 errors"), "{told}");
 }
+
+#[test]
+fn what_no_slot_can_have_is_told_without_a_machine() {
+    let text = format!(
+        "{LEAST}[[sealing_thread]]\nlocation = \"/mnt/a\"\n[[attached]]\nlocation = \"/mnt/p\"\n\
+         [[processors.c1]]\nprotocol = \"v1\"\n\
+         [[processors.c2]]\ngpus = [0]\nenvs = {{ CUDA_VISIBLE_DEVICES = \"1\", BELLMAN_NO_GPU = \"1\" }}\n\
+         [[processors.pc2]]\ngpus = [\"GPU-a\", 1]\nenvs = {{ CUDA_VISIBLE_DEVICES = \"GPU-a,1\" }}\n\
+         [[processors.pc2]]\nenvs = {{ CUDA_VISIBLE_DEVICES = \"0\" }}\n"
+    );
+    insta::assert_snapshot!(told(&text, Site::NONE));
+}
+
+#[test]
+fn slots_after_one_that_cannot_be_read_keep_their_numbers() {
+    let text = format!(
+        "{LEAST}[[sealing_thread]]\nlocation = 3\n[[sealing_thread]]\nlocation = \"/mnt/nowhere\"\ndisk = \"nvme7n1\"\n\
+         [[attached]]\nlocation = \"/mnt/p\"\n\
+         [processors]\npc1 = [7, {{ cgroup.cpuset = \"0-3\" }}, {{ cgroup.cpuset = \"2-5\" }}]\n"
+    );
+    insta::assert_snapshot!(told(&text, Site::recorded(&lab())));
+}
+
+#[test]
+fn tokens_are_looked_at_as_the_daemon_does() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("token");
+    let told = |manager: &str| {
+        let text = format!(
+            "[worker]\ncontrol_listen = \"127.0.0.1:0\"\ncontrol_token_file = \"{}\"\n{LEAST}{manager}\n\
+             [[sealing_thread]]\nlocation = \"/mnt/a\"\n",
+            file.display()
+        );
+        let (_, report) = check(&Source::of("w.toml", text), Site::here(&lab()));
+        let about_tokens = report.errors.iter().filter(|error| error.message.contains("token"));
+        let lines: Vec<_> = about_tokens.map(|e| format!("{}: {}", e.line.unwrap(), e.message)).collect();
+        assert!(report.errors.iter().all(|error| error.remedy.is_some()));
+        lines.join("\n").replace(&dir.path().display().to_string(), "DIR")
+    };
+    insta::assert_snapshot!(told("token_env = \"DAMOCLES_NO_SUCH_VARIABLE\""), @r"
+    3: `worker.control_token_file`: failed to open file `DIR/token`: No such file or directory (os error 2)
+    6: `sector_manager.token_env`: the variable `DAMOCLES_NO_SUCH_VARIABLE` of `sector_manager.token_env` is not set
+    ");
+    std::fs::write(&file, "short\n").unwrap();
+    std::fs::set_permissions(&file, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+    insta::assert_snapshot!(told("token = \"hunter\\n2\""), @r"
+    3: `worker.control_token_file`: `DIR/token` holds no token of at least 16 characters
+    6: `sector_manager.token`: is no token that can be sent
+    ");
+    std::fs::write(&file, "0123456789abcdef\n").unwrap();
+    assert_eq!(told(&format!("token_file = \"{}\"", file.display())), "");
+    std::fs::set_permissions(&file, std::os::unix::fs::PermissionsExt::from_mode(0o644)).unwrap();
+    insta::assert_snapshot!(told(""), @"3: `worker.control_token_file`: others can read `DIR/token`");
+}
+
+#[test]
+fn a_store_lies_where_its_path_leads() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path().canonicalize().unwrap();
+    std::fs::create_dir(root.join("disk")).unwrap();
+    std::os::unix::fs::symlink(root.join("disk"), root.join("link")).unwrap();
+    let mut machine = lab();
+    let mut mount = machine.mounts[0].clone();
+    (mount.point, mount.source) = (root.join("disk"), "tank/seal".to_owned());
+    machine.mounts.push(mount);
+    let elsewhere = |store: &str, site: Site<'_>| {
+        let location = root.join(store);
+        let text = format!(
+            "{LEAST}[[sealing_thread]]\nlocation = \"{}\"\ndisk = \"tank/seal\"\n[[attached]]\nlocation = \"/mnt/p\"\n",
+            location.display()
+        );
+        let (_, report) = check(&Source::of("w.toml", text), site);
+        let told: Vec<_> = report.errors.into_iter().map(|error| error.message).collect();
+        told.iter().any(|message| message.contains("made on tank/seal") || message.contains("where `..` leads"))
+    };
+    let (here, recorded) = (Site::here(&machine), Site::recorded(&machine));
+    assert!(!elsewhere("disk/a", here) && !elsewhere("disk/a", recorded));
+    assert!(!elsewhere("link/a", here), "the link leads to the disk");
+    assert!(elsewhere("disk/../a", here), "the path leads away from the disk");
+    assert!(elsewhere("disk/../disk/a", recorded), "a record does not tell");
+}

@@ -20,8 +20,17 @@ pub(super) struct Draft {
     pub(super) staggered: Table,
     pub(super) locks: Table,
     pub(super) trees: Table,
-    /// By stage.
-    pub(super) slots: Vec<(&'static str, Table)>,
+    pub(super) slots: Vec<DraftSlot>,
+}
+
+/// A slot of the new file.
+#[derive(Debug)]
+pub(super) struct DraftSlot {
+    /// The stage.
+    pub(super) kind: &'static str,
+    /// Where the old file has it.
+    pub(super) path: String,
+    pub(super) table: Table,
 }
 
 impl Draft {
@@ -57,9 +66,9 @@ impl Draft {
         ] {
             section(&mut text, &format!("[processors.{header}]"), table);
         }
-        for (kind, slot) in &self.slots {
-            let _ = write!(text, "\n[[processors.{kind}]]\n");
-            keys(&mut text, "", slot);
+        for slot in &self.slots {
+            let _ = write!(text, "\n[[processors.{}]]\n", slot.kind);
+            keys(&mut text, "", &slot.table);
         }
         text
     }

@@ -11,7 +11,8 @@ const VERSION: u32 = 1;
 #[derive(Clone, Debug, Serialize)]
 pub struct Imported {
     version: u32,
-    /// The text of the file.
+    /// The text of the file. Empty, and not printed, if it was written elsewhere.
+    #[serde(skip_serializing_if = "String::is_empty")]
     pub file: String,
     /// What is not as it was, in the order of the old file.
     pub notes: Vec<Note>,

@@ -1,7 +1,8 @@
 //! Sealing threads and stores.
 
 use super::{Import, Part, SEALING};
-use std::collections::BTreeSet;
+use crate::config::worker::plain;
+use std::{collections::BTreeSet, path::Path};
 use toml::{Table, Value};
 
 impl Import {
@@ -42,7 +43,7 @@ impl Import {
                 self.dropped(&path, "it names no `location`: the thread is left out");
                 continue;
             };
-            if !seen.insert(place.clone()) {
+            if !seen.insert(plain(Path::new(&place))) {
                 self.dropped(&path, format!("another thread has `{place}`: the old program skipped this one"));
                 continue;
             }
@@ -56,9 +57,7 @@ impl Import {
             [("remote", "path", "instance"), ("remote_store", "location", "name"), ("attached", "location", "name")]
         {
             for mut part in self.tables(top, key) {
-                if key != "attached" {
-                    self.changed(part.path(), "is [[attached]] now");
-                }
+                let path = part.path().to_owned();
                 let mut store = Table::new();
                 let taken =
                     [("location", part.take(location)), ("name", part.take(name)), ("readonly", part.take("readonly"))];
@@ -68,6 +67,13 @@ impl Import {
                     }
                 }
                 self.rest(part, &[location, name, "readonly"]);
+                if !store.contains_key("location") {
+                    self.dropped(&path, format!("it names no `{location}`: the store is left out"));
+                    continue;
+                }
+                if key != "attached" {
+                    self.changed(&path, "is [[attached]] now");
+                }
                 self.out.attached.push(store);
             }
         }

@@ -1,6 +1,6 @@
 //! `[processors]` of both forms.
 
-use super::{Import, Part, What};
+use super::{Import, Part, What, draft::DraftSlot, hardware::number};
 use crate::config::{HumanDuration, ProcessorKind, retired};
 use damocles_core::SectorSize;
 use damocles_seal::pool::has_v1;
@@ -71,6 +71,7 @@ impl Import {
             self.drop_key(&mut part, name, why.map_or("the manager proves", |retired| retired.instead));
         }
         self.in_process();
+        self.shared_cpus();
         let known: Vec<&str> = STAGES.iter().map(|kind| kind.name()).chain(OTHERS).collect();
         let tables = ["limitation", "limit", "ext_locks", "static_tree_d", "ext_stages"];
         self.rest(part, &known.into_iter().chain(tables).collect::<Vec<_>>());
@@ -134,14 +135,13 @@ impl Import {
     fn stage(&mut self, part: &mut Part, kind: ProcessorKind) {
         // The older form is one table: with `external` its `subs` are children, or it is one itself.
         if !matches!(part.get(kind.name()), Some(Value::Table(_))) {
-            for slot in self.tables(part, kind.name()) {
-                self.slot(slot, kind);
-            }
+            let slots = self.tables(part, kind.name());
+            self.slots(slots, kind);
             return;
         }
         let Some(mut stage) = self.table(part, kind.name()) else { return };
         let external = stage.take("external");
-        let subs = self.tables(&mut stage, "subs");
+        let mut subs = self.tables(&mut stage, "subs");
         if !matches!(external, Some(Value::Boolean(true))) {
             let why = "without `external = true` the old program did this stage itself, and none of this was used";
             self.dropped(stage.path(), why);
@@ -149,21 +149,29 @@ impl Import {
         }
         self.changed(&stage.at("external"), "each [[processors.<stage>]] entry is one child");
         if subs.is_empty() {
-            self.slot(stage, kind);
+            self.slots(vec![stage], kind);
             return;
         }
-        for mut sub in subs {
+        let locks = stage.take("locks");
+        for sub in &mut subs {
             // What stands above the children holds for all that say nothing else.
-            if let (None, Some(locks)) = (sub.get("locks"), stage.get("locks").cloned()) {
-                sub.put("locks", locks);
+            if let (None, Some(locks)) = (sub.get("locks"), &locks) {
+                sub.put("locks", locks.clone());
             }
-            self.slot(sub, kind);
         }
-        let _ = stage.take("locks");
+        self.slots(subs, kind);
         self.rest(stage, &["external", "subs", "locks"]);
     }
 
-    fn slot(&mut self, mut part: Part, kind: ProcessorKind) {
+    fn slots(&mut self, parts: Vec<Part>, kind: ProcessorKind) {
+        let share = self.share(&parts, kind);
+        for part in parts {
+            self.slot(part, kind, share);
+        }
+    }
+
+    fn slot(&mut self, mut part: Part, kind: ProcessorKind, share: usize) {
+        let path = part.path().to_owned();
         let mut slot = Table::new();
         self.program(&mut part, kind, &mut slot);
         for key in ["stable_wait", "inherit_envs", "auto_restart"] {
@@ -175,18 +183,10 @@ impl Import {
             self.changed(&part.at("numa_preferred"), "the child gets memory of this node alone, and not only first");
             slot.insert("numa_preferred".to_owned(), node);
         }
-        match part.take("concurrent") {
-            Some(Value::Integer(0)) => self.dropped(&part.at("concurrent"), "0 blocks for ever"),
-            Some(count) => drop(slot.insert("concurrent".to_owned(), count)),
-            None => {}
-        }
+        let concurrent = part.take("concurrent");
         self.drop_key(&mut part, "weight", "the least loaded child is taken");
         if let Some(mut cgroup) = self.table(&mut part, "cgroup") {
-            if let Some(cpus) = cgroup.take("cpuset") {
-                let mut ours = Table::new();
-                ours.insert("cpuset".to_owned(), cpus);
-                slot.insert("cgroup".to_owned(), ours.into());
-            }
+            self.cpus(&mut cgroup, &mut slot);
             self.group(&mut cgroup);
             self.rest(cgroup, &["cpuset", "group_name"]);
         }
@@ -194,6 +194,7 @@ impl Import {
             for name in ["HUGEPAGE_FILES_PATH", "HUGEPAGE_FILES_PATH_PATTERN"] {
                 self.drop_key(&mut envs, name, "hugepage files are of the old program's own proofs library");
             }
+            self.gpus(&mut envs, &mut slot);
             let kept: Table =
                 envs.keys().into_iter().filter_map(|name| Some((name.clone(), envs.take(&name)?))).collect();
             if !kept.is_empty() {
@@ -201,8 +202,13 @@ impl Import {
             }
         }
         self.locks(&mut part, &mut slot);
+        match concurrent {
+            Some(Value::Integer(0)) => self.dropped(&part.at("concurrent"), "0 blocks for ever"),
+            Some(count) => drop(slot.insert("concurrent".to_owned(), count)),
+            None => self.unlimited(&path, kind, &mut slot, share),
+        }
         self.rest(part, &SLOT);
-        self.out.slots.push((kind.name(), slot));
+        self.out.slots.push(DraftSlot { kind: kind.name(), path, table: slot });
     }
 
     fn program(&mut self, part: &mut Part, kind: ProcessorKind, slot: &mut Table) {
@@ -230,20 +236,6 @@ impl Import {
         slot.insert("protocol".to_owned(), "v1".into());
     }
 
-    fn group(&mut self, cgroup: &mut Part) {
-        let Some(group) = cgroup.take("group_name") else { return };
-        let path = cgroup.at("group_name");
-        match self.out.isolation.get("name") {
-            Some(other) if *other != group => {
-                self.dropped(&path, "all children have one group above theirs: `processors.isolation.name`");
-            }
-            _ => {
-                self.changed(&path, "is `processors.isolation.name` now");
-                self.out.isolation.insert("name".to_owned(), group);
-            }
-        }
-    }
-
     fn locks(&mut self, part: &mut Part, slot: &mut Table) {
         let Some(locks) = part.take("locks") else { return };
         let Value::Array(named) = locks else {
@@ -253,12 +245,15 @@ impl Import {
         let mut kept = Vec::new();
         for (i, lock) in named.into_iter().enumerate() {
             let known = lock.as_str().is_some_and(|name| self.out.locks.contains_key(name));
-            if known {
-                kept.push(lock);
-            } else {
-                let why = "[processors.ext_locks] does not name it: the old program took none";
-                self.dropped(&format!("{}[{i}]", part.at("locks")), why);
-            }
+            let why = match (known, kept.contains(&lock)) {
+                (true, false) => {
+                    kept.push(lock);
+                    continue;
+                }
+                (true, true) => "a task takes each lock once",
+                (false, _) => "[processors.ext_locks] does not name it: the old program took none",
+            };
+            self.dropped(&format!("{}[{i}]", part.at("locks")), why);
         }
         if !kept.is_empty() {
             slot.insert("locks".to_owned(), kept.into());
@@ -267,18 +262,17 @@ impl Import {
 
     /// Stages that the old program did inside itself, each thread for itself: as many children do them.
     fn in_process(&mut self) {
-        let threads = i64::try_from(self.out.threads.len()).unwrap_or(i64::MAX);
-        for kind in ProcessorKind::SEALING.into_iter().filter(|kind| *kind != ProcessorKind::Transfer) {
-            if self.out.slots.iter().any(|(slot, _)| *slot == kind.name()) {
+        for kind in ProcessorKind::SEALING {
+            if self.out.slots.iter().any(|slot| slot.kind == kind.name()) {
                 continue;
             }
-            let limit = self.out.limits.get(kind.name()).and_then(Value::as_integer).unwrap_or(i64::MAX);
-            let at_once = threads.min(limit);
+            let at_once = self.at_once(kind);
             if at_once > 1 {
                 let why = format!("was done in the old program itself, by every thread: {at_once} children do it now");
-                self.changed(&format!("processors.{}", kind.name()), why);
-                let slot = Table::from_iter([("concurrent".to_owned(), at_once.into())]);
-                self.out.slots.push((kind.name(), slot));
+                let path = format!("processors.{}", kind.name());
+                self.changed(&path, why);
+                let table = Table::from_iter([("concurrent".to_owned(), number(at_once))]);
+                self.out.slots.push(DraftSlot { kind: kind.name(), path, table });
             }
         }
     }

@@ -101,3 +101,70 @@ fn a_recorded_machine_that_fits_accepts_them() {
         assert!(config.is_some(), "{name}:\n{}", report.errors_text());
     }
 }
+
+const LEAST: &str = "[sector_manager]\nrpc_client.addr = \"http://m\"\n";
+
+/// The file and the listing; the file can be used.
+fn shown(text: &str) -> String {
+    let imported = of(text);
+    let (config, report) = check(&Source::of("new.toml", imported.file.as_str()), Site::NONE);
+    assert!(config.is_some(), "{}{}", imported.file, report.errors_text());
+    let file = imported.file.lines().skip(2).filter(|line| !line.is_empty());
+    format!("{}\n-----\n{}", file.collect::<Vec<_>>().join("\n"), imported.listing("old.toml".as_ref()))
+}
+
+fn threads(count: usize) -> String {
+    (0..count).map(|i| format!("[[sealing_thread]]\nlocation = \"/mnt/{i}\"\n")).collect()
+}
+
+#[test]
+fn a_child_without_a_number_does_as_much_as_before() {
+    let concurrent = |threads_: usize, processors: &str| {
+        let imported = of(&format!("{LEAST}{}{processors}", threads(threads_)));
+        let (config, report) = check(&Source::of("new.toml", imported.file.as_str()), Site::NONE);
+        let slots = config.unwrap_or_else(|| panic!("{}", report.errors_text())).slots();
+        let pc1: Vec<u32> = slots.iter().filter(|s| s.name.starts_with("pc1")).map(|s| s.concurrent.get()).collect();
+        let listed = imported.notes.iter().filter(|note| note.key.starts_with("processors.pc1[")).count();
+        (pc1, listed)
+    };
+    let limit = "[processors.limitation.concurrent]\npc1 = 4\n";
+    let bare = "[[processors.pc1]]\n";
+    assert_eq!(concurrent(2, &format!("{limit}{bare}")), (vec![2], 1));
+    assert_eq!(concurrent(9, &format!("{limit}{bare}")), (vec![4], 1));
+    assert_eq!(concurrent(9, &format!("{limit}{bare}{bare}")), (vec![2, 2], 2), "the least loaded one was taken");
+    assert_eq!(concurrent(3, &format!("{bare}[[processors.pc1]]\nconcurrent = 1\n")), (vec![3, 1], 1));
+    assert_eq!(concurrent(1, bare), (vec![1], 0));
+    let locked = "[processors.ext_locks]\na = 2\n[[processors.pc1]]\nlocks = [\"a\"]\n";
+    assert_eq!(concurrent(4, locked), (vec![2], 1));
+    let multicore = "[[processors.pc1]]\ncgroup.cpuset = \"0-5\"\nenvs.FIL_PROOFS_USE_MULTICORE_SDR = \"1\"\n";
+    assert_eq!(concurrent(9, multicore), (vec![3], 1));
+}
+
+#[test]
+fn what_the_old_program_took_and_ours_refuses_is_mended() {
+    insta::assert_snapshot!(shown(
+        "[instance]\nname = \"older\"\n[worker]\nname = \"my worker:1\"\n[metrics]\nenable = true\n\
+         [sector_manager]\nrpc_client.addr = \"http://m\"\npiece_token = \"one\"\n\
+         [sealer_rpc]\nurl = \"ws://other:1\"\n[piece_store]\ntoken = \"two\"\n\
+         [sealing]\nallowed_miners = []\nallowed_sizes = [\"32GiB\"]\nrecover_interval = \"0s\"\n\
+         [[sealing_thread]]\nlocation = \"/mnt/a\"\nsealing.allowed_sizes = []\n\
+         [[sealing_thread]]\nlocation = \"/mnt/a/\"\n[remote_store]\nname = \"p\"\n\
+         [processors.ext_locks]\ng = 1\n\
+         [[processors.pc1]]\ncgroup.cpuset = \"0-7\"\ncgroup.group_name = \"/vc\"\n\
+         [[processors.pc1]]\ncgroup.cpuset = \"0-7\"\ncgroup.group_name = \"vc\"\n\
+         [[processors.pc2]]\ncgroup.cpuset = \"8-15\"\nlocks = [\"g\", \"g\"]\n\
+         [[processors.c2]]\ncgroup.cpuset = \"8-15\"\nlocks = [\"g\"]\n\
+         [[processors.tree_d]]\ncgroup.cpuset = \"\"\n"
+    ));
+}
+
+#[test]
+fn cards_of_a_variable_become_those_of_the_slot() {
+    insta::assert_snapshot!(shown(&format!(
+        "{LEAST}{}[[processors.pc2]]\nenvs = {{ CUDA_VISIBLE_DEVICES = \"0\", NVIDIA_VISIBLE_DEVICES = \"all\" }}\n\
+         [[processors.c2]]\nenvs = {{ CUDA_VISIBLE_DEVICES = \"GPU-8f6c, 1\" }}\n\
+         [[processors.c2]]\nenvs = {{ CUDA_VISIBLE_DEVICES = \"\" }}\n\
+         [[processors.c2]]\nenvs = {{ CUDA_VISIBLE_DEVICES = \"2\", BELLMAN_NO_GPU = \"1\" }}\n",
+        threads(1)
+    )));
+}

@@ -3,6 +3,7 @@
 use super::{ChildProtocol, ProcessorKind};
 use crate::config::{Findings, HumanDuration, nearest::nearest};
 use damocles_core::{ByteSize, CpuSet, NodeSet};
+use damocles_seal::placement::against_gpus;
 use serde::Deserialize;
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -171,6 +172,14 @@ impl SlotConfig {
         if self.numa.is_some() && self.numa_preferred.is_some() {
             found.error(&format!("{path}.numa"), "there is a `numa_preferred` too", "keep one of the two");
         }
+        self.check_gpus(found, path);
+        if let Some(name) = self.envs.iter().find(|(k, v)| !is_env(k, v)).map(|(k, _)| k) {
+            found.error(&format!("{path}.envs"), format_args!("`{name}` cannot be set"), "");
+        }
+        self.check_locks(found, path, locks);
+    }
+
+    fn check_gpus(&self, found: &mut Findings<'_>, path: &str) {
         let mut cards = BTreeSet::new();
         for (i, gpu) in self.gpus.iter().enumerate() {
             let name = gpu.to_string();
@@ -181,10 +190,12 @@ impl SlotConfig {
                 found.error(&format!("{path}.gpus[{i}]"), format_args!("GPU `{gpu}` is named twice"), "");
             }
         }
-        if let Some(name) = self.envs.iter().find(|(k, v)| !is_env(k, v)).map(|(k, _)| k) {
-            found.error(&format!("{path}.envs"), format_args!("`{name}` cannot be set"), "");
+        let names: Vec<String> = self.gpus.iter().map(ToString::to_string).collect();
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        for (name, value) in against_gpus(&self.envs, &names) {
+            let hint = "`gpus` says what the child sees: remove the variable, or `gpus`";
+            found.error(&format!("{path}.envs.{name}"), format_args!("`{value}` contradicts `gpus`"), hint);
         }
-        self.check_locks(found, path, locks);
     }
 
     fn check_locks(&self, found: &mut Findings<'_>, path: &str, locks: &BTreeMap<String, u32>) {

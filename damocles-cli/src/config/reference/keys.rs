@@ -49,7 +49,7 @@ pub const SECTIONS: &[Section] = &[
             key(
                 "run_dir",
                 "a directory",
-                "`XDG_RUNTIME_DIR` and `damocles` in it",
+                "`/run/damocles` for root, else `damocles` below `XDG_RUNTIME_DIR`",
                 "run_dir = \"/run/damocles\"",
                 "Where the control socket lies.",
             ),
@@ -65,7 +65,7 @@ pub const SECTIONS: &[Section] = &[
                 "a file",
                 "none",
                 "control_token_file = \"/etc/damocles/control-token\"",
-                "Holds the token without which nothing is answered over TCP.",
+                "Holds the token without which nothing is answered over TCP: at least 16 characters, in a file that only its owner can read.",
             ),
         ],
     },
@@ -77,7 +77,7 @@ pub const SECTIONS: &[Section] = &[
             key(
                 "http_listen",
                 "an address and a port",
-                "none",
+                "127.0.0.1:17891",
                 "http_listen = \"127.0.0.1:9000\"",
                 "Where Prometheus finds them.",
             ),
@@ -504,7 +504,7 @@ pub const SECTIONS: &[Section] = &[
                 "identifiers, beginnings of identifiers, or numbers of GPUs",
                 "what the environment shows",
                 "gpus = [\"GPU-8f6c\", 1]",
-                "The GPUs that the child sees. `damocles-worker hwinfo` lists them; identifiers stay the same when cards are moved.",
+                "The GPUs that the child sees, and that nobody else on this machine uses while it works. `damocles-worker hwinfo` lists them; identifiers stay the same when cards are moved. A `CUDA_VISIBLE_DEVICES` in `envs` claims no card, and must not name others.",
             ),
             key(
                 "envs",

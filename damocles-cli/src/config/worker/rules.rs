@@ -81,8 +81,8 @@ impl WorkerConfig {
             if thread.location.as_os_str().is_empty() {
                 found.error(&path, "names no directory", "");
             } else if let Some(first) = seen.insert(plain(&thread.location), i) {
-                let message = format_args!("sealing_thread[{first}] has the same store");
-                found.error(&path, message, "give each thread a store of its own");
+                let other = found.written(&format!("sealing_thread[{first}]"));
+                found.error(&path, format_args!("{other} has the same store"), "give each thread a store of its own");
             }
             check_sealing(found, &format!("sealing_thread[{i}].sealing"), &thread.sealing);
             self.check_deals(found, i, thread);
@@ -120,15 +120,17 @@ impl WorkerConfig {
             let name = attached.name();
             if let Some(first) = names.insert(name.clone(), i) {
                 let hint = "give each store the name that the manager knows it by";
-                let message = format_args!("attached[{first}] is `{name}` too");
+                let message = format!("{} is `{name}` too", found.written(&format!("attached[{first}]")));
                 found.error(&format!("attached[{i}].name"), message, hint);
             }
             if let Some(first) = locations.insert(plain(&attached.location), i) {
-                found.error(&path, format_args!("attached[{first}] has the same directory"), "");
+                let other = found.written(&format!("attached[{first}]"));
+                found.error(&path, format_args!("{other} has the same directory"), "");
             }
             let same = |thread: &super::SealingThread| plain(&thread.location) == plain(&attached.location);
             if let Some(thread) = self.sealing_thread.iter().position(same) {
-                found.error(&path, format_args!("sealing_thread[{thread}] has the same directory"), "");
+                let other = found.written(&format!("sealing_thread[{thread}]"));
+                found.error(&path, format_args!("{other} has the same directory"), "");
             }
         }
     }
@@ -153,6 +155,6 @@ pub(in crate::config) fn check_sealing(found: &mut Findings<'_>, path: &str, sea
 }
 
 /// The path without `.` parts and doubled separators, for comparison only.
-fn plain(path: &Path) -> PathBuf {
+pub(in crate::config) fn plain(path: &Path) -> PathBuf {
     path.components().filter(|c| *c != Component::CurDir).collect()
 }

@@ -140,6 +140,8 @@ fn retired_keys_name_their_successor() {
     worker.toml:7:13: key `processors.limit` is no longer used
     hint: write [processors.limitation.concurrent]
     ");
+    let lock = "[processors.ext_locks]\nweight = 1\n[[processors.pc1]]\nlocks = [\"weight\"]\n";
+    assert!(read(&format!("{LEAST}{THREAD}{lock}")).is_ok(), "a lock may have any name");
     insta::assert_snapshot!(refused("[instance]\nname = \"x\"\n"), @r"
     worker.toml:7:2: key `instance` is no longer used
     hint: write `worker.name`
@@ -186,6 +188,8 @@ fn tokens_are_not_printed() {
         read(&format!("[sector_manager]\nrpc_client.addr = \"http://m\"\ntoken = \"hunter2\"\n{THREAD}")).unwrap();
     assert!(!format!("{config:?}").contains("hunter2"));
     assert_eq!(config.token().unwrap().unwrap().reveal(), "hunter2");
+    let text = format!("[sector_manager]\nrpc_client.addr = \"http://m\"\ntoken = 4711\n{THREAD}");
+    insta::assert_snapshot!(read(&text).unwrap_err(), @"worker.toml:3:9: `sector_manager.token`: is no text: write it in quotes");
 }
 
 const FULL: &str = r#"
