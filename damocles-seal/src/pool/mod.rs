@@ -13,6 +13,7 @@ mod lease;
 mod local;
 pub(crate) mod payload;
 mod pulse;
+mod queue;
 pub mod schedule;
 mod spec;
 mod stderr;
