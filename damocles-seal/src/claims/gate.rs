@@ -176,7 +176,13 @@ pub fn resources_of(slot: &SlotSpec) -> Vec<Resource> {
 
 #[async_trait]
 impl Gate for ClaimGate {
-    async fn enter(&self, slot: &SlotSpec, job: &Job, cx: &Context) -> Result<Box<dyn Pass>, PoolError> {
+    async fn enter(
+        &self,
+        slot: &SlotSpec,
+        job: &Job,
+        cx: &Context,
+        waits: &(dyn Fn() + Send + Sync),
+    ) -> Result<Box<dyn Pass>, PoolError> {
         let wanted = resources_of(slot);
         if wanted.is_empty() {
             return Ok(Box::new(()));
@@ -209,6 +215,8 @@ impl Gate for ClaimGate {
                 }
                 Err(error) => return Err(failed(error)),
             }
+            // After the wait: what was given back before that was watched for is seen too.
+            waits();
         }
     }
 

@@ -11,14 +11,23 @@ use std::fmt;
 /// Claims what a slot has for itself, e.g. its GPUs, against other programs on this host.
 #[async_trait]
 pub trait Gate: fmt::Debug + Send + Sync + 'static {
-    /// Waits until everything that `slot` has for itself is this program's. The job keeps its slot meanwhile, and its
-    /// time limit has not begun. The future is dropped when `cx.cancel` fires; whoever holds what is waited for can be
-    /// told as [`damocles_core::JobEvent::Queued`] through `cx`.
+    /// Waits until everything that `slot` has for itself is this program's. Its time limit has not begun. Whoever holds
+    /// what is waited for can be told as [`damocles_core::JobEvent::Queued`] through `cx`.
+    ///
+    /// `waits` is called when it has to wait, and again whenever something may have changed in what
+    /// [`Self::held_elsewhere`] answers. The future is dropped when `cx.cancel` fires, and once `waits` was called also
+    /// when the job is to have another slot, or another job this one.
     ///
     /// # Errors
     ///
     /// It cannot be claimed: the job fails with this.
-    async fn enter(&self, slot: &SlotSpec, job: &Job, cx: &Context) -> Result<Box<dyn Pass>, PoolError>;
+    async fn enter(
+        &self,
+        slot: &SlotSpec,
+        job: &Job,
+        cx: &Context,
+        waits: &(dyn Fn() + Send + Sync),
+    ) -> Result<Box<dyn Pass>, PoolError>;
 
     /// Who else seems to hold what `slot` has for itself, in an operator's words. Another slot is taken first, if one
     /// fits. It may read a file, and is asked without any lock held; that it changes need not be told: [`Gate::enter`]

@@ -2,14 +2,16 @@
 
 use super::{
     child::{Child, Ended},
+    gate::Pass,
     local::{Shared, error},
+    queue::InLine,
     schedule::Verdict,
     spec::SlotSpec,
 };
 use crate::claims::resources_of;
 use bytes::Bytes;
 use damocles_core::{
-    Context, JobEvent,
+    CancellationToken, Context, JobEvent,
     pool::{Job, PoolError, PoolErrorKind},
 };
 use std::sync::{
@@ -29,23 +31,44 @@ pub(super) struct Lease {
     failure: Option<String>,
     /// Whether its process was killed and does not die.
     stuck: bool,
+    /// Its job stands in line again, and the slot is given back.
+    left: bool,
+}
+
+/// What became of a job in its slot.
+#[derive(Debug)]
+pub(super) enum Carried {
+    /// It is over.
+    Over(Result<Bytes, PoolError>),
+    /// Somebody more urgent took its slot's GPUs from it: it waits again, at the end of the line.
+    Stopped,
+    /// It had not begun, and stands in line again where it was.
+    Back(InLine),
+}
+
+/// What became of a claim.
+enum Claimed {
+    All,
+    /// Somebody ahead of it can go without it, or it can have another slot.
+    Recalled,
 }
 
 impl Lease {
     pub(super) fn new(shared: Arc<Shared>, index: usize, child: Option<Child>) -> Self {
-        Self { shared, index, child, verdict: Verdict::Dropped, failure: None, stuck: false }
+        let verdict = Verdict::Dropped;
+        Self { shared, index, child, verdict, failure: None, stuck: false, left: false }
     }
 
     fn slot(&self) -> &SlotSpec {
         self.shared.slots.get(self.index).expect("a lease is for a slot of its pool")
     }
 
-    /// Does the job, from the claims of the slot to the answer. None if somebody more urgent has taken its slot's GPUs
-    /// from it meanwhile: it waits again then.
-    pub(super) async fn carry_out(mut self, job: &Job, cx: &Context) -> Option<Result<Bytes, PoolError>> {
+    /// Does the job, from the claims of the slot to the answer.
+    pub(super) async fn carry_out(mut self, job: &Job, cx: &Context) -> Carried {
         let inner = cx.child();
         let result = match self.claim(job, cx).await {
-            Ok(()) => {
+            Ok(Claimed::Recalled) => return self.put_back(job),
+            Ok(Claimed::All) => {
                 super::local::report(job, cx, JobEvent::Started { slot: self.slot().name.clone() });
                 self.shared.may_stop(self.index, Some(inner.cancel.clone()));
                 let result = self.run_in_time(job, &inner).await;
@@ -58,26 +81,56 @@ impl Lease {
         let stopped = inner.cancel.is_cancelled() && !cx.cancel.is_cancelled();
         self.verdict = match &result {
             Ok(_) => Verdict::Done,
-            Err(error) if stopped && error.kind() == PoolErrorKind::Cancelled => return None,
+            Err(error) if stopped && error.kind() == PoolErrorKind::Cancelled => return Carried::Stopped,
             Err(error) => Verdict::Failed(error.kind()),
         };
-        Some(result)
+        Carried::Over(result)
     }
 
     /// Claims what the slot has for itself on this host.
-    async fn claim(&self, job: &Job, cx: &Context) -> Result<(), PoolError> {
-        let Some(gate) = self.shared.gate.clone() else { return Ok(()) };
-        self.shared.state.lock().scheduler.claiming(self.index, Instant::now());
+    async fn claim(&self, job: &Job, cx: &Context) -> Result<Claimed, PoolError> {
+        let Some(gate) = self.shared.gate.clone() else { return Ok(Claimed::All) };
+        let recall = CancellationToken::new();
+        let waits = || self.shared.claiming(self.index, &recall);
         let pass = tokio::select! {
-            pass = gate.enter(self.slot(), job, cx) => pass?,
+            biased;
             () = cx.cancel.cancelled() => return Err(error(PoolErrorKind::Cancelled, job)),
+            () = recall.cancelled() => return Ok(Claimed::Recalled),
+            pass = gate.enter(self.slot(), job, cx, &waits) => pass?,
         };
+        Ok(if self.begins_with(pass) { Claimed::All } else { Claimed::Recalled })
+    }
+
+    /// Keeps what was claimed, if the job may still begin.
+    fn begins_with(&self, pass: Box<dyn Pass>) -> bool {
+        let waited = self.shared.state.lock().recalls.get(self.index).is_some_and(Option::is_some);
+        if waited {
+            // What was given back to it may be for somebody ahead of it.
+            self.shared.dispatch();
+        }
         let mut state = self.shared.state.lock();
-        state.scheduler.claimed(self.index, Instant::now());
+        if !state.scheduler.claimed(self.index, Instant::now()) {
+            drop(state);
+            drop(pass);
+            return false;
+        }
+        if let Some(recall) = state.recalls.get_mut(self.index) {
+            *recall = None;
+        }
         if let Some(place) = state.passes.get_mut(self.index) {
             *place = Some(pass);
         }
-        Ok(())
+        true
+    }
+
+    /// Gives the slot back, and puts its job where it stood in line.
+    fn put_back(mut self, job: &Job) -> Carried {
+        let shared = Arc::clone(&self.shared);
+        let Some(line) = shared.put_back(self.index, &mut self.child) else {
+            return Carried::Over(Err(error(PoolErrorKind::Draining, job)));
+        };
+        self.left = true;
+        Carried::Back(line)
     }
 
     /// Makes sure that there is a child.
@@ -167,9 +220,15 @@ impl Lease {
 
 impl Drop for Lease {
     fn drop(&mut self) {
+        if self.left {
+            return;
+        }
         let pass = {
             let mut state = self.shared.state.lock();
             let now = Instant::now();
+            if let Some(recall) = state.recalls.get_mut(self.index) {
+                *recall = None;
+            }
             if let Some(failure) = self.failure.take() {
                 state.scheduler.failed(self.index, failure, now);
             }

@@ -3,8 +3,9 @@
 use super::{
     child::Child,
     gate::{Gate, Pass},
-    lease::Lease,
-    schedule::{PoolStats, Scheduler, Ticket, Wait, WaitingJob},
+    lease::{Carried, Lease},
+    queue::InLine,
+    schedule::{PoolStats, Scheduler, Wait, WaitingJob},
     spec::{Backlog, Limits, PlacementSpec, PoolSpec, SlotSpec, SpecError},
 };
 use crate::{
@@ -72,16 +73,18 @@ pub(super) struct State {
     pub(super) passes: Vec<Option<Box<dyn Pass>>>,
     /// What stops the jobs that run, by slot.
     stops: Vec<Option<CancellationToken>>,
-    grants: HashMap<u64, Waiter>,
-    draining: bool,
+    /// What calls back the jobs that wait for what other programs hold, by slot.
+    pub(super) recalls: Vec<Option<CancellationToken>>,
+    pub(super) grants: HashMap<u64, Waiter>,
+    pub(super) draining: bool,
 }
 
 /// Somebody in line.
 #[derive(Debug)]
-struct Waiter {
-    grant: oneshot::Sender<Lease>,
+pub(super) struct Waiter {
+    pub(super) grant: oneshot::Sender<Lease>,
     /// Why it still is there.
-    wait: Wait,
+    pub(super) wait: Wait,
 }
 
 /// What a child is bound to.
@@ -119,6 +122,7 @@ impl LocalPool {
             children: slots.iter().map(|_| None).collect(),
             passes: slots.iter().map(|_| None).collect(),
             stops: slots.iter().map(|_| None).collect(),
+            recalls: slots.iter().map(|_| None).collect(),
             grants: HashMap::new(),
             draining: false,
         };
@@ -160,7 +164,9 @@ impl LocalPool {
 
     /// The jobs that wait, first in line first, and why.
     pub fn waiting(&self) -> Vec<WaitingJob> {
-        self.0.state.lock().scheduler.explain(Instant::now())
+        let mut waiting = self.0.state.lock().scheduler.explain(Instant::now());
+        waiting.iter_mut().for_each(|job| self.0.say_who_holds(job));
+        waiting
     }
 
     /// What was done so far, as numbers.
@@ -244,11 +250,14 @@ impl ProcessorPool for LocalPool {
         if cx.cancel.is_cancelled() {
             return Err(error(PoolErrorKind::Cancelled, &job));
         }
+        let mut line = self.0.queue(&job)?;
         loop {
-            let lease = self.0.acquire(&job, cx).await?;
-            if let Some(result) = lease.carry_out(&job, cx).await {
-                return result;
-            }
+            let lease = self.0.acquire(line, &job, cx).await?;
+            line = match lease.carry_out(&job, cx).await {
+                Carried::Over(result) => return result,
+                Carried::Stopped => self.0.queue(&job)?,
+                Carried::Back(line) => line,
+            };
         }
     }
 
@@ -294,19 +303,16 @@ impl ProcessorPool for LocalPool {
 }
 
 impl Shared {
+    /// Whoever waits for what another program holds is told who that is now.
+    fn say_who_holds(&self, job: &mut WaitingJob) {
+        let (Some(gate), Wait::Claiming { slot, held, .. }) = (&self.gate, &mut job.wait) else { return };
+        *held = self.slots.iter().find(|of| of.name == *slot).and_then(|slot| gate.held_elsewhere(slot));
+        job.reason = job.wait.to_string();
+    }
+
     /// Waits for a slot.
-    async fn acquire(self: &Arc<Self>, job: &Job, cx: &Context) -> Result<Lease, PoolError> {
-        let (grant, mut granted) = oneshot::channel();
-        let waiting = {
-            let mut state = self.state.lock();
-            if state.draining {
-                return Err(error(PoolErrorKind::Draining, job));
-            }
-            let ticket = state.scheduler.push(job, Instant::now());
-            state.grants.insert(ticket.number(), Waiter { grant, wait: Wait::Nothing });
-            Waiting { shared: Arc::clone(self), ticket }
-        };
-        self.dispatch();
+    async fn acquire(self: &Arc<Self>, line: InLine, job: &Job, cx: &Context) -> Result<Lease, PoolError> {
+        let InLine { waiting, mut granted } = line;
         let mut told = None;
         loop {
             let changed = self.changed.notified();
@@ -368,6 +374,10 @@ impl Shared {
                 let lease = Lease::new(Arc::clone(self), granted.place, child);
                 leases.push((state.grants.remove(&granted.ticket.number()), lease));
             }
+            for recall in state.scheduler.recalled().into_iter().filter_map(|index| state.recalls.get(index)?.as_ref())
+            {
+                recall.cancel();
+            }
             for (ticket, wait) in state.scheduler.reasons(now) {
                 if let Some(waiter) = state.grants.get_mut(&ticket.number()) {
                     waiter.wait = wait;
@@ -428,25 +438,5 @@ impl Shared {
         };
         drop(pass);
         self.dispatch();
-    }
-}
-
-/// A place in the queue, given up when dropped.
-struct Waiting {
-    shared: Arc<Shared>,
-    ticket: Ticket,
-}
-
-impl Drop for Waiting {
-    fn drop(&mut self) {
-        let left = {
-            let mut state = self.shared.state.lock();
-            state.scheduler.remove(self.ticket);
-            state.grants.remove(&self.ticket.number()).is_some()
-        };
-        // Others may have stood behind it.
-        if left {
-            self.shared.dispatch();
-        }
     }
 }

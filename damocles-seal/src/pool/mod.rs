@@ -14,6 +14,7 @@ mod lease;
 mod local;
 pub(crate) mod payload;
 mod pulse;
+mod queue;
 pub mod schedule;
 mod spec;
 mod stderr;

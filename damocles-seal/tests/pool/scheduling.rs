@@ -94,7 +94,14 @@ impl Drop for Inside {
 
 #[async_trait]
 impl Gate for FakeGate {
-    async fn enter(&self, _: &SlotSpec, _: &Job, _: &Context) -> Result<Box<dyn Pass>, PoolError> {
+    async fn enter(
+        &self,
+        _: &SlotSpec,
+        _: &Job,
+        _: &Context,
+        waits: &(dyn Fn() + Send + Sync),
+    ) -> Result<Box<dyn Pass>, PoolError> {
+        waits();
         self.asked.notify_one();
         self.open.notified().await;
         self.inside.fetch_add(1, Ordering::SeqCst);

@@ -10,7 +10,7 @@ use damocles_core::{
     pool::{ProcessorPool, TaskKind},
 };
 use damocles_seal::{
-    claims::{Asker, ClaimGate, Claims, Holder, Resource},
+    claims::{Asker, Claim, ClaimGate, Claims, Holder, Resource, Use},
     pool::{Hooks, LocalPool, SlotSpec},
 };
 use parking_lot::Mutex;
@@ -35,6 +35,8 @@ pub(crate) fn all() -> Vec<Case> {
         the_card_of_a_killed_program_is_free,
         a_slot_whose_card_nobody_has_is_taken_first,
         a_proof_takes_the_card_of_the_same_programs_pc2,
+        a_c2_takes_the_card_that_a_pc2_waits_for,
+        a_job_that_waits_for_a_card_takes_another_that_frees,
     ]
     .into()
 }
@@ -233,4 +235,67 @@ async fn a_proof_takes_the_card_of_the_same_programs_pc2() {
     };
     let (pc2, ()) = tokio::join!(pool.run(job(1, "pc2", &text), &cx), proof);
     assert!(pc2.is_err());
+}
+
+/// A proof of another program on a card.
+fn proof_elsewhere(dir: &Path, n: u8) -> Claim {
+    let used = Use { kind: TaskKind::new("window_post"), sector: None };
+    claims(dir, "manager", None).try_claim(&[Resource::Gpu(card(n))], &used, None).unwrap()
+}
+
+/// Waits until something is heard of a job.
+async fn hears(heard: &Heard, text: &str) {
+    while !format!("{:?}", heard.0.lock()).contains(text) {
+        heard.1.notified().await;
+    }
+}
+
+async fn a_c2_takes_the_card_that_a_pc2_waits_for() {
+    let dir = tempfile::tempdir().unwrap();
+    let proof = proof_elsewhere(dir.path(), 0);
+    let slots = vec![slot_on("pc2-0", &[0], &["pc2"]), slot_on("c2-0", &[0], &["c2"])];
+    let pool = pool(slots, ClaimGate::new(claims(dir.path(), "worker", None)));
+    let [(_one, pc2_file, pc2_name), (_two, c2_file, c2_name)] = [marker(), marker()];
+    let (pc2_heard, c2_heard) = (Arc::new(Heard::default()), Arc::new(Heard::default()));
+    let (pc2, c2) = (Context::new(pc2_heard.clone()), Context::new(c2_heard.clone()));
+    let watch = async {
+        hears(&c2_heard, "GPU GPU-0 is held by window_post in manager (pid ").await;
+        let waiting = pool.waiting();
+        let reasons: Vec<&str> = waiting.iter().map(|job| job.reason.as_str()).collect();
+        let held =
+            format!("needs 1 GPU; GPU GPU-0 is held by window_post in manager (pid {}) for 0s", std::process::id());
+        assert_eq!(reasons[0], held, "it is said who has it");
+        drop(proof);
+        pids(&c2_file).await;
+        assert!(!pc2_file.exists(), "the PC2 has not begun");
+        c2.cancel.cancel();
+        pids(&pc2_file).await;
+        pc2.cancel.cancel();
+    };
+    let late = async {
+        // It has its slot and waits for the card before the C2 comes.
+        hears(&pc2_heard, "GPU GPU-0 is held by window_post in manager (pid ").await;
+        pool.run(job(2, "c2", &c2_name), &c2).await
+    };
+    let all = async { tokio::join!(pool.run(job(1, "pc2", &pc2_name), &pc2), late, watch) };
+    let (pc2, c2, ()) = tokio::time::timeout(Duration::from_secs(120), all).await.expect("nobody waits for ever");
+    assert!(pc2.is_err() && c2.is_err(), "both were cancelled while they worked");
+}
+
+async fn a_job_that_waits_for_a_card_takes_another_that_frees() {
+    let dir = tempfile::tempdir().unwrap();
+    let proofs = [0, 1].map(|n| proof_elsewhere(dir.path(), n));
+    let slots = vec![slot_on("x-0", &[0], &["echo"]), slot_on("x-1", &[1], &["echo"])];
+    let pool = pool(slots, ClaimGate::new(claims(dir.path(), "worker", None)));
+    let heard = Arc::new(Heard::default());
+    let cx = Context::new(heard.clone());
+    let [first, second] = proofs;
+    let watch = async {
+        hears(&heard, "GPU GPU-0 is held by window_post").await;
+        drop(second);
+    };
+    let all = async { tokio::join!(pool.run(job(1, "echo", "x"), &cx), watch) };
+    let (echo, ()) = tokio::time::timeout(Duration::from_secs(120), all).await.expect("the other card is free");
+    echo.unwrap();
+    drop(first);
 }

@@ -1,9 +1,13 @@
 //! The rules of a pool, judged over what happened. Written from the rules and not from the scheduler: it knows only the
 //! configuration and the trace.
 
+mod kept;
+mod world;
+
 use crate::drive::{Event, Trace};
 use damocles_core::pool::TaskKind;
 use damocles_seal::pool::PoolSpec;
+use kept::{Entitled, waits_for_its_kind};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Which rule was broken.
@@ -22,6 +26,13 @@ pub(crate) enum Rule {
     Order,
     /// More later arrivals of a kind started before a job than there are places for the kind.
     Overtaken,
+    /// A job took what is kept for one ahead in line: for one that was passed too often, or that a place is made free
+    /// for.
+    Kept,
+    /// A job that waits for another program keeps its place from one ahead in line, or could have another place.
+    Claim,
+    /// Such a job was told to leave its place, and nobody gains by it.
+    Recall,
     /// A job that could go waits.
     Idle,
 }
@@ -42,6 +53,8 @@ struct Place {
     memory: u64,
     auto_restart: bool,
     now: Now,
+    /// Another program holds a card of it.
+    elsewhere: bool,
     failures: u32,
     rests_until: u64,
     /// The rest is the long one.
@@ -51,8 +64,16 @@ struct Place {
 
 enum Now {
     Free,
-    Held { job: Job, begun: bool },
+    Held { job: Job, phase: Phase },
     Ending,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    Starting,
+    Claiming,
+    Recalled,
+    Begun,
 }
 
 #[derive(Clone)]
@@ -63,6 +84,42 @@ struct Job {
     sector: Option<u64>,
     memory: u64,
     overtaken: usize,
+    passed: usize,
+}
+
+impl Job {
+    fn order(&self) -> Order {
+        (self.rank, self.ticket)
+    }
+
+    /// How many may take something from it that it needs.
+    fn patience(&self) -> usize {
+        if self.rank == 0 { 0 } else { 2 }
+    }
+}
+
+/// Where a job stands in line.
+type Order = (u8, u64);
+
+/// A world in which jobs from here on in line, that wait for other programs, have left their places.
+#[derive(Clone, Copy)]
+struct Eyes {
+    from: Order,
+    /// Only those that were told to.
+    told: bool,
+    /// This one stays.
+    but: Option<usize>,
+}
+
+/// The world as it is.
+const PLAIN: Eyes = Eyes { from: (u8::MAX, u64::MAX), told: false, but: None };
+
+/// How sure an answer has to be: those ahead have a choice that the judge does not know.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Sure {
+    /// Whatever they choose.
+    Yes,
+    Perhaps,
 }
 
 struct Section {
@@ -81,16 +138,20 @@ struct Judge<'a> {
     line: Vec<Job>,
     begun: BTreeMap<String, u64>,
     sections: Vec<Section>,
+    /// Recalls that nobody gained by when they were made; the grants made with them may explain them.
+    doubts: Vec<usize>,
+    /// How often a job waited only because of what was kept for another.
+    kept: usize,
 }
 
-/// Goes through a day.
-pub(crate) fn check(spec: &PoolSpec, trace: &Trace) -> Result<(), Broken> {
+/// Goes through a day. How often a job waited because something was kept for another.
+pub(crate) fn check(spec: &PoolSpec, trace: &Trace) -> Result<usize, Broken> {
     let mut judge = Judge::new(spec);
     for (time, event) in &trace.events {
         judge.time = *time;
         judge.see(event).map_err(|rule| Broken { rule, at: (*time, format!("{event:?}")) })?;
     }
-    Ok(())
+    Ok(judge.kept)
 }
 
 fn stage(kind: &str) -> Option<usize> {
@@ -111,6 +172,7 @@ impl<'a> Judge<'a> {
                     memory: of.placement.memory.map_or(u64::MAX, |memory| memory.0),
                     auto_restart: of.auto_restart,
                     now: Now::Free,
+                    elsewhere: false,
                     failures: 0,
                     rests_until: 0,
                     open: false,
@@ -125,7 +187,8 @@ impl<'a> Judge<'a> {
             inside: BTreeMap::new(),
         };
         let sections = spec.backlog.iter().map(section).collect();
-        Self { spec, time: 0, places, line: Vec::new(), begun: BTreeMap::new(), sections }
+        let (line, begun) = (Vec::new(), BTreeMap::new());
+        Self { spec, time: 0, places, line, begun, sections, doubts: Vec::new(), kept: 0 }
     }
 
     fn see(&mut self, event: &Event) -> Result<(), Rule> {
@@ -133,11 +196,23 @@ impl<'a> Judge<'a> {
             Event::Push { ticket, kind, sector, memory } => self.push(*ticket, kind, *sector, memory.unwrap_or(0)),
             Event::Leave { ticket } => self.line.retain(|job| job.ticket != *ticket),
             Event::Grant { ticket, place } => return self.grant(*ticket, *place),
-            Event::Settled => {
-                return if self.line.iter().any(|job| self.could_go(job)) { Err(Rule::Idle) } else { Ok(()) };
+            Event::Settled => return self.settled(),
+            Event::Elsewhere { place, held } => self.places[*place].elsewhere = *held,
+            Event::Claiming { place } => self.enter(*place, Phase::Claiming),
+            Event::Claimed { place, begins } => return self.claimed(*place, *begins),
+            Event::Recall { place } => {
+                self.enter(*place, Phase::Recalled);
+                if !self.gains(*place) {
+                    self.doubts.push(*place);
+                }
+            }
+            Event::Back { place } => {
+                let job = self.leave(*place, false, false).expect("a job is there");
+                self.line.push(job);
+                self.line.sort_by_key(Job::order);
             }
             Event::Began { place } => return self.began(*place),
-            Event::Release { place, done, ends } => self.release(*place, *done, *ends),
+            Event::Release { place, done, ends } => drop(self.leave(*place, *done, *ends)),
             Event::Ended { place } => self.places[*place].now = Now::Free,
             Event::Failed { place } => self.failed(*place),
             Event::Succeeded { place } => {
@@ -162,8 +237,8 @@ impl<'a> Judge<'a> {
             "c2" => 1,
             _ => 2,
         };
-        self.line.push(Job { ticket, rank, kind: kind.to_owned(), sector, memory, overtaken: 0 });
-        self.line.sort_by_key(|job| (job.rank, job.ticket));
+        self.line.push(Job { ticket, rank, kind: kind.to_owned(), sector, memory, overtaken: 0, passed: 0 });
+        self.line.sort_by_key(Job::order);
         let (Some(sector), Some(at)) = (sector, stage(kind)) else { return };
         for section in &mut self.sections {
             if stage(&section.first) < Some(at) && Some(at) <= stage(&section.last) {
@@ -176,20 +251,25 @@ impl<'a> Judge<'a> {
 
     fn grant(&mut self, ticket: u64, index: usize) -> Result<(), Rule> {
         let job = self.line.iter().find(|job| job.ticket == ticket).expect("granted jobs are in line").clone();
-        let ahead = |other: &&Job| (other.rank, other.ticket) < (job.rank, job.ticket);
-        if self.line.iter().filter(ahead).any(|other| self.could_go(other)) {
+        let entitled = self.entitled();
+        let ahead = |other: &&Job| other.order() < job.order();
+        if self.line.iter().filter(ahead).any(|other| self.could_go(other, PLAIN, &entitled, Sure::Yes)) {
             return Err(Rule::Order);
         }
-        self.fits(&job, index)?;
-        self.limits(&job)?;
+        self.fits(&job, index, PLAIN)?;
+        self.limits(&job, PLAIN)?;
         if !self.has_way(&job) {
             return Err(Rule::Downstream);
         }
-        self.free_of_others(index)?;
+        self.free_of_others(index, PLAIN)?;
         if self.healed(&self.places[index]) { Ok(()) } else { Err(Rule::Health) }?;
-        if self.starves_one_ahead(&job, index) {
+        if self.is_promised(&job, index, Sure::Yes, PLAIN, &entitled) {
             return Err(Rule::Gpu);
         }
+        if self.is_kept(&job, index, Sure::Yes, PLAIN, &entitled) {
+            return Err(Rule::Kept);
+        }
+        self.pass(&job, index);
         let count = self.places_for(&job.kind);
         let overtaken: Vec<u64> = self
             .line
@@ -209,13 +289,81 @@ impl<'a> Judge<'a> {
                 section.inside.entry(sector).or_insert(false);
             }
         }
-        self.places[index].now = Now::Held { job, begun: false };
+        self.places[index].now = Now::Held { job, phase: Phase::Starting };
+        Ok(())
+    }
+
+    /// Counts for those ahead what a job takes from them.
+    fn pass(&mut self, job: &Job, index: usize) {
+        let takes = |other: &&Job| {
+            other.order() < job.order()
+                && self.may_ever_go(other)
+                && self.ways(other).into_iter().any(|way| self.clash(index, way, 1, PLAIN))
+        };
+        let passed: Vec<u64> = self.line.iter().filter(takes).map(|other| other.ticket).collect();
+        for other in self.line.iter_mut().filter(|other| passed.contains(&other.ticket)) {
+            other.passed += 1;
+        }
+    }
+
+    fn enter(&mut self, index: usize, next: Phase) {
+        if let Now::Held { phase, .. } = &mut self.places[index].now {
+            *phase = next;
+        }
+    }
+
+    fn claimed(&mut self, index: usize, begins: bool) -> Result<(), Rule> {
+        let Now::Held { job, phase } = &self.places[index].now else { return Err(Rule::Fit) };
+        let may = *phase == Phase::Claiming && self.apart(job);
+        match (may, begins) {
+            (true, true) => self.enter(index, Phase::Starting),
+            (false, false) => self.enter(index, Phase::Recalled),
+            (true, false) => return Err(Rule::Idle),
+            (false, true) if *phase == Phase::Recalled => return Err(Rule::Claim),
+            (false, true) => return Err(Rule::Stagger),
+        }
+        Ok(())
+    }
+
+    /// Nothing more is handed out: nobody can have anything more.
+    fn settled(&mut self) -> Result<(), Rule> {
+        let entitled = self.entitled();
+        let goes = |job: &Job, eyes, sure| self.could_go(job, eyes, &entitled, sure);
+        if self.line.iter().any(|job| goes(job, PLAIN, Sure::Yes)) {
+            return Err(Rule::Idle);
+        }
+        let all = |job: &Job| Eyes { from: job.order(), told: false, but: None };
+        let told = |job: &Job| Eyes { told: true, ..all(job) };
+        let back = self.claimers().filter(|(_, _, phase)| *phase == Phase::Recalled).map(|(_, job, _)| job);
+        if self
+            .line
+            .iter()
+            .chain(back)
+            .any(|job| goes(job, all(job), Sure::Yes) && !goes(job, told(job), Sure::Perhaps))
+        {
+            return Err(Rule::Claim);
+        }
+        let could_move = |(place, job, phase): (usize, &Job, Phase)| {
+            phase == Phase::Claiming && self.places[place].elsewhere && self.could_move(job, &entitled, Sure::Yes)
+        };
+        if self.claimers().any(could_move) {
+            return Err(Rule::Claim);
+        }
+        if self.doubts.iter().any(|place| !self.gains(*place)) {
+            return Err(Rule::Recall);
+        }
+        let waits = |job: &&Job| self.could_go(job, PLAIN, &[], Sure::Yes);
+        self.kept += self.line.iter().filter(waits).count();
+        self.doubts.clear();
         Ok(())
     }
 
     fn began(&mut self, index: usize) -> Result<(), Rule> {
-        let Now::Held { job, begun } = &mut self.places[index].now else { return Err(Rule::Fit) };
-        *begun = true;
+        let Now::Held { job, phase } = &mut self.places[index].now else { return Err(Rule::Fit) };
+        if *phase != Phase::Starting {
+            return Err(Rule::Claim);
+        }
+        *phase = Phase::Begun;
         let kind = job.kind.clone();
         let last = self.begun.insert(kind.clone(), self.time);
         match (self.spec.limits.staggered.get(&TaskKind::read(kind)), last) {
@@ -224,10 +372,10 @@ impl<'a> Judge<'a> {
         }
     }
 
-    fn release(&mut self, index: usize, done: bool, ends: bool) {
+    fn leave(&mut self, index: usize, done: bool, ends: bool) -> Option<Job> {
         let next = if ends { Now::Ending } else { Now::Free };
-        let Now::Held { job, .. } = std::mem::replace(&mut self.places[index].now, next) else { return };
-        let Some(sector) = job.sector else { return };
+        let Now::Held { job, .. } = std::mem::replace(&mut self.places[index].now, next) else { return None };
+        let Some(sector) = job.sector else { return Some(job) };
         for section in &mut self.sections {
             if section.first == job.kind {
                 match section.inside.get(&sector) {
@@ -240,6 +388,7 @@ impl<'a> Judge<'a> {
                 section.inside.remove(&sector);
             }
         }
+        Some(job)
     }
 
     fn failed(&mut self, index: usize) {
@@ -250,121 +399,5 @@ impl<'a> Judge<'a> {
         let doubled = rest * 2u64.pow((place.failures - 1).min(6));
         place.rests_until = time + if place.open { breaker.rest.as_secs() } else { doubled };
         place.stopped = !place.auto_restart;
-    }
-
-    fn healed(&self, place: &Place) -> bool {
-        !place.stopped && place.rests_until <= self.time
-    }
-
-    fn places_for(&self, kind: &str) -> usize {
-        self.places.iter().filter(|place| place.kinds.contains(kind)).count()
-    }
-
-    fn fits(&self, job: &Job, index: usize) -> Result<(), Rule> {
-        let place = &self.places[index];
-        let fits = place.kinds.contains(&job.kind) && job.memory <= place.memory && matches!(place.now, Now::Free);
-        if fits { Ok(()) } else { Err(Rule::Fit) }
-    }
-
-    fn running(&self) -> impl Iterator<Item = (&Job, bool)> {
-        self.places.iter().filter_map(|place| match &place.now {
-            Now::Held { job, begun } => Some((job, *begun)),
-            _ => None,
-        })
-    }
-
-    fn limits(&self, job: &Job) -> Result<(), Rule> {
-        let kind = TaskKind::read(job.kind.clone());
-        let of_kind = || self.running().filter(|(other, _)| other.kind == job.kind);
-        if self.spec.at_once.is_some_and(|most| self.running().count() >= most)
-            || self.spec.limits.concurrent.get(&kind).is_some_and(|most| of_kind().count() >= *most)
-        {
-            return Err(Rule::Limit);
-        }
-        let Some(gap) = self.spec.limits.staggered.get(&kind) else { return Ok(()) };
-        let early = self.begun.get(&job.kind).is_some_and(|last| self.time - last < gap.as_secs());
-        if early || of_kind().any(|(_, begun)| !begun) { Err(Rule::Stagger) } else { Ok(()) }
-    }
-
-    /// Whether what comes after it in the plan can follow.
-    fn has_way(&self, job: &Job) -> bool {
-        let Some(sector) = job.sector else { return true };
-        let Some(section) = self.sections.iter().find(|section| section.first == job.kind) else { return true };
-        let in_service = |place: &&Place| {
-            place.kinds.contains(&section.last) && !place.stopped && !(place.open && place.rests_until > self.time)
-        };
-        let inside = |other: &Section| stage(&other.first) >= stage(&job.kind) && other.inside.contains_key(&sector);
-        self.sections.iter().any(inside)
-            || section.inside.len() < section.most + self.places.iter().filter(in_service).count()
-    }
-
-    /// Whether a place is all that a job waits for, and there is one that will be free some day soon.
-    fn may_ever_go(&self, job: &Job) -> bool {
-        let fitting = self.places.iter().filter(|p| p.kinds.contains(&job.kind) && job.memory <= p.memory);
-        let out = |place: &Place| {
-            matches!(place.now, Now::Free) && (place.stopped || place.open && place.rests_until > self.time)
-        };
-        self.has_way(job) && !fitting.into_iter().all(out)
-    }
-
-    /// Whether a place has its locks and its GPUs.
-    fn free_of_others(&self, index: usize) -> Result<(), Rule> {
-        let place = &self.places[index];
-        let users = || self.places.iter().filter(|other| !matches!(other.now, Now::Free));
-        for lock in &place.locks {
-            let most = self.spec.limits.ext_locks.get(lock).copied().unwrap_or(1);
-            if users().filter(|other| other.locks.contains(lock)).count() >= most {
-                return Err(Rule::Lock);
-            }
-        }
-        let others = || users().filter(|other| other.slot != place.slot);
-        if others().any(|other| !other.gpus.is_disjoint(&place.gpus)) {
-            return Err(Rule::Gpu);
-        }
-        Ok(())
-    }
-
-    /// Whether somebody ahead of this place in line waits for a GPU that the place's own slot keeps in use.
-    fn is_promised(&self, job: &Job, index: usize, every_way: bool) -> bool {
-        let place = &self.places[index];
-        let mine = |other: &&Place| other.slot == place.slot && !matches!(other.now, Now::Free);
-        if !self.places.iter().any(|other| mine(&other)) {
-            return false;
-        }
-        let ahead = |other: &&Job| (other.rank, other.ticket) < (job.rank, job.ticket) && self.is_next(other);
-        self.line.iter().filter(ahead).any(|other| {
-            let ways: Vec<bool> = (0..self.places.len())
-                .filter(|way| self.fits(other, *way).is_ok() && self.healed(&self.places[*way]))
-                .filter(|way| self.free_of_others(*way) == Err(Rule::Gpu))
-                .map(|way| self.places[way].slot != place.slot && !self.places[way].gpus.is_disjoint(&place.gpus))
-                .collect();
-            if every_way { !ways.is_empty() && ways.iter().all(|way| *way) } else { ways.contains(&true) }
-        })
-    }
-
-    fn starves_one_ahead(&self, job: &Job, index: usize) -> bool {
-        self.is_promised(job, index, true)
-    }
-
-    /// Whether nothing but a place keeps a job: stagger passed, limits free, admitted downstream, its turn.
-    fn is_next(&self, job: &Job) -> bool {
-        let due = |other: &&Job| {
-            other.kind == job.kind
-                && other.ticket < job.ticket
-                && other.overtaken >= self.places_for(&job.kind)
-                && self.may_ever_go(other)
-        };
-        self.may_ever_go(job) && self.limits(job).is_ok() && !self.line.iter().any(|other| due(&other))
-    }
-
-    /// Whether a job that waits could go now.
-    fn could_go(&self, job: &Job) -> bool {
-        self.is_next(job)
-            && (0..self.places.len()).any(|index| {
-                self.fits(job, index).is_ok()
-                    && self.healed(&self.places[index])
-                    && self.free_of_others(index).is_ok()
-                    && !self.is_promised(job, index, false)
-            })
     }
 }

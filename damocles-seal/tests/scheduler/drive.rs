@@ -1,16 +1,19 @@
 //! A random day of a pool, with a clock that only the test moves.
 
-use crate::mix::KINDS;
+use crate::mix::{GPUS, KINDS};
 use damocles_core::{
     ActorId, ByteSize, JobId, SectorId, SectorNumber,
     pool::{Job, Needs, PoolErrorKind, TaskKind},
 };
 use damocles_seal::pool::{
-    PoolSpec,
+    PoolSpec, SlotSpec,
     schedule::{Scheduler, Ticket, Verdict},
 };
 use rand::{Rng as _, rngs::StdRng, seq::SliceRandom as _};
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 use tokio::time::Instant;
 
 /// Something that was done to the scheduler, or that it did.
@@ -27,6 +30,28 @@ pub(crate) enum Event {
     },
     Grant {
         ticket: u64,
+        place: usize,
+    },
+    /// Another program holds a card of this place, or holds none any more.
+    Elsewhere {
+        place: usize,
+        held: bool,
+    },
+    /// The job in this place waits for what other programs hold.
+    Claiming {
+        place: usize,
+    },
+    /// It has that; whether the scheduler lets it begin.
+    Claimed {
+        place: usize,
+        begins: bool,
+    },
+    /// The scheduler wants it back in line.
+    Recall {
+        place: usize,
+    },
+    /// It is there.
+    Back {
         place: usize,
     },
     /// It has handed out all that it wants to.
@@ -62,6 +87,12 @@ impl Event {
             Self::Push { .. } => "push",
             Self::Leave { .. } => "leave",
             Self::Grant { .. } => "grant",
+            Self::Elsewhere { .. } => "elsewhere",
+            Self::Claiming { .. } => "claiming",
+            Self::Claimed { begins: true, .. } => "claimed",
+            Self::Claimed { begins: false, .. } => "claimed in vain",
+            Self::Recall { .. } => "recall",
+            Self::Back { .. } => "back",
             Self::Settled => "settled",
             Self::Began { .. } => "began",
             Self::Release { .. } => "release",
@@ -82,14 +113,36 @@ pub(crate) struct Trace {
     pub(crate) left: usize,
 }
 
+/// A job in a place.
+struct Held {
+    job: Job,
+    ticket: Ticket,
+    phase: Phase,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Phase {
+    /// It has just got it.
+    New,
+    Claiming,
+    Recalled,
+    /// It has its claims.
+    Ready,
+    Begun,
+}
+
 struct Day<'a> {
+    spec: Vec<SlotSpec>,
+    /// The cards that other programs hold.
+    outside: BTreeSet<&'static str>,
+    elsewhere: BTreeSet<usize>,
     scheduler: Scheduler,
     origin: Instant,
     now: u64,
     trace: Vec<(u64, Event)>,
     line: BTreeMap<Ticket, Job>,
-    /// By place: the job and whether it has begun.
-    held: BTreeMap<usize, (Job, bool)>,
+    /// By place.
+    held: BTreeMap<usize, Held>,
     ending: Vec<usize>,
     sectors: Vec<u64>,
     jobs: u128,
@@ -98,7 +151,11 @@ struct Day<'a> {
 
 pub(crate) fn drive(spec: &PoolSpec, random: &mut StdRng) -> Trace {
     let origin = Instant::now();
+    let of = |slot: &SlotSpec| vec![slot.clone(); slot.concurrent];
     let mut day = Day {
+        spec: spec.slots.iter().flat_map(of).collect(),
+        outside: BTreeSet::new(),
+        elsewhere: BTreeSet::new(),
         scheduler: Scheduler::new(spec, origin),
         origin,
         now: 0,
@@ -128,13 +185,48 @@ impl Day<'_> {
     }
 
     fn settle(&mut self) {
+        self.look();
         let granted = self.scheduler.grant(self.at());
+        for place in self.scheduler.recalled() {
+            let held = self.held.get_mut(&place).expect("only a job in a place is recalled");
+            if held.phase != Phase::Recalled {
+                held.phase = Phase::Recalled;
+                self.note(Event::Recall { place });
+            }
+        }
         for grant in granted {
             let job = self.line.remove(&grant.ticket).expect("only those in line are granted");
-            self.held.insert(grant.place, (job, false));
+            let held = Held { job, ticket: grant.ticket, phase: Phase::New };
+            assert!(self.held.insert(grant.place, held).is_none(), "a place is given once");
             self.note(Event::Grant { ticket: grant.ticket.number(), place: grant.place });
         }
         self.note(Event::Settled);
+    }
+
+    /// Sees which cards other programs hold.
+    fn look(&mut self) {
+        for place in 0..self.spec.len() {
+            let held = self.held_outside(place);
+            let changed = if held { self.elsewhere.insert(place) } else { self.elsewhere.remove(&place) };
+            if changed {
+                self.scheduler.elsewhere(place, held);
+                self.note(Event::Elsewhere { place, held });
+            }
+        }
+    }
+
+    fn held_outside(&self, place: usize) -> bool {
+        self.spec[place].placement.gpus.iter().any(|gpu| self.outside.contains(gpu.0.as_str()))
+    }
+
+    /// Another program takes a card that no job here has claimed, or gives it back.
+    fn others(&mut self) {
+        let gpu = *GPUS.choose(self.random).expect("there are cards");
+        let uses = |place: &usize| self.spec[*place].placement.gpus.iter().any(|used| used.0 == gpu);
+        let claimed = |(place, held): (&usize, &Held)| held.phase >= Phase::Ready && uses(place);
+        if !self.outside.remove(gpu) && !self.held.iter().any(claimed) && !self.ending.iter().any(uses) {
+            self.outside.insert(gpu);
+        }
     }
 
     /// Lets time pass as the pool does: it looks again whenever the scheduler says so.
@@ -180,8 +272,9 @@ impl Day<'_> {
                     self.leave(*ticket);
                 }
             }
-            38..=54 => self.begin(),
-            55..=74 => self.release(),
+            38..=42 => self.others(),
+            43..=56 => self.begin(),
+            57..=74 => self.release(),
             75..=79 => self.end(),
             80..=82 => {
                 if let Some(sector) = self.sectors.choose(self.random).copied() {
@@ -206,23 +299,62 @@ impl Day<'_> {
     }
 
     fn begin(&mut self) {
-        let waits: Vec<usize> = self.held.iter().filter(|(_, (_, begun))| !begun).map(|(place, _)| *place).collect();
+        let waits: Vec<usize> =
+            self.held.iter().filter(|(_, held)| held.phase < Phase::Begun).map(|(place, _)| *place).collect();
         let Some(place) = waits.choose(self.random).copied() else { return };
-        if let Some((_, begun)) = self.held.get_mut(&place) {
-            *begun = true;
+        let outside = self.held_outside(place);
+        match self.held[&place].phase {
+            // Nobody may hold its card, and somebody in another program stand before it for that.
+            Phase::New if outside || self.random.gen_bool(0.3) => {
+                self.scheduler.claiming(place, self.at());
+                self.enter(place, Phase::Claiming);
+                self.note(Event::Claiming { place });
+            }
+            Phase::Claiming if outside => {}
+            Phase::Claiming => self.claimed(place),
+            Phase::Recalled if !outside && self.random.gen_bool(0.3) => self.claimed(place),
+            Phase::Recalled => self.back(place),
+            _ => {
+                self.scheduler.began(place, self.at());
+                self.enter(place, Phase::Begun);
+                self.note(Event::Began { place });
+            }
         }
-        self.scheduler.began(place, self.at());
-        self.note(Event::Began { place });
+    }
+
+    fn enter(&mut self, place: usize, phase: Phase) {
+        self.held.get_mut(&place).expect("a job is there").phase = phase;
+    }
+
+    /// A job has its claims, at last.
+    fn claimed(&mut self, place: usize) {
+        self.settle();
+        let begins = self.scheduler.claimed(place, self.at());
+        self.note(Event::Claimed { place, begins });
+        if begins {
+            self.enter(place, Phase::Ready);
+        } else {
+            self.back(place);
+        }
+    }
+
+    fn back(&mut self, place: usize) {
+        let Held { job, ticket, .. } = self.held.remove(&place).expect("a job is there");
+        assert_eq!(self.scheduler.put_back(place, self.at()), Some(ticket));
+        self.line.insert(ticket, job);
+        self.note(Event::Back { place });
     }
 
     fn release(&mut self) {
         let places: Vec<usize> = self.held.keys().copied().collect();
         let Some(place) = places.choose(self.random).copied() else { return };
-        let Some((job, begun)) = self.held.remove(&place) else { return };
+        let Some(Held { job, phase, .. }) = self.held.remove(&place) else { return };
+        let begun = phase == Phase::Begun;
         let (verdict, crashed) = match self.random.gen_range(0..10) {
             0..=5 if begun => (Verdict::Done, false),
             6 if begun => (Verdict::Failed(PoolErrorKind::Failed), false),
             7 => (Verdict::Dropped, false),
+            _ if phase < Phase::Ready => (Verdict::Dropped, false),
             _ => (Verdict::Failed(PoolErrorKind::Crashed), true),
         };
         let done = verdict == Verdict::Done;
@@ -235,7 +367,7 @@ impl Day<'_> {
             self.scheduler.failed(place, "it crashed".to_owned(), self.at());
             self.note(Event::Failed { place });
         }
-        let ends = !answered && self.random.gen_bool(0.5);
+        let ends = !answered && phase >= Phase::Ready && self.random.gen_bool(0.5);
         if ends {
             self.scheduler.forked(place, 77);
         }
@@ -282,7 +414,10 @@ impl Day<'_> {
             while !self.ending.is_empty() {
                 self.end();
             }
-            self.begin();
+            self.outside.clear();
+            for _ in 0..3 {
+                self.begin();
+            }
             if self.random.gen_bool(0.7) {
                 self.release();
             }
@@ -291,7 +426,7 @@ impl Day<'_> {
             let sectors = std::mem::take(&mut self.sectors);
             for sector in sectors {
                 let goes_on = |job: &Job| job.sector.is_some_and(|id| id.number.0 == sector);
-                if self.line.values().any(goes_on) || self.held.values().any(|(job, _)| goes_on(job)) {
+                if self.line.values().any(goes_on) || self.held.values().any(|held| goes_on(&held.job)) {
                     self.sectors.push(sector);
                 } else {
                     self.forget(sector);

@@ -25,20 +25,25 @@ fn trace_of(seed: u64, told: impl FnOnce(&mut PoolSpec)) -> (PoolSpec, Trace) {
 #[test]
 fn a_thousand_random_mixes_break_no_rule_and_come_to_an_end() {
     let mut seen = BTreeMap::<&str, usize>::new();
+    let mut kept = 0;
     for seed in 0..1000 {
         let (spec, trace) = trace_of(seed, |_| ());
         assert_eq!(trace.left, 0, "seed {seed}: jobs wait for ever");
-        if let Err(found) = check(&spec, &trace) {
-            panic!("seed {seed}: {found:?}\n{spec:#?}");
+        match check(&spec, &trace) {
+            Ok(here) => kept += here,
+            Err(found) => panic!("seed {seed}: {found:?}\n{spec:#?}"),
         }
         for (_, event) in &trace.events {
             *seen.entry(event.name()).or_default() += 1;
         }
     }
     // What never happens is not tested.
-    for name in ["push", "leave", "grant", "began", "release", "ended", "failed", "forget", "resume"] {
+    for name in
+        ["push", "leave", "grant", "began", "release", "ended", "failed", "forget", "resume", "claimed", "recall"]
+    {
         assert!(seen.get(name).is_some_and(|n| *n > 500), "{name}: {seen:?}");
     }
+    assert!(seen["claimed in vain"] > 100 && kept > 1000, "{kept} waits for what is kept: {seen:?}");
 }
 
 /// What the checker finds when the scheduler is told less than the truth.
@@ -114,6 +119,22 @@ fn line(events: &[(u64, Event)]) -> BTreeMap<u64, &str> {
         }
     }
     line
+}
+
+#[test]
+fn the_checker_catches_claims_that_are_not_given_up_and_what_is_taken_from_those_ahead() {
+    // Nobody is told to leave who should be.
+    let untold = tamper(|events, at| {
+        let Event::Recall { .. } = events[at].1 else { return None };
+        Some(Event::Settled)
+    });
+    assert!(untold.get(&Rule::Claim).is_some_and(|n| *n > 20), "{untold:?}");
+    // A start that comes before the claim.
+    let early = tamper(|events, at| match events[at].1 {
+        Event::Claiming { place } => Some(Event::Claimed { place, begins: true }),
+        _ => None,
+    });
+    assert!(early.get(&Rule::Stagger).is_some_and(|n| *n > 50), "{early:?}");
 }
 
 #[test]

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 pub(crate) const KINDS: [&str; 6] = ["add_pieces", "pc1", "pc2", "c1", "c2", "window_post"];
 const LOCKS: [&str; 3] = ["a", "b", "c"];
-const GPUS: [&str; 2] = ["G0", "G1"];
+pub(crate) const GPUS: [&str; 2] = ["G0", "G1"];
 
 /// A pool with every rule in it now and then.
 pub(crate) fn mix(random: &mut StdRng) -> PoolSpec {

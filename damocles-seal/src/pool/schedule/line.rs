@@ -3,8 +3,8 @@
 use super::{
     fit::fits,
     health::Bar,
-    place::{Place, Work},
-    scheduler::{Scheduler, Ticket, Waiting, WaitingJob},
+    place::{Named, Place, Work},
+    scheduler::{Keep, Scheduler, Ticket, Waiting, WaitingJob},
     sections::Section,
     wait::{Wait, Who},
 };
@@ -19,6 +19,8 @@ pub(super) struct Line {
     turn: BTreeMap<TaskKind, Who>,
     /// GPUs and who gets them next.
     promised: BTreeMap<GpuId, Who>,
+    /// Places that somebody gets next with all that they need.
+    pub(super) kept: Vec<(usize, Who)>,
 }
 
 /// Why somebody does not get a place now.
@@ -27,8 +29,16 @@ pub(super) struct Refusal {
     wait: Box<Wait>,
     /// Whether a place is all that it waits for.
     admitted: bool,
+    /// Whether it is its turn, too.
+    short: bool,
     /// The GPUs of a free place that only GPUs keep it from.
     gpus: Vec<GpuId>,
+}
+
+impl Refusal {
+    pub(super) fn short(&self) -> bool {
+        self.short
+    }
 }
 
 impl Line {
@@ -41,6 +51,18 @@ impl Line {
         for gpu in refusal.gpus {
             self.promised.entry(gpu).or_insert_with(who);
         }
+        self.keep(waiting, now);
+    }
+
+    /// What is kept for somebody is not for those behind.
+    pub(super) fn keep(&mut self, waiting: &Waiting, now: Instant) {
+        let Some(Keep { place, freed }) = waiting.keeps else { return };
+        let who = waiting.named.who(None, waiting.since, now);
+        if freed {
+            // Nor what its kind is allowed of.
+            self.turn.entry(waiting.named.kind.clone()).or_insert_with(|| who.clone());
+        }
+        self.kept.push((place, who));
     }
 }
 
@@ -56,7 +78,7 @@ enum Weight {
 impl Scheduler {
     /// The place that a job gets, when those ahead of it have taken their part.
     pub(super) fn choose(&self, waiting: &Waiting, line: &Line, now: Instant) -> Result<usize, Refusal> {
-        let refuse = |wait, admitted| Refusal { wait: Box::new(wait), admitted, gpus: Vec::new() };
+        let refuse = |wait, admitted| Refusal { wait: Box::new(wait), admitted, short: false, gpus: Vec::new() };
         if let Some(wait) = self.barred(waiting, now) {
             return Err(refuse(wait, false));
         }
@@ -103,6 +125,11 @@ impl Scheduler {
         if let Some(limit) = self.limits.concurrent.get(kind).filter(|limit| running() >= **limit) {
             return Some(Wait::Limit { kind: kind.clone(), limit: *limit });
         }
+        self.apart(kind, now)
+    }
+
+    /// What keeps a kind from starting because another of it has just started.
+    pub(super) fn apart(&self, kind: &TaskKind, now: Instant) -> Option<Wait> {
         let apart = self.limits.staggered.get(kind)?;
         let begins = |place: &&Place| place.begins(kind);
         if let Some(who) = self.places.iter().find(begins).and_then(|place| place.who(now)) {
@@ -112,7 +139,7 @@ impl Scheduler {
         Some(Wait::Staggered { kind: kind.clone(), rest })
     }
 
-    fn fitting<'a>(&'a self, waiting: &'a Waiting) -> impl Iterator<Item = (usize, &'a Place)> {
+    pub(super) fn fitting<'a>(&'a self, waiting: &'a Waiting) -> impl Iterator<Item = (usize, &'a Place)> {
         let fits = |place: &Place| fits(&waiting.named.kind, &waiting.needs, &place.spec).is_ok();
         self.places.iter().enumerate().filter(move |(_, place)| fits(place))
     }
@@ -122,7 +149,7 @@ impl Scheduler {
         let mut why = None;
         let mut gpus = Vec::new();
         for (index, place) in self.fitting(waiting) {
-            match self.obstacle(place, line, now) {
+            match self.obstacle(index, place, line, now) {
                 None => {
                     // One that others hold or that failed comes last; one that others cannot do with comes before one that they could use.
                     let memory = place.spec.placement.memory.unwrap_or(ByteSize(u64::MAX));
@@ -144,7 +171,7 @@ impl Scheduler {
             return Ok(index);
         }
         let wait = why.and_then(|(_, wait)| wait).unwrap_or_else(|| self.busy(waiting, now));
-        Err(Refusal { wait: Box::new(wait), admitted: true, gpus })
+        Err(Refusal { wait: Box::new(wait), admitted: true, short: true, gpus })
     }
 
     fn busy(&self, waiting: &Waiting, now: Instant) -> Wait {
@@ -154,7 +181,7 @@ impl Scheduler {
     }
 
     /// What is in the way of a place; that it has a job says nothing more.
-    fn obstacle(&self, place: &Place, line: &Line, now: Instant) -> Option<(Weight, Option<Wait>)> {
+    fn obstacle(&self, index: usize, place: &Place, line: &Line, now: Instant) -> Option<(Weight, Option<Wait>)> {
         match &place.work {
             Work::Held { .. } => return Some((Weight::Busy, None)),
             Work::Ending { since, .. } => {
@@ -167,12 +194,13 @@ impl Scheduler {
             let weight = if matches!(wait, Wait::Resting { .. }) { Weight::Resting } else { Weight::Out };
             return Some((weight, Some(wait)));
         }
-        self.in_use(place, line, now).map(|wait| (Weight::InUse, Some(wait)))
+        let taken = self.in_use(place, line, now).or_else(|| self.kept(index, place, line));
+        taken.map(|wait| (Weight::InUse, Some(wait)))
     }
 
     /// A lock or GPU of a place that is not to be had.
     fn in_use(&self, place: &Place, line: &Line, now: Instant) -> Option<Wait> {
-        if let Some(lock) = place.spec.locks.iter().find(|lock| !self.has(lock)) {
+        if let Some(lock) = place.spec.locks.iter().find(|lock| self.left_of(lock) == 0) {
             let users = self.places.iter().filter(|other| other.spec.locks.contains(lock));
             let who = users.filter_map(|other| other.who(now)).max_by_key(|who| who.lasting);
             return Some(Wait::Lock { lock: lock.clone(), who });
@@ -185,7 +213,7 @@ impl Scheduler {
         let shared = place.spec.placement.gpus.iter().filter(|gpu| self.users_of(gpu).next().is_some());
         let mut promised = shared.filter_map(|gpu| Some((gpu, line.promised.get(gpu)?)));
         let (gpu, to) = promised.next()?;
-        Some(Wait::Promised { gpu: gpu.clone(), to: to.clone() })
+        Some(Wait::Promised { what: gpu.to_string(), to: to.clone() })
     }
 
     /// The places whose job uses this GPU.
@@ -199,16 +227,24 @@ impl Scheduler {
         gpus.filter(|gpu| self.users_of(gpu).any(|user| user.slot != place.slot))
     }
 
-    fn has(&self, lock: &String) -> bool {
+    /// How many more may have this lock.
+    pub(super) fn left_of(&self, lock: &String) -> usize {
         let uses = |place: &&Place| place.user().is_some() && place.spec.locks.contains(lock);
-        self.places.iter().filter(uses).count() < self.limits.ext_locks.get(lock).copied().unwrap_or(1)
+        let most = self.limits.ext_locks.get(lock).copied().unwrap_or(1);
+        most.saturating_sub(self.places.iter().filter(uses).count())
     }
 
     /// Why everybody in line is there, first in line first.
     pub fn reasons(&self, now: Instant) -> Vec<(Ticket, Wait)> {
         let mut line = Line::default();
         let mut reasons = Vec::new();
-        for (ticket, waiting) in &self.waiting {
+        for ticket in self.tickets() {
+            let Some(waiting) = self.waiting.get(&ticket) else {
+                self.places.iter().filter(|place| place.claims_as(ticket)).filter_map(Place::claims).for_each(|job| {
+                    line.keep(&job.waiting, now);
+                });
+                continue;
+            };
             let wait = match self.choose(waiting, &line, now) {
                 Ok(_) => Wait::Nothing,
                 Err(refusal) => {
@@ -217,7 +253,7 @@ impl Scheduler {
                     wait
                 }
             };
-            reasons.push((*ticket, wait));
+            reasons.push((ticket, wait));
         }
         reasons
     }
@@ -225,15 +261,16 @@ impl Scheduler {
     /// Everybody who waits, for a claim of its slot or in line, and why.
     pub fn explain(&self, now: Instant) -> Vec<WaitingJob> {
         let claims = self.places.iter().filter_map(|place| {
-            let (named, since) = place.claims()?;
-            let lasting = now.saturating_duration_since(place.since);
-            Some((named, since, Wait::Claiming { slot: place.spec.name.clone(), lasting }))
+            let waiting = &place.claims()?.waiting;
+            let (slot, lasting) = (place.spec.name.clone(), now.saturating_duration_since(place.since));
+            let gpus = place.spec.placement.gpus.len();
+            Some((&waiting.named, waiting.since, Wait::Claiming { slot, lasting, gpus, held: None }))
         });
         let in_line = self.reasons(now).into_iter().filter_map(|(ticket, wait)| {
             let waiting = self.waiting.get(&ticket)?;
             Some((&waiting.named, waiting.since, wait))
         });
-        let job = |(named, since, wait): (&super::place::Named, Instant, Wait)| WaitingJob {
+        let job = |(named, since, wait): (&Named, Instant, Wait)| WaitingJob {
             job: named.job,
             kind: named.kind.clone(),
             sector: named.sector,

@@ -2,6 +2,7 @@
 
 use super::{
     health::{Bar, Health},
+    scheduler::{InLine, Ticket},
     wait::Who,
 };
 use crate::pool::SlotSpec;
@@ -58,6 +59,8 @@ pub(super) enum Work {
         by: Option<Named>,
         since: Instant,
         phase: Phase,
+        /// Where it stood in line, to go back there.
+        from: Option<Box<InLine>>,
     },
     /// A process has to end before the place can be given again. It may still use what its job used.
     Ending {
@@ -69,7 +72,10 @@ pub(super) enum Work {
 /// How far a job in a place is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Phase {
+    /// It waits for what other programs hold, and has begun nothing.
     Claiming,
+    /// It did, and has to go back into the line.
+    Recalled,
     Starting,
     Working,
 }
@@ -99,14 +105,25 @@ impl Place {
         }
     }
 
-    /// Whether it has a job of this kind that has not begun.
+    /// Whether it has a job of this kind that is about to begin. One that claims may have to wait for hours.
     pub(super) fn begins(&self, kind: &TaskKind) -> bool {
-        matches!(&self.work, Work::Held { by: Some(named), phase, .. } if named.kind == *kind && *phase != Phase::Working)
+        matches!(&self.work, Work::Held { by: Some(named), phase: Phase::Starting, .. } if named.kind == *kind)
     }
 
-    /// The job that waits for what other programs hold, and since when it has the place.
-    pub(super) fn claims(&self) -> Option<(&Named, Instant)> {
-        self.user().filter(|_| matches!(self.work, Work::Held { phase: Phase::Claiming, .. }))
+    /// The job that waits for what other programs hold, where it stood in line.
+    pub(super) fn claims(&self) -> Option<&InLine> {
+        match &self.work {
+            Work::Held { phase: Phase::Claiming | Phase::Recalled, from, .. } => from.as_deref(),
+            _ => None,
+        }
+    }
+
+    pub(super) fn recalled(&self) -> bool {
+        matches!(self.work, Work::Held { phase: Phase::Recalled, .. })
+    }
+
+    pub(super) fn claims_as(&self, ticket: Ticket) -> bool {
+        self.claims().is_some_and(|job| job.ticket == ticket)
     }
 
     pub(super) fn who(&self, now: Instant) -> Option<Who> {
@@ -114,7 +131,9 @@ impl Place {
     }
 
     pub(super) fn enter(&mut self, phase: Phase, now: Instant) {
-        if let Work::Held { phase: current, .. } = &mut self.work {
+        if let Work::Held { phase: current, .. } = &mut self.work
+            && *current != phase
+        {
             *current = phase;
             self.since = now;
         }
@@ -128,7 +147,7 @@ impl Place {
         report.sector = self.holder().and_then(|named| named.sector);
         let bar = self.health.bar(now);
         report.state = match (&self.work, bar) {
-            (Work::Held { phase: Phase::Claiming, .. }, _) => SlotState::Claiming,
+            (Work::Held { phase: Phase::Claiming | Phase::Recalled, .. }, _) => SlotState::Claiming,
             (Work::Held { phase: Phase::Starting, .. }, _) => SlotState::Starting,
             (Work::Held { phase: Phase::Working, .. }, _) => SlotState::Busy,
             (Work::Ending { .. }, _) => SlotState::Ending,

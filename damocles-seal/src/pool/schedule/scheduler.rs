@@ -3,7 +3,7 @@
 use super::{
     fit::{Misfit, fits},
     health::{Health, Policy},
-    line::Line,
+    line::{Line, Refusal},
     place::{Named, Phase, Place, Work},
     sections::Sections,
     stats::{KindStats, PoolStats},
@@ -74,13 +74,32 @@ pub struct WaitingJob {
     pub reason: String,
 }
 
-#[derive(Debug)]
+/// A place that is kept for a job from those behind it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Keep {
+    pub(super) place: usize,
+    /// It is just being left for it.
+    pub(super) freed: bool,
+}
+
+/// A job and where it stands in line.
+#[derive(Clone, Debug)]
+pub(super) struct InLine {
+    pub(super) ticket: Ticket,
+    pub(super) waiting: Waiting,
+}
+
+#[derive(Clone, Debug)]
 pub(super) struct Waiting {
     pub(super) named: Named,
     pub(super) needs: Needs,
     pub(super) since: Instant,
     /// How many later ones of its kind started while it could have.
     pub(super) overtaken: usize,
+    /// How many from behind it, of whatever kind, took something that it needs.
+    pub(super) passed: usize,
+    /// The place that is kept for it from those behind.
+    pub(super) keeps: Option<Keep>,
 }
 
 /// Everybody who waits, every place, and what keeps one from the other.
@@ -92,7 +111,7 @@ pub struct Scheduler {
     pub(super) sections: Sections,
     pub(super) waiting: BTreeMap<Ticket, Waiting>,
     pub(super) last_start: BTreeMap<TaskKind, Instant>,
-    stats: PoolStats,
+    pub(super) stats: PoolStats,
     next: u64,
 }
 
@@ -139,7 +158,8 @@ impl Scheduler {
         let ticket = Ticket { rank, number: self.next };
         self.sections.queued(&job.kind, job.sector);
         let named = Named { job: job.id, kind: job.kind.clone(), sector: job.sector };
-        let waiting = Waiting { named, needs: job.needs.clone(), since: now, overtaken: 0 };
+        let needs = job.needs.clone();
+        let waiting = Waiting { named, needs, since: now, overtaken: 0, passed: 0, keeps: None };
         self.waiting.insert(ticket, waiting);
         ticket
     }
@@ -163,51 +183,48 @@ impl Scheduler {
 
     /// Hands out what is free, first in line first.
     pub fn grant(&mut self, now: Instant) -> Vec<Grant> {
-        let mut granted = Vec::new();
-        // A grant may take away what one ahead in line kept a GPU for, so that another can go: until nobody can.
-        loop {
-            let more = self.grant_once(now);
-            if more.is_empty() {
-                return granted;
-            }
-            granted.extend(more);
-        }
+        // One at a time: a grant changes what those ahead keep from those behind, in either way.
+        std::iter::from_fn(|| self.grant_one(now)).collect()
     }
 
-    fn grant_once(&mut self, now: Instant) -> Vec<Grant> {
-        let tickets: Vec<Ticket> = self.waiting.keys().copied().collect();
+    fn grant_one(&mut self, now: Instant) -> Option<Grant> {
         let mut line = Line::default();
-        let mut granted = Vec::new();
-        for ticket in tickets {
-            let Some(waiting) = self.waiting.get(&ticket) else { continue };
+        for ticket in self.tickets() {
+            let Some(waiting) = self.waiting.get(&ticket) else {
+                self.reconsider(ticket, &mut line, now);
+                continue;
+            };
             match self.choose(waiting, &line, now) {
                 Ok(place) => {
                     self.hand_over(ticket, place, now);
-                    granted.push(Grant { ticket, place });
+                    return Some(Grant { ticket, place });
                 }
-                Err(refusal) => line.behind(waiting, refusal, self.capacity(&waiting.named.kind).total, now),
+                Err(refusal) => self.stay(ticket, refusal, &mut line, now),
             }
         }
-        granted
+        None
+    }
+
+    /// Stays in line, with what those behind have to leave to it.
+    fn stay(&mut self, ticket: Ticket, refusal: Refusal, line: &mut Line, now: Instant) {
+        let keeps = self.keeps(ticket, refusal.short(), line, now);
+        let Some(waiting) = self.waiting.get_mut(&ticket) else { return };
+        waiting.keeps = keeps;
+        let Some(waiting) = self.waiting.get(&ticket) else { return };
+        line.behind(waiting, refusal, self.capacity(&waiting.named.kind).total, now);
     }
 
     fn hand_over(&mut self, ticket: Ticket, index: usize, now: Instant) {
-        let Some(waiting) = self.waiting.get(&ticket) else { return };
-        let kind = waiting.named.kind.clone();
-        let ahead = self.waiting.range(..ticket).filter(|(_, ahead)| ahead.named.kind == kind);
-        let overtaken: Vec<Ticket> =
-            ahead.filter(|(_, ahead)| self.barred(ahead, now).is_none()).map(|(ticket, _)| *ticket).collect();
-        for ticket in overtaken {
-            if let Some(ahead) = self.waiting.get_mut(&ticket) {
-                ahead.overtaken += 1;
-            }
-        }
+        let Some(kind) = self.waiting.get(&ticket).map(|waiting| waiting.named.kind.clone()) else { return };
+        self.overtake(ticket, &kind, index, now);
         let (Some(waiting), Some(place)) = (self.waiting.remove(&ticket), self.places.get_mut(index)) else { return };
         let stats = self.stats.kinds.entry(kind).or_default();
         stats.starts += 1;
         stats.waited += now.saturating_duration_since(waiting.since);
         self.sections.granted(&waiting.named.kind, waiting.named.sector);
-        place.work = Work::Held { by: Some(waiting.named), since: now, phase: Phase::Starting };
+        let by = Some(waiting.named.clone());
+        let from = Some(Box::new(InLine { ticket, waiting }));
+        place.work = Work::Held { by, since: now, phase: Phase::Starting, from };
         place.since = now;
     }
 
@@ -215,7 +232,7 @@ impl Scheduler {
     pub fn take(&mut self, place: usize, now: Instant) -> bool {
         match self.places.get_mut(place).filter(|place| place.free()) {
             Some(place) => {
-                place.work = Work::Held { by: None, since: now, phase: Phase::Starting };
+                place.work = Work::Held { by: None, since: now, phase: Phase::Starting, from: None };
                 place.since = now;
                 true
             }
@@ -223,27 +240,10 @@ impl Scheduler {
         }
     }
 
-    /// Whether another program seems to hold what this place needs: another is taken first, if one fits.
-    pub fn elsewhere(&mut self, place: usize, held: bool) {
-        if let Some(place) = self.places.get_mut(place) {
-            place.elsewhere = held;
-        }
-    }
-
     /// The places whose job uses this, with its kind.
     pub(in crate::pool) fn using(&self, uses: impl Fn(&SlotSpec) -> bool) -> Vec<(usize, TaskKind)> {
         let used = self.places.iter().enumerate().filter(|(_, place)| uses(&place.spec));
         used.filter_map(|(index, place)| Some((index, place.holder()?.kind.clone()))).collect()
-    }
-
-    /// The job in this place waits for what other programs hold.
-    pub fn claiming(&mut self, place: usize, now: Instant) {
-        self.enter(place, Phase::Claiming, now);
-    }
-
-    /// The job in this place has all it claimed.
-    pub fn claimed(&mut self, place: usize, now: Instant) {
-        self.enter(place, Phase::Starting, now);
     }
 
     /// The job in this place really begins.
@@ -254,7 +254,7 @@ impl Scheduler {
         }
     }
 
-    fn enter(&mut self, place: usize, phase: Phase, now: Instant) {
+    pub(super) fn enter(&mut self, place: usize, phase: Phase, now: Instant) {
         if let Some(place) = self.places.get_mut(place) {
             place.enter(phase, now);
         }

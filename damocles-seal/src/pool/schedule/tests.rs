@@ -385,3 +385,100 @@ fn other_limits_hold_for_what_starts_from_now_on() {
     assert!(world.grant().is_empty());
     assert!(world.why()[0].starts_with("pc2 cannot follow: as many sectors as may (1)"), "{:?}", world.why());
 }
+
+#[test]
+fn a_c2_goes_before_a_pc2_that_waits_for_another_program() {
+    let mut world = World::of(&[on_gpu(slot("pc2", &["pc2"], &[]), "G0"), on_gpu(slot("c2", &["c2"], &[]), "G0")]);
+    world.scheduler.elsewhere(0, true);
+    world.scheduler.elsewhere(1, true);
+    let pc2 = world.push(&of_sector(1, "pc2"));
+    let granted = world.scheduler.grant(world.now);
+    assert_eq!(granted, [Grant { ticket: pc2, place: 0 }]);
+    world.scheduler.claiming(0, world.now);
+    assert!(world.scheduler.recalled().is_empty(), "nobody else wants it");
+    world.push(&of_sector(2, "c2"));
+    world.push(&of_sector(3, "pc2"));
+    assert!(world.scheduler.grant(world.now).is_empty(), "it has to leave first");
+    assert_eq!(world.scheduler.recalled(), [0]);
+    assert!(!world.scheduler.claimed(0, world.now), "too late");
+    assert_eq!(world.scheduler.put_back(0, world.now), Some(pc2));
+    assert_eq!(world.grant(), [1]);
+    assert!(world.scheduler.recalled().is_empty());
+    assert!(world.why()[0].contains("G0 is held by c2 of s-t01000-2"), "{:?}", world.why());
+    world.done(1);
+    assert_eq!(world.scheduler.grant(world.now), [Grant { ticket: pc2, place: 0 }], "where it stood");
+    let stats = &world.scheduler.stats().kinds[&TaskKind::new("pc2")];
+    assert_eq!((stats.starts, stats.running, stats.waiting), (1, 1, 1), "a start that came to nothing is none");
+}
+
+#[test]
+fn a_job_that_waits_for_another_program_takes_any_slot_that_frees_and_keeps_nobody_from_one() {
+    let on = |n: usize| on_gpu(slot(&format!("pc2-{n}"), &["pc2"], &[]), &format!("G{n}"));
+    let mut spec = PoolSpec::new(vec![on(0), on(1), on(2)]);
+    spec.limits.staggered = [(TaskKind::new("pc2"), 10 * SECOND)].into();
+    let mut world = World::new(&spec);
+    (0..3).for_each(|place| world.scheduler.elsewhere(place, true));
+    let first = world.push(&of_sector(1, "pc2"));
+    assert_eq!(world.scheduler.grant(world.now).len(), 1);
+    world.scheduler.claiming(0, world.now);
+    world.scheduler.elsewhere(1, false);
+    assert!(world.scheduler.grant(world.now).is_empty());
+    assert_eq!(world.scheduler.recalled(), [0], "another card is free");
+    world.scheduler.put_back(0, world.now);
+    assert_eq!(world.scheduler.grant(world.now), [Grant { ticket: first, place: 1 }]);
+    // It waits again, and the next one need not wait for its start.
+    world.scheduler.claiming(1, world.now);
+    world.scheduler.elsewhere(1, true);
+    world.scheduler.elsewhere(2, false);
+    let second = world.push(&of_sector(2, "pc2"));
+    world.scheduler.elsewhere(2, true);
+    assert_eq!(world.scheduler.grant(world.now), [Grant { ticket: second, place: 0 }]);
+    world.scheduler.claiming(0, world.now);
+    assert!(world.scheduler.claimed(0, world.now));
+    world.scheduler.began(0, world.now);
+    // Two starts stay apart also when both cards come at a time.
+    assert!(!world.scheduler.claimed(1, world.now));
+    assert_eq!(world.scheduler.put_back(1, world.now), Some(first));
+    assert!(world.grant().is_empty());
+    world.now += 10 * SECOND;
+    assert_eq!(world.grant().len(), 1);
+}
+
+#[test]
+fn who_needs_two_things_is_passed_only_so_often() {
+    let mut both = on_gpu(slot("c2", &["c2", "window_post"], &[]), "G0");
+    both.placement.gpus.push(GpuId("G1".to_owned()));
+    let cards = [both, on_gpu(slot("pc2-0", &["pc2"], &[]), "G0"), on_gpu(slot("pc2-1", &["pc2"], &[]), "G1")];
+    let mut spec = PoolSpec::new(vec![
+        slot("both", &["c2"], &["a", "b"]),
+        slot("one", &["pc2"], &["a"]),
+        slot("other", &["pc2"], &["b"]),
+    ]);
+    spec.limits.ext_locks = [("a".to_owned(), 1), ("b".to_owned(), 1)].into();
+    let locks = "the lock `a` goes next to one ahead in line: c2 of s-t01000-9 for 0.0ns";
+    let gpus = "G0 goes next to one ahead in line: c2 of s-t01000-9 for 0.0ns";
+    for (spec, reason) in [(PoolSpec::new(cards.to_vec()), gpus), (spec, locks)] {
+        let mut world = World::new(&spec);
+        (1..8).for_each(|n| drop(world.push(&of_sector(n, "pc2"))));
+        assert_eq!(world.grant(), [1, 2]);
+        world.push(&of_sector(9, "c2"));
+        for place in [1, 2] {
+            world.done(place);
+            assert_eq!(world.grant(), [place], "the other is not free");
+        }
+        world.done(1);
+        assert!(world.grant().is_empty(), "twice is enough");
+        assert_eq!(world.why()[1], reason);
+        world.done(2);
+        assert_eq!(world.grant(), [0]);
+    }
+    // A proof with a deadline is passed by nobody.
+    let mut world = World::of(&cards);
+    (1..4).for_each(|n| drop(world.push(&of_sector(n, "pc2"))));
+    assert_eq!(world.grant(), [1, 2]);
+    world.push(&of_sector(9, "window_post"));
+    world.done(1);
+    assert!(world.grant().is_empty());
+    world.done(2);
+    assert_eq!(world.grant(), [0]);
+}

@@ -63,10 +63,11 @@ pub enum Wait {
         /// Who has it.
         who: Option<Who>,
     },
-    /// Somebody ahead in line waits for a GPU that the slot has in use.
+    /// Somebody ahead in line gets something of the slot next: a GPU that the slot has in use, or what is kept for one
+    /// that was overtaken often enough.
     Promised {
-        /// The GPU.
-        gpu: GpuId,
+        /// The GPU, the lock or the slot.
+        what: String,
         /// Who gets it next.
         to: Who,
     },
@@ -119,6 +120,10 @@ pub enum Wait {
         slot: String,
         /// For how long.
         lasting: Duration,
+        /// How many GPUs the slot needs.
+        gpus: usize,
+        /// What of it is held, and by whom, in an operator's words; none if that cannot be seen.
+        held: Option<String>,
     },
     /// Nothing any more: it is about to be given a slot.
     Nothing,
@@ -176,11 +181,10 @@ impl fmt::Display for Wait {
                 who.as_ref().map_or(Ok(()), |who| write!(f, " by {who}"))
             }
             Self::Gpu { needs, gpu, who } => {
-                let plural = if *needs == 1 { "" } else { "s" };
-                write!(f, "needs {needs} GPU{plural}; {gpu} is held")?;
+                write!(f, "{}{gpu} is held", Needs(*needs))?;
                 who.as_ref().map_or(Ok(()), |who| write!(f, " by {who}"))
             }
-            Self::Promised { gpu, to } => write!(f, "{gpu} goes next to one ahead in line: {to}"),
+            Self::Promised { what, to } => write!(f, "{what} goes next to one ahead in line: {to}"),
             Self::Resting { slot, rest, error } => {
                 write!(f, "the processor of slot {slot} failed and rests for {}: {error}", Spoken(*rest))
             }
@@ -205,10 +209,24 @@ impl fmt::Display for Wait {
                 Ok(())
             }
             Self::Turn { who } => write!(f, "one that came first was overtaken often enough: {who}"),
-            Self::Claiming { slot, lasting } => {
+            Self::Claiming { gpus, held: Some(held), .. } => write!(f, "{}{held}", Needs(*gpus)),
+            Self::Claiming { slot, lasting, .. } => {
                 write!(f, "slot {slot} has claimed for {} what another program holds", Spoken(*lasting))
             }
             Self::Nothing => f.write_str("others are first"),
+        }
+    }
+}
+
+/// How many GPUs a slot needs, as the beginning of a reason; nothing if it needs none.
+struct Needs(usize);
+
+impl fmt::Display for Needs {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            0 => Ok(()),
+            1 => f.write_str("needs 1 GPU; "),
+            gpus => write!(f, "needs {gpus} GPUs; "),
         }
     }
 }
