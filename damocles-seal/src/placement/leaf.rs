@@ -74,6 +74,10 @@ impl Leaf {
     /// Counts from now on who is killed for want of memory.
     pub fn note_start(&mut self) {
         if let Some(memory) = &mut self.memory {
+            if memory.hits.is_none() {
+                // In version 1 the peak tells whether the limit was met; it begins anew.
+                let _ = fs::write(&memory.peak, "0");
+            }
             memory.at_start = memory.counts();
         }
     }
@@ -84,9 +88,14 @@ impl Leaf {
         let memory = self.memory.as_ref()?;
         let (now, before) = (memory.counts(), memory.at_start);
         let kills = now.kills.checked_sub(before.kills).filter(|kills| *kills > 0)?;
-        let below_limit = now.hits.is_some_and(|hits| hits <= before.hits.unwrap_or(0));
-        let limit = memory.limit.as_deref().filter(|_| !below_limit).and_then(number);
-        Some(OutOfMemory { limit, peak: number(&memory.peak), kills })
+        let (limit, peak) = (memory.limit.as_deref().and_then(number), number(&memory.peak));
+        let met = match (&memory.hits, now.hits) {
+            (Some(_), Some(hits)) => hits > before.hits.unwrap_or(0),
+            (Some(_), None) => true,
+            (None, _) => peak.zip(limit).is_none_or(|(peak, limit)| peak.0.saturating_add(NEAR) >= limit.0),
+        };
+        let limit = limit.filter(|_| met);
+        Some(OutOfMemory { limit, peak, kills })
     }
 
     /// Reads back the limits of its slot.
@@ -136,13 +145,16 @@ impl OutOfMemory {
     }
 }
 
+/// How far below its limit memory may be when it runs out: a huge page did not fit.
+const NEAR: u64 = 2 << 20;
+
 #[derive(Debug)]
 pub(super) struct MemoryFiles {
     kills: PathBuf,
     /// What the slot is limited by, if it is.
     limit: Option<PathBuf>,
-    /// How often the limit was met.
-    hits: Vec<PathBuf>,
+    /// How often the limit was met, where the kernel counts that.
+    hits: Option<PathBuf>,
     peak: PathBuf,
     at_start: Counts,
 }
@@ -158,36 +170,29 @@ impl MemoryFiles {
     /// The kills are those of the child; the limit and what was used are the slot's.
     pub(super) fn new(hierarchy: Hierarchy, slot: &Path, child: &Path, limited: bool) -> Self {
         let (kills, limit, hits, peak) = match hierarchy {
-            Hierarchy::V2 => ("memory.events", "memory.max", &["memory.events"][..], "memory.peak"),
-            // Swap has a counter of its own, which is met first when both limits are the same.
-            Hierarchy::V1(_) => (
-                "memory.oom_control",
-                "memory.limit_in_bytes",
-                &["memory.failcnt", "memory.memsw.failcnt"][..],
-                "memory.max_usage_in_bytes",
-            ),
+            Hierarchy::V2 => ("memory.events", "memory.max", Some("memory.events"), "memory.peak"),
+            // It has `memory.failcnt`, which newer kernels leave at 0.
+            Hierarchy::V1(_) => ("memory.oom_control", "memory.limit_in_bytes", None, "memory.max_usage_in_bytes"),
         };
         Self {
             kills: child.join(kills),
             limit: limited.then(|| slot.join(limit)),
-            hits: hits.iter().map(|name| slot.join(name)).collect(),
+            hits: hits.map(|name| slot.join(name)),
             peak: slot.join(peak),
             at_start: Counts::default(),
         }
     }
 
     fn counts(&self) -> Counts {
-        let hits: Vec<u64> = self.hits.iter().filter_map(|file| count(file, "oom ")).collect();
-        let known = !hits.is_empty();
-        Counts { kills: count(&self.kills, "oom_kill ").unwrap_or(0), hits: known.then(|| hits.iter().sum()) }
+        let hits = self.hits.as_deref().and_then(|file| count(file, "oom "));
+        Counts { kills: count(&self.kills, "oom_kill ").unwrap_or(0), hits }
     }
 }
 
-/// The number in a file that holds nothing else, or in its line that begins so.
+/// The number in the line that begins so.
 fn count(file: &Path, line: &str) -> Option<u64> {
     let text = fs::read_to_string(file).ok()?;
-    let number = text.lines().find_map(|text| text.strip_prefix(line)).unwrap_or(&text);
-    number.trim().parse().ok()
+    text.lines().find_map(|text| text.strip_prefix(line)?.trim().parse().ok())
 }
 
 fn number(path: &Path) -> Option<ByteSize> {

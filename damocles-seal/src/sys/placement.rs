@@ -282,6 +282,18 @@ mod tests {
     }
 
     #[test]
+    fn nothing_stays_inheritable() {
+        use caps::{CapSet, Capability};
+        // An ordinary user has none to begin with. This is about this thread alone.
+        let _ = caps::raise(None, CapSet::Inheritable, Capability::CAP_SYS_TIME);
+        let permitted = caps::read(None, CapSet::Permitted).unwrap();
+        clear_inheritable().unwrap();
+        assert!(caps::read(None, CapSet::Inheritable).unwrap().is_empty());
+        assert_eq!(caps::read(None, CapSet::Permitted).unwrap(), permitted);
+        assert_eq!(kept_capabilities(true) & !kept_capabilities(false), (1 << 16) | (1 << 27));
+    }
+
+    #[test]
     fn a_failed_step_names_its_file() {
         let placement =
             Placement { join: vec!["/a/cgroup.procs".into(), "/b/cgroup.procs".into()], ..Placement::default() };

@@ -244,8 +244,11 @@ mod tests {
     /// What a start that fails comes to, and whether its end was told.
     async fn fails(slot: &SlotSpec, isolation: &Arc<Isolation>) -> (String, oneshot::Receiver<()>) {
         let (gone, is_gone) = oneshot::channel();
-        let told = move || drop(gone.send(()));
-        let start = Child::start(slot, isolation, Duration::from_millis(20), &Context::detached(), |_| (), told);
+        let told = move || {
+            let _ = gone.send(());
+        };
+        let cx = Context::detached();
+        let start = Child::start(slot, isolation, Duration::from_millis(20), &cx, |_| (), told);
         (timeout(Duration::from_secs(60), start).await.expect("in time").unwrap_err().chain(), is_gone)
     }
 
