@@ -121,8 +121,7 @@ mod tests {
 
     #[test]
     fn a_group_gets_back_what_came_back_online() {
-        let mut wanted = PlacementSpec::default();
-        wanted.cpus = Some("2-3".parse().unwrap());
+        let wanted = PlacementSpec { cpus: Some("2-3".parse().unwrap()), ..PlacementSpec::default() };
         for (above, inner, after) in [("0-3", "0-2", "0-3"), ("0-3", "2-3\n", "2-3"), ("0-2", "0-2", "0-2")] {
             let root = groups(above, inner);
             let dir = root.path().join("inner");

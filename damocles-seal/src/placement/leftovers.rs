@@ -11,8 +11,9 @@ use std::{
     io,
     path::{Path, PathBuf},
     thread,
-    time::{Duration, Instant},
+    time::Duration,
 };
+use tokio::time::Instant;
 
 /// How long the end of the processes of one group is waited for. The kernel lets nobody die who waits for a disk or a
 /// card that is gone.

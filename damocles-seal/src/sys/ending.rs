@@ -9,8 +9,8 @@ use std::{
         unix::ffi::OsStrExt as _,
     },
     path::{Path, PathBuf},
-    time::Instant,
 };
+use tokio::time::Instant;
 
 /// How a group holds its members still.
 #[derive(Clone, Debug, PartialEq, Eq)]
