@@ -309,10 +309,11 @@ fn a_worker_is_found_by_a_file_that_cannot_be_used() {
     };
     let worker = "[worker]\nname = \"w\"\nrun_dir = \"/run/w\"\nnonsense = 1\n";
     let expected = Some(("w".to_owned(), Some(PathBuf::from("/run/w"))));
-    for broken in ["", "[sealing]\nmax_retries = \n", "[sealing\n", "= 3\n", "[sealing]\nmax_retries = 'x'\n[[x]\n"] {
+    for broken in ["", "[sealing]\nmax_retries = \n", "[sealing\n", "= 3\n", "[sealing]\nmax_retries = 'x'\n"] {
         assert_eq!(found(&format!("{worker}{broken}")), expected, "{broken}");
         assert_eq!(found(&format!("{broken}{worker}")), expected, "{broken}");
     }
+    assert_eq!(found(&format!("{worker}[sealing]\nmax_retries = 'x'\n[[x]\n")), expected);
     assert_eq!(found("[worker]\nname = \"../x\"\n"), None);
     assert_eq!(found("no worker at all"), None);
 }
