@@ -20,7 +20,7 @@ use damocles_seal::{
     processor::{self, ServeOptions, Served},
     task::Probe,
 };
-use std::{path::PathBuf, sync::Arc};
+use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
 
 /// This program. Not its path: that may name a newer build by the time a child starts, and all parts of one daemon must
 /// be of one build.
@@ -62,21 +62,12 @@ pub fn pool_spec(
     processors: &Processors,
     machine: &dyn Fn() -> Machine,
 ) -> Result<PoolSpec, Failure> {
-    let time = slots.iter().map(|slot| (slot.kind.task_kind(), processors.limitation.timeout_of(slot.kind))).collect();
     let mut children = Vec::new();
     for slot in slots {
         children.extend(slots::of(slot, machine)?);
     }
     let mut spec = PoolSpec::new(children);
-    spec.limits = Limits {
-        concurrent: processors.limitation.concurrent.iter().map(|(k, n)| (k.task_kind(), count(*n))).collect(),
-        staggered: processors.limitation.staggered.iter().map(|(k, gap)| (k.task_kind(), gap.0)).collect(),
-        time,
-        ext_locks: processors.ext_locks.iter().map(|(name, n)| (name.clone(), count(*n))).collect(),
-    };
-    if let Some(backlog) = backlog(slots, processors) {
-        spec.backlog.insert(ProcessorKind::Pc1.task_kind(), backlog);
-    }
+    (spec.limits, spec.backlog) = limits(slots, processors);
     spec.breaker = Breaker {
         failures: processors.breaker.failures.unwrap_or(spec.breaker.failures),
         rest: processors.breaker.rest.map_or(spec.breaker.rest, |rest| rest.0),
@@ -95,6 +86,19 @@ pub fn pool_spec(
         spec.isolation.verify_every = every.0;
     }
     Ok(spec)
+}
+
+/// How much may run at a time, and how far PC1 runs ahead.
+pub(crate) fn limits(slots: &[Configured], processors: &Processors) -> (Limits, BTreeMap<TaskKind, Backlog>) {
+    let limitation = &processors.limitation;
+    let limits = Limits {
+        concurrent: limitation.concurrent.iter().map(|(k, n)| (k.task_kind(), count(*n))).collect(),
+        staggered: limitation.staggered.iter().map(|(k, gap)| (k.task_kind(), gap.0)).collect(),
+        time: slots.iter().map(|slot| (slot.kind.task_kind(), limitation.timeout_of(slot.kind))).collect(),
+        ext_locks: processors.ext_locks.iter().map(|(name, n)| (name.clone(), count(*n))).collect(),
+    };
+    let backlog = backlog(slots, processors).map(|backlog| (ProcessorKind::Pc1.task_kind(), backlog));
+    (limits, backlog.into_iter().collect())
 }
 
 fn count(n: u32) -> usize {

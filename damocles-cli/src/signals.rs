@@ -68,6 +68,16 @@ pub fn install() -> io::Result<Shutdown> {
     Ok(shutdown)
 }
 
+/// SIGHUP from now on, by which an operator asks for the configuration to be read again. It ends nothing any more: a
+/// daemon that outlives its terminal goes on.
+///
+/// # Errors
+///
+/// The kernel refuses the handler.
+pub fn hangups() -> io::Result<Signal> {
+    signal(SignalKind::hangup())
+}
+
 async fn listen(shutdown: Shutdown, mut interrupt: Signal, mut terminate: Signal) {
     loop {
         let received = tokio::select! {

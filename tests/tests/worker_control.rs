@@ -2,13 +2,17 @@
 
 use anyhow::{Context as _, ensure};
 use damocles_cli::worker::{
-    control::{Answer, ThreadState},
+    control::{Answer, Reload, ThreadState},
     explain::Explanation,
     info::WorkerInfo,
 };
 use damocles_tests::{
     lab::{Bins, Lab, Options, path_text},
     program,
+};
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
 };
 use serde_json::Value;
 use std::{net::SocketAddr, path::Path, time::Duration};
@@ -205,5 +209,153 @@ async fn an_aborted_sector_is_kept_until_the_manager_is_back() -> anyhow::Result
     .await?;
     std::fs::write(lab.mood(), "")?;
     tokio::time::timeout(Duration::from_secs(60), lab.worker.stop()).await??;
+    Ok(())
+}
+
+/// Lets the worker read its file again, as `systemctl reload` does.
+fn hang_up(lab: &Lab) -> anyhow::Result<()> {
+    let pid = lab.worker.pid().context("the worker runs")?;
+    Ok(kill(Pid::from_raw(i32::try_from(pid)?), Signal::SIGHUP)?)
+}
+
+async fn info(lab: &Lab) -> anyhow::Result<WorkerInfo> {
+    let (code, out, err) = tell(lab, &["info", "--json"]).await?;
+    ensure!(code == Some(0), "{err}");
+    Ok(serde_json::from_str(&out)?)
+}
+
+/// Waits until the worker has read its file again; what came of that.
+async fn read_again(lab: &Lab) -> anyhow::Result<Reload> {
+    let before = lab.list().await?.reload;
+    hang_up(lab)?;
+    let mut after = None;
+    lab.eventually("the file is read again", async || {
+        after = lab.list().await?.reload;
+        Ok(after != before)
+    })
+    .await?;
+    after.context("it was")
+}
+
+/// A worker that asks its manager for work once an hour, and for none that the manager has.
+async fn idle_lab() -> anyhow::Result<(Lab, String)> {
+    let lab = Lab::prepare(bins(), Options { sectors: 1, ..Options::default() }).await?;
+    let wanted = std::fs::read_to_string(lab.worker_file())?;
+    let wanted = wanted.replace("recover_interval = \"500ms\"", "recover_interval = \"1h\"");
+    std::fs::write(lab.worker_file(), wanted.replace("[sealing]\n", "[sealing]\nallowed_miners = [1]\n"))?;
+    Ok((lab, wanted))
+}
+
+#[tokio::test]
+async fn a_running_worker_takes_its_file_over_as_a_whole_or_not_at_all() -> anyhow::Result<()> {
+    let (mut lab, wanted) = idle_lab().await?;
+    std::fs::write(lab.mood(), "pc1 hang")?;
+    lab.worker.start().await?;
+    let pid = lab.worker.pid();
+    lab.thread_shows("nothing to do", |t| t.state == ThreadState::Idle && t.sector.is_none()).await?;
+    let file = lab.worker_file();
+
+    // One change that is good and one that is bad: neither holds.
+    for (bad, told) in [
+        ("[sealing]\nmax_retrys = 7\n", "unknown key `sealing.max_retrys`"),
+        ("[sealing]\nmax_retries = \n", "worker.toml:"),
+        (
+            "[metrics]\nenable = true\n[sealing]\n",
+            "`metrics.enable` cannot change while the worker runs: a restart is needed",
+        ),
+    ] {
+        std::fs::write(&file, wanted.replace("[sealing]\n", bad))?;
+        let refused = read_again(&lab).await?;
+        ensure!(refused.changes.is_empty() && refused.refused.concat().contains(told), "{refused:?}");
+        let (code, _, said) = tell(&lab, &["reload"]).await?;
+        ensure!(code == Some(2) && said.contains(told) && said.contains("nothing of"), "{code:?} {said}");
+        let thread = lab.thread_shows("nothing changed", |t| t.state == ThreadState::Idle).await?;
+        ensure!(thread.sector.is_none(), "{thread:?}");
+        ensure!(info(&lab).await?.threads[0].settings["allowed_miners"].contains('1'));
+        let (_, listed, _) = tell(&lab, &["list"]).await?;
+        ensure!(listed.contains("refused as a whole") && listed.contains(told), "{listed}");
+    }
+
+    // The good one alone holds at once, although the thread would have asked again in an hour.
+    let good = wanted.replace("[sealing]\n", "[processors.limitation.concurrent]\npc1 = 1\n\n[sealing]\n");
+    std::fs::write(&file, &good)?;
+    let taken = read_again(&lab).await?;
+    ensure!(taken.refused.is_empty(), "{taken:?}");
+    let changes = taken.changes.join("; ");
+    ensure!(changes.contains("allowed_miners: ") && changes.contains("-> all (thread 0)"), "{changes}");
+    ensure!(changes.contains("processors.limitation.concurrent.pc1: none -> 1"), "{changes}");
+    works_at(&lab, "pc1").await?;
+    ensure!(info(&lab).await?.concurrent.get("pc1") == Some(&1));
+    ensure!(!order(&lab, &["reload"]).await?.changed, "it is in force");
+    std::fs::write(&file, good.replace("seal_interval = \"10ms\"", "seal_interval = \"20ms\""))?;
+    let answer = order(&lab, &["reload"]).await?;
+    ensure!(answer.changed && answer.message.contains("seal_interval: 10ms -> 20ms (thread 0)"), "{answer:?}");
+
+    // The sector in work knows nothing of all that.
+    ensure!(order(&lab, &["pause", "-i", "0", "--now"]).await?.changed);
+    lab.thread_shows("paused", |t| t.state == ThreadState::Paused && t.failures == 0).await?;
+    std::fs::write(lab.mood(), "")?;
+    order(&lab, &["resume", "-i", "0"]).await?;
+    lab.finish().await?;
+    ensure!(lab.worker.pid() == pid && lab.worker.is_running());
+    ensure!(lab.worker.drain().await? == Some(0));
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_sealing_store_says_what_its_thread_does_otherwise() -> anyhow::Result<()> {
+    let (mut lab, _) = idle_lab().await?;
+    std::fs::write(lab.mood(), "pc1 hang")?;
+    let says = lab.path("sealing/config.toml");
+    std::fs::write(&says, "[sealing]\nallowed_miners = []\nmax_retrys = 1\n")?;
+    let at = |line: &str| format!("{}:{line}:1:", says.display());
+    for args in [&["daemon"][..], &["config", "check"]] {
+        let file = path_text(&lab.worker_file())?;
+        let last = if args[0] == "daemon" { vec!["-c", &file] } else { vec![file.as_str()] };
+        let all: Vec<&str> = args.iter().copied().chain(last).collect();
+        let output = program::run(&lab.bins().worker, &all).await?;
+        let said = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        ensure!(output.status.code() == Some(2), "{args:?}: {said}");
+        ensure!(
+            said.contains(&at("2")) && said.contains(&at("3")) && said.contains("did you mean `max_retries`?"),
+            "{said}"
+        );
+    }
+    std::fs::write(&says, "[sealing]\nmax_retries = 2\n")?;
+    lab.worker.start().await?;
+    lab.thread_shows("nothing to do", |t| t.state == ThreadState::Idle && t.sector.is_none()).await?;
+    let thread = info(&lab).await?.threads.remove(0);
+    ensure!(thread.by_store && thread.watched && thread.settings["max_retries"] == "2", "{thread:?}");
+
+    // Nobody tells the worker of this but the kernel. It is replaced as an editor does it.
+    let new = says.with_extension("new");
+    std::fs::write(&new, format!("[sealing]\nallowed_miners = [{}]\nmax_retries = 3\n", lab.miner))?;
+    std::fs::rename(&new, &says)?;
+    works_at(&lab, "pc1").await?;
+    let child = |lab: &Lab| std::fs::read_to_string(lab.diary(damocles_tests::lab::Parent::Worker)).unwrap_or_default();
+    let before = child(&lab);
+
+    std::fs::write(&says, "[sealing]\nmax_retries = \"many\"\n")?;
+    let thread = lab.thread_shows("the broken file", |t| t.settings_refused.is_some()).await?;
+    let why = thread.settings_refused.unwrap_or_default();
+    ensure!(why.contains(&format!("{}:2:15: error: ", says.display())), "{why}");
+    ensure!(info(&lab).await?.threads[0].settings["max_retries"] == "3", "the former settings stay");
+    ensure!(tell(&lab, &["list"]).await?.1.contains("what its sealing store says is refused"));
+    ensure!(tell(&lab, &["info"]).await?.1.contains("config.toml:2:15"));
+    let (code, _, said) = tell(&lab, &["reload"]).await?;
+    ensure!(code == Some(2) && said.contains("config.toml:2:15"), "{code:?} {said}");
+
+    std::fs::write(&says, "[sealing]\nmax_retries = 4\n")?;
+    lab.thread_shows("the mended file", |t| t.settings_refused.is_none()).await?;
+    lab.eventually("what it says", async || Ok(info(&lab).await?.threads[0].settings["max_retries"] == "4")).await?;
+    std::fs::remove_file(&says)?;
+    lab.eventually("the worker's file holds again", async || {
+        let thread = info(&lab).await?.threads.remove(0);
+        Ok(!thread.by_store && thread.settings["max_retries"] == "5")
+    })
+    .await?;
+    works_at(&lab, "pc1").await?;
+    ensure!(child(&lab) == before, "the sector in work was not disturbed");
+    ensure!(lab.worker.stop().await? == Some(75), "what ran has not ended");
     Ok(())
 }

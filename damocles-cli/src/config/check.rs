@@ -3,6 +3,7 @@
 mod claims;
 mod files;
 pub(crate) mod sdr;
+mod store_files;
 
 use super::{ConfigError, Findings, Source, WorkerConfig};
 use crate::output::Render;
@@ -14,7 +15,9 @@ use damocles_seal::{
     placement::missing_features,
 };
 use serde::Serialize;
-use std::{fmt::Write as _, path::PathBuf};
+use std::{error::Error as _, fmt::Write as _, path::PathBuf};
+
+pub(crate) use store_files::store_file;
 
 /// What a file is checked against.
 #[derive(Clone, Copy, Debug)]
@@ -58,6 +61,8 @@ pub struct Report {
 /// One thing that was found.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Finding {
+    /// The file that it is in: the one that was checked, or the `config.toml` of a store.
+    pub file: PathBuf,
     /// The line, from 1, if it has a place.
     pub line: Option<usize>,
     /// The column in characters, from 1.
@@ -70,10 +75,12 @@ pub struct Finding {
 
 impl From<&ConfigError> for Finding {
     fn from(error: &ConfigError) -> Self {
+        let cause = error.source().map(|cause| format!(": {cause}")).unwrap_or_default();
         Self {
+            file: error.file().to_owned(),
             line: error.position().map(|(line, _)| line),
             column: error.position().map(|(_, column)| column),
-            message: error.message().to_owned(),
+            message: format!("{}{cause}", error.message()),
             remedy: error.hint().map(ToOwned::to_owned),
         }
     }
@@ -85,29 +92,29 @@ impl Report {
         self.errors.is_empty()
     }
 
-    fn lines(&self, of: &[Finding], word: &str) -> String {
-        let mut text = String::new();
-        for finding in of {
-            let _ = write!(text, "{}:", self.file.display());
-            if let (Some(line), Some(column)) = (finding.line, finding.column) {
-                let _ = write!(text, "{line}:{column}:");
-            }
-            let _ = writeln!(text, " {word}: {}", finding.message);
-            if let Some(remedy) = &finding.remedy {
-                let _ = writeln!(text, "  remedy: {remedy}");
-            }
-        }
-        text
-    }
-
     /// The errors, as people read them.
     pub fn errors_text(&self) -> String {
-        self.lines(&self.errors, "error")
+        self.errors.iter().map(|error| error.lines("error")).collect()
     }
 
     /// The warnings, as people read them.
     pub fn warnings_text(&self) -> String {
-        self.lines(&self.warnings, "warning")
+        self.warnings.iter().map(|warning| warning.lines("warning")).collect()
+    }
+}
+
+impl Finding {
+    /// Place, `word`, what is wrong and what to do, as people read it.
+    pub(crate) fn lines(&self, word: &str) -> String {
+        let mut text = format!("{}:", self.file.display());
+        if let (Some(line), Some(column)) = (self.line, self.column) {
+            let _ = write!(text, "{line}:{column}:");
+        }
+        let _ = writeln!(text, " {word}: {}", self.message);
+        if let Some(remedy) = &self.remedy {
+            let _ = writeln!(text, "  remedy: {remedy}");
+        }
+        text
     }
 }
 
@@ -121,9 +128,12 @@ impl Render for Report {
 
 /// Checks a text to its end. The configuration is there if there is no error.
 pub fn check(source: &Source, site: Site<'_>) -> (Option<WorkerConfig>, Report) {
-    let (config, mut found) = WorkerConfig::parse_all(source);
-    if let Some(config) = &config {
+    let (mut config, mut found) = WorkerConfig::parse_all(source);
+    if let Some(config) = &mut config {
         unsupported(config, &mut found);
+        if site.here {
+            store_files::read(config, &mut found);
+        }
         site_rules(config, site, &mut found);
     }
     let usable = found.is_usable();

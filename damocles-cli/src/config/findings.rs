@@ -46,8 +46,11 @@ impl<'s> Findings<'s> {
 
     /// Errors and warnings, each in the order of the text.
     pub fn into_parts(mut self) -> (Vec<ConfigError>, Vec<ConfigError>) {
-        self.errors.sort_by_key(ConfigError::position);
-        self.warnings.sort_by_key(ConfigError::position);
+        // Those of other files come last, each file's together.
+        let own = self.source.file();
+        let place = |error: &ConfigError| ((error.file() != own).then(|| error.file().to_owned()), error.position());
+        self.errors.sort_by_key(place);
+        self.warnings.sort_by_key(place);
         (self.errors, self.warnings)
     }
 

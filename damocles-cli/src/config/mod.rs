@@ -3,6 +3,7 @@
 //! [`worker`] and [`manager`] are the two files as plain data; [`strict`] reads them.
 
 pub mod check;
+pub mod differ;
 pub mod endpoint;
 mod findings;
 pub mod import;
@@ -12,6 +13,7 @@ pub mod processors;
 pub mod reference;
 mod retired;
 pub mod secret;
+mod store_file;
 pub mod strict;
 pub mod time;
 pub mod worker;
@@ -21,6 +23,7 @@ pub use findings::Findings;
 pub use manager::ManagerConfig;
 pub use processors::{ChildProtocol, ProcessorKind, Processors, SlotConfig, SlotSpec};
 pub use secret::Secret;
+pub use store_file::StoreFile;
 pub use strict::{ConfigError, Retired, Source};
 pub use time::HumanDuration;
 pub use worker::WorkerConfig;

@@ -34,6 +34,44 @@ pub struct Key {
     pub says: &'static str,
 }
 
+/// What a running worker takes over, for people.
+const HOT: &str = "
+## Changes while the worker runs
+
+SIGHUP (`systemctl reload`, `kill -HUP PID`) and `damocles-worker reload -c FILE` let a running worker read its file again. \
+The file is checked as at a start, with what its stores say, and is then taken over as a whole or not at all. These keys \
+can change:
+
+- all of `[sealing]` and of `sealing.*` in `[[sealing_thread]]`,
+- `[processors.limitation.concurrent]`, `[processors.limitation.staggered]` and `[processors.ext_locks]`.
+
+If any other key says something else than before, or anything in the file is wrong, nothing of it is taken over and all \
+of these keys and mistakes are named; so is a sector size whose verifying keys were not compared with the manager's when \
+the worker started. Such a change needs a restart. `reload` prints what changed and ends with 0, or prints why nothing did \
+and ends with 2; `list` and `info` show what came of the last try, and the log has it too.
+
+A sector that has begun is never touched. A thread goes by the new settings at its next decision: when it asks for a \
+sector, repeats a step, or looks at a sector that waits. One that waits for work asks at once; any other wait becomes as \
+long as the new settings say, counted from its beginning. Limits hold for what starts from then on.
+
+## `config.toml` in a sealing store
+
+A sealing store may hold a file `config.toml` with what its thread does otherwise, in the form of damocles-worker 0.13. It \
+goes before `sealing.*` of the thread, and that before `[sealing]`, key by key:
+
+```toml
+[sealing]
+allowed_miners = [10123]
+max_retries = 3
+```
+
+It has the keys of `[sealing]`, and `plan`, which cannot change while the worker runs. It is read when the worker starts, \
+whenever it changes (replace it in one step, with `mv`, if it is written by a program), and at SIGHUP. Without it the \
+worker's file holds again. A mistake in it is an error at a start, and `config check` tells it. While the worker runs it \
+leaves the thread as it was, keeps the worker's file from being taken over, and is shown by `list` and `info` until it is \
+mended. A link to a file elsewhere is followed, but a change there is seen at SIGHUP only.
+";
+
 /// The whole reference as Markdown.
 pub fn markdown() -> String {
     let mut text = String::from(
@@ -57,13 +95,14 @@ pub fn markdown() -> String {
             );
         }
     }
+    text.push_str(HOT);
     text
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{Source, WorkerConfig};
+    use crate::config::{Source, StoreFile, WorkerConfig};
     use std::collections::BTreeSet;
 
     /// A file with one line more in a section.
@@ -98,6 +137,14 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn the_example_of_a_store_is_taken() {
+        let (_, example) = HOT.split_once("```toml\n").unwrap();
+        let source = Source::of("config.toml", example.split_once("```").unwrap().0);
+        let (read, found) = StoreFile::parse_all(&source);
+        assert!(found.is_usable() && read.unwrap().sealing.max_retries == Some(3));
     }
 
     #[test]

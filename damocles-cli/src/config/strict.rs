@@ -84,6 +84,11 @@ impl Source {
         self.error(places.nearest_to(path).map(|p| p.key.clone()), format!("`{path}`: {message}"))
     }
 
+    /// An error about the file as a whole.
+    pub fn error_in(&self, message: impl fmt::Display) -> ConfigError {
+        self.error(None, message.to_string())
+    }
+
     /// Every key of the text with its line and column, in the order of the text; none if it is no TOML.
     pub fn keys(&self) -> Vec<(String, (usize, usize))> {
         let places = Places::of(&self.text).unwrap_or_default().0.into_iter();
@@ -229,6 +234,11 @@ pub struct ConfigError {
 }
 
 impl ConfigError {
+    /// The file.
+    pub fn file(&self) -> &Path {
+        &self.file
+    }
+
     /// Line and column, both from 1, if the error has a place.
     pub fn position(&self) -> Option<(usize, usize)> {
         self.at

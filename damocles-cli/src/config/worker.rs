@@ -1,13 +1,18 @@
 //! The worker's file, in the layout and with the names that workers of this network have had since 2022.
 
 use super::{
-    ConfigError, Endpoint, Findings, HumanDuration, ProcessorKind, Processors, Retired, Secret, Source, retired,
+    ConfigError, Endpoint, Findings, HumanDuration, ProcessorKind, Processors, Retired, Secret, Source, StoreFile,
+    retired,
 };
 use damocles_core::{ActorId, ByteSize, SectorSize};
 use serde::Deserialize;
-use std::{net::SocketAddr, path::PathBuf, time::Duration};
+use std::{net::SocketAddr, path::PathBuf};
 
 mod rules;
+mod settings;
+
+pub(super) use rules::check_sealing;
+pub use settings::SealingSettings;
 
 /// A worker's configuration.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
@@ -130,6 +135,9 @@ pub struct SealingThread {
     /// Goes before `[sealing]`.
     #[serde(default)]
     pub sealing: SealingSection,
+    /// What the store's own file says, which goes before that. Read where the worker runs.
+    #[serde(skip)]
+    pub store: StoreFile,
 }
 
 /// The name of a plan.
@@ -164,37 +172,6 @@ pub struct Attached {
     /// The disk, device, mount point or file-system identifier that the store must lie on.
     #[serde(default)]
     pub disk: Option<String>,
-}
-
-/// What one thread seals, with every default filled in.
-#[derive(Clone, Debug, PartialEq)]
-pub struct SealingSettings {
-    /// The sealing store.
-    pub location: PathBuf,
-    /// What becomes of its sectors.
-    pub plan: PlanName,
-    /// Only sectors of these miners; all if it is empty.
-    pub allowed_miners: Vec<ActorId>,
-    /// Only sectors of these sizes; all if it is empty.
-    pub allowed_sizes: Vec<SectorSize>,
-    /// Whether deals are asked for.
-    pub enable_deals: bool,
-    /// Whether a sector without deals waits for some.
-    pub disable_cc: bool,
-    /// At most so many deals a sector.
-    pub max_deals: Option<usize>,
-    /// At least so many bytes of deals a sector.
-    pub min_deal_space: Option<ByteSize>,
-    /// How often in a row a step may fail before its sector is parked.
-    pub max_retries: u32,
-    /// The pause between two sectors of a thread.
-    pub seal_interval: Duration,
-    /// The pause before a failed step is tried again.
-    pub recover_interval: Duration,
-    /// The longest time between two questions about the state of the chain.
-    pub rpc_polling_interval: Duration,
-    /// After how long a parked sector goes on by itself, if its error may pass.
-    pub auto_resume: Option<Duration>,
 }
 
 impl WorkerConfig {
@@ -235,11 +212,7 @@ impl WorkerConfig {
 
     /// The worker's name: its own, else the machine's.
     pub fn name(&self) -> String {
-        let machine = || {
-            let name = fs_err::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-            Some(name.trim().to_owned()).filter(|n| is_file_name(n)).unwrap_or_else(|| "worker".to_owned())
-        };
-        self.worker.name.clone().unwrap_or_else(machine)
+        self.worker.name()
     }
 
     /// The token for the manager, from the file or the variable that holds it if one is named.
@@ -272,34 +245,38 @@ impl WorkerConfig {
     }
 }
 
+impl WorkerSection {
+    /// The worker's name: its own, else the machine's.
+    pub fn name(&self) -> String {
+        let machine = || {
+            let name = fs_err::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+            Some(name.trim().to_owned()).filter(|n| is_file_name(n)).unwrap_or_else(|| "worker".to_owned())
+        };
+        self.name.clone().unwrap_or_else(machine)
+    }
+
+    /// Where a file says that its worker is reached, although other parts of it cannot be used: name and run directory,
+    /// and nothing else. None if these cannot be used either.
+    pub fn salvaged(source: &Source) -> Option<Self> {
+        #[derive(Deserialize)]
+        struct File {
+            worker: Reached,
+        }
+        #[derive(Deserialize)]
+        struct Reached {
+            name: Option<String>,
+            run_dir: Option<PathBuf>,
+        }
+        let Reached { name, run_dir } = source.salvage::<File>()?.worker;
+        let worker = Self { name, run_dir, ..Self::default() };
+        Some(worker).filter(|worker| worker.name.as_deref().is_none_or(is_file_name))
+    }
+}
+
 impl Attached {
     /// The name by which the manager knows it.
     pub fn name(&self) -> String {
         self.name.clone().unwrap_or_else(|| self.location.display().to_string())
-    }
-}
-
-impl SealingThread {
-    fn resolve(&self, common: &SealingSection) -> SealingSettings {
-        let own = &self.sealing;
-        let time = |own: Option<HumanDuration>, common: Option<HumanDuration>, seconds| {
-            own.or(common).unwrap_or(HumanDuration::secs(seconds)).0
-        };
-        SealingSettings {
-            location: self.location.clone(),
-            plan: self.plan,
-            allowed_miners: own.allowed_miners.clone().or_else(|| common.allowed_miners.clone()).unwrap_or_default(),
-            allowed_sizes: own.allowed_sizes.clone().or_else(|| common.allowed_sizes.clone()).unwrap_or_default(),
-            enable_deals: own.enable_deals.or(common.enable_deals).unwrap_or(true),
-            disable_cc: own.disable_cc.or(common.disable_cc).unwrap_or(false),
-            max_deals: own.max_deals.or(common.max_deals),
-            min_deal_space: own.min_deal_space.or(common.min_deal_space),
-            max_retries: own.max_retries.or(common.max_retries).unwrap_or(5),
-            seal_interval: time(own.seal_interval, common.seal_interval, 30),
-            recover_interval: time(own.recover_interval, common.recover_interval, 60),
-            rpc_polling_interval: time(own.rpc_polling_interval, common.rpc_polling_interval, 180),
-            auto_resume: Some(time(own.auto_resume, common.auto_resume, 3600)).filter(|time| !time.is_zero()),
-        }
     }
 }
 

@@ -40,6 +40,8 @@ pub enum WorkerCommand {
     Drain(DrainArgs),
     /// Give the sector of a sealing thread up
     Abort(AbortArgs),
+    /// Let a running worker take its configuration file over, as SIGHUP does
+    Reload(ConfigFile),
     /// Let a user without privileges bind its worker's children
     #[command(subcommand)]
     Cgroup(CgroupCommand),
@@ -219,8 +221,8 @@ mod tests {
         command.build();
         insta::assert_snapshot!("worker_help", command.render_long_help());
         for name in [
-            "daemon", "store", "list", "info", "explain", "pause", "resume", "drain", "abort", "cgroup", "config",
-            "hwinfo", "plan", "sealcalc",
+            "daemon", "store", "list", "info", "explain", "pause", "resume", "drain", "abort", "reload", "cgroup",
+            "config", "hwinfo", "plan", "sealcalc",
         ] {
             let help = command.find_subcommand_mut(name).unwrap().render_long_help();
             insta::assert_snapshot!(format!("worker_{name}_help"), help);

@@ -3,6 +3,7 @@
 use super::{
     control::{Answer, Order, Refusal, STATUS_VERSION, ThreadState, ThreadStatus, WorkerControl, WorkerStatus},
     explain::{self, EXPLANATION_VERSION, Explanation, Known, Why},
+    hot::Hot,
     info::{Facts, WorkerInfo},
     jobs::Jobs,
 };
@@ -17,7 +18,7 @@ use damocles_seal::{
     pool::{LocalPool, schedule::WaitingJob},
     worker::{self, Drain, Pause, ThreadControl},
 };
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 /// The running worker.
 #[derive(Debug)]
@@ -29,18 +30,12 @@ pub(super) struct Board {
     /// What the events of the threads tell.
     pub(super) jobs: Arc<Jobs>,
     pub(super) facts: Facts,
-    /// None until the manager answered and the parameters are there.
-    work: OnceLock<Work>,
-}
-
-#[derive(Debug)]
-struct Work {
-    controls: Vec<ThreadControl>,
-    pool: Arc<LocalPool>,
+    /// What may change while it runs, and what it works with once it does.
+    pub(super) hot: Hot,
 }
 
 impl Board {
-    pub(super) fn new(config: &WorkerConfig, shutdown: &Shutdown, jobs: Arc<Jobs>, facts: Facts) -> Self {
+    pub(super) fn new(config: &WorkerConfig, shutdown: &Shutdown, jobs: Arc<Jobs>, facts: Facts, hot: Hot) -> Self {
         Self {
             worker: config.name(),
             endpoint: config.sector_manager.rpc_client.addr.url_or("/"),
@@ -48,18 +43,13 @@ impl Board {
             shutdown: shutdown.clone(),
             jobs,
             facts,
-            work: OnceLock::new(),
+            hot,
         }
-    }
-
-    pub(super) fn begin(&self, controls: Vec<ThreadControl>, pool: Arc<LocalPool>) {
-        // It begins once.
-        let _ = self.work.set(Work { controls, pool });
     }
 
     /// The pool, once there is one.
     pub(super) fn pool(&self) -> Option<&LocalPool> {
-        self.work.get().map(|work| &*work.pool)
+        self.hot.work().map(|work| &*work.pool)
     }
 
     pub(super) fn slots(&self) -> Vec<SlotReport> {
@@ -67,7 +57,7 @@ impl Board {
     }
 
     fn control(&self, index: usize) -> Option<&ThreadControl> {
-        self.work.get().and_then(|work| work.controls.get(index))
+        self.hot.work().and_then(|work| work.controls.get(index))
     }
 
     fn why(&self, index: usize, settings: &SealingSettings, slots: &[SlotReport], waiting: &[WaitingJob]) -> Why {
@@ -120,13 +110,19 @@ impl WorkerControl for Board {
                     Some(hint) => format!("{} (hint: {hint})", e.error),
                     None => e.error,
                 }),
+                settings_refused: self.hot.refused(index),
             }
         });
-        WorkerStatus { version: STATUS_VERSION, worker: self.worker.clone(), threads: threads.collect() }
+        WorkerStatus {
+            version: STATUS_VERSION,
+            worker: self.worker.clone(),
+            threads: threads.collect(),
+            reload: self.hot.last_reload(),
+        }
     }
 
     async fn info(&self) -> WorkerInfo {
-        self.facts.info(&self.worker, self.slots()).await
+        self.facts.info(&self.worker, self.slots(), &self.hot).await
     }
 
     fn explain(&self) -> Explanation {
@@ -187,13 +183,17 @@ impl WorkerControl for Board {
         })
     }
 
+    async fn reload(&self) -> Result<Answer, Refusal> {
+        self.hot.order().await
+    }
+
     fn drain(&self, sector: bool) -> Answer {
-        let changed = match self.work.get().filter(|_| sector) {
+        let changed = match self.hot.work().filter(|_| sector) {
             Some(work) => work.controls.iter().filter(|thread| thread.drain(Drain::Sector)).count() > 0,
             // Without a thread at work there is no sector to finish.
             None => !self.shutdown.drain.is_cancelled(),
         };
-        if !sector || self.work.get().is_none() {
+        if !sector || self.hot.work().is_none() {
             self.shutdown.drain.cancel();
         }
         Answer::new(changed, if changed { drained(sector) } else { "was drained already" })

@@ -69,18 +69,18 @@ fn check(args: &CheckArgs, printer: Printer) -> Result<Exit, Failure> {
     Ok(if report.is_usable() { Exit::Ok } else { Exit::Usage })
 }
 
-/// Reads a file for a worker on this machine. All errors are told at once, and warnings go to standard error.
+/// Reads a file for a worker on this machine, and what its stores say. All errors are told at once, and warnings go to standard error.
 ///
 /// # Errors
 ///
 /// The file cannot be read, or something keeps it from being used.
-pub fn load(file: &Path, printer: Printer) -> Result<WorkerConfig, Failure> {
+pub fn load(file: &Path, printer: Printer) -> Result<(Source, WorkerConfig), Failure> {
     let source = Source::read(file)?;
     let (config, report) = check::check(&source, Site::here(&Machine::read(&Roots::host())));
     for line in report.warnings_text().lines() {
         printer.note(line);
     }
-    config.ok_or_else(|| {
+    config.map(|config| (source, config)).ok_or_else(|| {
         let errors = report.errors_text();
         let hint = format!("`damocles-worker config check {}` says this without starting", file.display());
         Failure::new(Exit::Usage, anyhow!("this worker cannot start as it is configured\n{}", errors.trim_end()))

@@ -28,6 +28,12 @@ pub trait WorkerControl: fmt::Debug + Send + Sync + 'static {
     async fn order(&self, index: usize, order: Order) -> Result<Answer, Refusal>;
     /// Gives a GPU back to a more urgent task of another program, if the task that uses it may be done again.
     fn yields(&self, resource: &Resource, wanted_for: &TaskKind) -> bool;
+    /// Reads the worker's file again and takes it over as a whole.
+    ///
+    /// # Errors
+    ///
+    /// Nothing of it was taken over, for all these reasons.
+    async fn reload(&self) -> Result<Answer, Refusal>;
     /// Ends all threads, and the daemon after them.
     fn drain(&self, sector: bool) -> Answer;
 }
@@ -127,6 +133,39 @@ pub struct WorkerStatus {
     pub worker: String,
     /// Its threads, in the order of the configuration file.
     pub threads: Vec<ThreadStatus>,
+    /// What came of the last try to take its file over; none since it started if it is absent.
+    #[serde(default)]
+    pub reload: Option<Reload>,
+}
+
+/// A try to take over the worker's file while it runs.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reload {
+    /// When, in milliseconds since 1970.
+    pub at: Timestamp,
+    /// What asked for it.
+    pub by: String,
+    /// What is otherwise since then.
+    pub changes: Vec<String>,
+    /// Why nothing of it was taken over, if so.
+    pub refused: Vec<String>,
+    /// What can be done about that.
+    pub hint: Option<String>,
+}
+
+impl Reload {
+    /// When it was and what came of it.
+    pub fn text(&self) -> String {
+        let lines =
+            |of: &[String]| of.iter().map(|line| format!("\n  {}", line.replace('\n', "\n  "))).collect::<String>();
+        let when = format!("configuration read again at {} by {}", time_text(self.at), self.by);
+        let hint = self.hint.as_ref().map(|hint| format!("\n  hint: {hint}")).unwrap_or_default();
+        match (self.refused.is_empty(), self.changes.is_empty()) {
+            (false, _) => format!("{when} and refused as a whole:{}{hint}", lines(&self.refused)),
+            (true, true) => format!("{when}: nothing else than was in force"),
+            (true, false) => format!("{when} and taken over:{}", lines(&self.changes)),
+        }
+    }
 }
 
 /// What a sealing thread does.
@@ -152,6 +191,9 @@ pub struct ThreadStatus {
     pub job: Option<JobView>,
     /// What went wrong last.
     pub last_error: Option<String>,
+    /// Why the `config.toml` of its sealing store is not in force, if so.
+    #[serde(default)]
+    pub settings_refused: Option<String>,
 }
 
 /// A job of a sector.
@@ -255,6 +297,19 @@ impl Render for WorkerStatus {
             ]
         });
         let header = ["#", "LOCATION", "PLAN", "STATE", "SINCE", "SECTOR", "STAGE", "FAILURES", "JOB", "LAST ERROR"];
-        table(&header, rows, color)
+        let mut text = table(&header, rows, color);
+        for thread in &self.threads {
+            if let Some(why) = &thread.settings_refused {
+                text.push_str(&refused_text(thread.index, why));
+            }
+        }
+        text.extend(self.reload.iter().flat_map(|reload| ["\n".to_owned(), reload.text()]));
+        text
     }
+}
+
+/// That a store's file is not in force, with the reason.
+pub(super) fn refused_text(thread: usize, why: &str) -> String {
+    let why = why.replace('\n', "\n  ");
+    format!("\nthread {thread} stays as it was, what its sealing store says is refused:\n  {why}")
 }

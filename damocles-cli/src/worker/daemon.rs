@@ -3,8 +3,10 @@
 use super::{
     args::DaemonArgs,
     board::Board,
+    hot::{Hot, Work},
     info::{Facts, Opened},
     jobs::Jobs,
+    keys::Compared,
     list::control_socket,
     metrics::{Calls, StageTimes, scrape},
     rpc::{ControlRpc, Guarded},
@@ -13,7 +15,7 @@ use crate::{
     children,
     clock::SystemClock,
     config::{
-        Secret, WorkerConfig,
+        Secret, Source, WorkerConfig,
         worker::{Attached, SealingSettings},
     },
     exit::{Exit, Failure},
@@ -58,12 +60,12 @@ const CALL_LIMIT: Duration = Duration::from_secs(60);
 ///
 /// Its configuration, stores or control socket cannot be used, or a store is proven to be inconsistent.
 pub fn daemon(args: DaemonArgs, printer: Printer) -> Result<(), Failure> {
-    let config = super::config::load(&args.file.config, printer)?;
-    frame::runtime()?.block_on(serve(args, config, printer))
+    let (source, config) = super::config::load(&args.file.config, printer)?;
+    frame::runtime()?.block_on(serve(args, source, config, printer))
 }
 
 /// Settings that are understood and that this version cannot do are refused, not passed over.
-fn refuse(config: &WorkerConfig) -> Result<(), Failure> {
+pub(super) fn refuse(config: &WorkerConfig) -> Result<(), Failure> {
     if config.worker.ping_interval.is_none() {
         return Ok(());
     }
@@ -71,17 +73,19 @@ fn refuse(config: &WorkerConfig) -> Result<(), Failure> {
     Err(Failure::usage("this version cannot honour `worker.ping_interval`").hint(hint))
 }
 
-async fn serve(args: DaemonArgs, config: WorkerConfig, printer: Printer) -> Result<(), Failure> {
+async fn serve(args: DaemonArgs, source: Source, config: WorkerConfig, printer: Printer) -> Result<(), Failure> {
     refuse(&config)?;
     let shutdown = signals::install().context("listen for signals")?;
+    let hangups = signals::hangups().context("listen for SIGHUP")?;
     let socket = control_socket(&config)?;
     let control = UnixServer::bind(&socket).await?;
     let stages = Arc::new(StageTimes::default());
     let calls = Arc::new(Calls::new(Arc::new(SystemClock)));
     let facts = Facts::new(&config, SystemClock.now(), calls);
     let jobs = Arc::new(Jobs::new(Arc::clone(&stages)));
-    let board = Arc::new(Board::new(&config, &shutdown, jobs, facts));
     let clock = Arc::new(SystemClock);
+    let hot = Hot::new(source, config.clone(), clock.clone());
+    let board = Arc::new(Board::new(&config, &shutdown, jobs, facts, hot));
     let control = control.route_rpc(CONTROL_PATH, Arc::new(ControlRpc::new(board.clone(), clock)));
     let mut ports = Vec::new();
     ports.extend(control_port(&config, &board, printer).await?);
@@ -89,7 +93,12 @@ async fn serve(args: DaemonArgs, config: WorkerConfig, printer: Printer) -> Resu
     // Its own token: at the second signal it answers until the threads have stopped.
     let served = CancellationToken::new();
     let working = async {
-        let worked = work(&args, &config, &socket, &board, &shutdown, printer).await;
+        let working = work(&args, &config, &socket, &board, &shutdown, printer);
+        // What is asked before there is anything to change is done then.
+        let worked = tokio::select! {
+            worked = working => worked,
+            never = board.hot.follow(hangups) => match never {},
+        };
         served.cancel();
         worked
     };
@@ -169,7 +178,7 @@ async fn work(
     printer: Printer,
 ) -> Result<(), Failure> {
     let client = client(config, &board.facts.calls)?;
-    let Some(keys) = own_keys(&client, config, shutdown, printer).await? else { return Ok(()) };
+    let Some((keys, compared)) = own_keys(&client, config, shutdown, printer).await? else { return Ok(()) };
     let program = format!("worker `{}`", config.name());
     let pool = children::pool(&config.slots(), &config.processors, &program, Some(socket.to_owned()))?;
     let ledger = DiskLedger::default();
@@ -191,7 +200,8 @@ async fn work(
     }
     // They are opened once.
     let _ = board.facts.stores.set(stores);
-    board.begin(threads.iter().map(SealingThread::control).collect(), Arc::clone(&pool));
+    let controls: Vec<_> = threads.iter().map(SealingThread::control).collect();
+    board.hot.begin(Work { worker: shared.name.clone(), controls, pool: Arc::clone(&pool), compared });
     printer.note(format_args!("worker `{}`: control socket `{}`", shared.name, socket.display()));
     args.supervision.ready(None, shutdown)?;
     let cx = Context { cancel: shutdown.stop.clone(), events: Arc::clone(&board.jobs) as _ };
@@ -230,7 +240,7 @@ async fn own_keys(
     config: &WorkerConfig,
     shutdown: &Shutdown,
     printer: Printer,
-) -> Result<Option<KeyTable>, Failure> {
+) -> Result<Option<(KeyTable, Compared)>, Failure> {
     let greeting = async {
         let mut wait = Duration::from_millis(200);
         loop {
@@ -245,18 +255,19 @@ async fn own_keys(
     let Some(hello) = shutdown.drain.run_until_cancelled(greeting).await else { return Ok(None) };
     let fake = hello.network.as_deref().is_some_and(verifier::is_fake);
     if fake {
-        return Ok(Some(KeyTable::new()));
+        return Ok(Some((KeyTable::new(), Compared::Nothing)));
     }
     let told: Vec<SectorSize> = hello.keys.keys().map(|proof_type| proof_type.sector_size()).collect();
     let (verifier, mut keys) = (damocles_seal::verifier::Groth16Verifier::new(), KeyTable::new());
-    for size in sizes_of(config, &told) {
+    let known = sizes_of(config, &told);
+    for size in known.iter().copied() {
         parameters::ensure(size, &Progress::new(printer.is_quiet()), shutdown.drain.clone()).await?;
         if told.contains(&size) {
             let proof_type = SealProofType::of(size);
             keys.insert(proof_type, verifier.keys(proof_type)?);
         }
     }
-    Ok(Some(keys))
+    Ok(Some((keys, Compared::Sizes { told, known })))
 }
 
 /// The sector sizes that the threads are for: those of the manager that one allows. If it tells none of them, the first
@@ -339,7 +350,7 @@ async fn thread(
     Ok(SealingThread::new(parts, thread_config(&shared.name, settings)))
 }
 
-fn thread_config(worker: &str, settings: &SealingSettings) -> ThreadConfig {
+pub(super) fn thread_config(worker: &str, settings: &SealingSettings) -> ThreadConfig {
     ThreadConfig {
         worker: worker.to_owned(),
         miners: settings.allowed_miners.clone(),
@@ -410,11 +421,13 @@ mod tests {
         let jobs = Arc::new(Jobs::new(Arc::default()));
         let calls = Arc::new(Calls::new(Arc::new(SystemClock)));
         let facts = Facts::new(&config, SystemClock.now(), calls);
-        let board = Board::new(&config, &shutdown, jobs, facts);
+        let hot = Hot::new(Source::of("worker.toml", ""), config.clone(), Arc::new(SystemClock));
+        let board = Board::new(&config, &shutdown, jobs, facts, hot);
         let status = board.status();
         assert_eq!((status.threads.len(), status.threads[0].state), (1, ThreadState::Starting));
         assert_eq!(status.threads[0].location, Path::new("/mnt/a"));
         assert!(board.order(0, Order::Pause { now: true, by: None }).await.is_err());
+        assert_eq!(board.reload().await.unwrap_err().exit, Exit::Retryable);
         let told = board.explain();
         assert!(!told.threads[0].works && told.threads[0].reasons[0].contains("http://m:1"), "{told:?}");
         assert_eq!(board.info().await.manager.answers, None);

@@ -1,6 +1,10 @@
 //! `damocles-worker info`: what a running worker is made of.
 
-use super::metrics::Calls;
+use super::{
+    control::{Reload, refused_text},
+    hot::Hot,
+    metrics::Calls,
+};
 use crate::{
     config::WorkerConfig,
     output::{Render, table, time_text},
@@ -41,6 +45,29 @@ pub struct WorkerInfo {
     pub locks: BTreeMap<String, u32>,
     /// Its stores.
     pub stores: Vec<Store>,
+    /// What its threads go by.
+    #[serde(default)]
+    pub threads: Vec<ThreadSettings>,
+    /// What came of the last try to take its file over; none since it started if it is absent.
+    #[serde(default)]
+    pub reload: Option<Reload>,
+}
+
+/// What a sealing thread goes by.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ThreadSettings {
+    /// Its number.
+    pub index: usize,
+    /// Its sealing store.
+    pub location: PathBuf,
+    /// Whether a `config.toml` in that store says some of it.
+    pub by_store: bool,
+    /// Whether a change of that file is seen by itself; else it is at the next SIGHUP or `reload`.
+    pub watched: bool,
+    /// Why that file is not in force as it is now, if so.
+    pub refused: Option<String>,
+    /// By the keys of `[sealing]`.
+    pub settings: BTreeMap<String, String>,
 }
 
 /// The program.
@@ -121,15 +148,10 @@ pub(super) struct Facts {
     pub(super) stores: std::sync::OnceLock<Vec<Opened>>,
     endpoint: String,
     bound: BTreeMap<String, (Option<String>, Vec<String>)>,
-    concurrent: BTreeMap<String, u32>,
-    staggered: BTreeMap<String, f64>,
-    locks: BTreeMap<String, u32>,
 }
 
 impl Facts {
     pub(super) fn new(config: &WorkerConfig, since: Timestamp, calls: Arc<Calls>) -> Self {
-        let limits = &config.processors.limitation;
-        let kind = |kind: &crate::config::ProcessorKind| kind.task_kind().to_string();
         let bound = config.slots().into_iter().map(|slot| {
             let cpus = slot.cpuset.map(|cpus| cpus.to_string());
             (slot.name, (cpus, slot.locks))
@@ -140,13 +162,13 @@ impl Facts {
             stores: std::sync::OnceLock::new(),
             endpoint: config.sector_manager.rpc_client.addr.url_or("/"),
             bound: bound.collect(),
-            concurrent: limits.concurrent.iter().map(|(k, n)| (kind(k), *n)).collect(),
-            staggered: limits.staggered.iter().map(|(k, gap)| (kind(k), gap.0.as_secs_f64())).collect(),
-            locks: config.processors.ext_locks.clone(),
         }
     }
 
-    pub(super) async fn info(&self, worker: &str, slots: Vec<SlotReport>) -> WorkerInfo {
+    pub(super) async fn info(&self, worker: &str, slots: Vec<SlotReport>, hot: &Hot) -> WorkerInfo {
+        let config = hot.config();
+        let limits = &config.processors.limitation;
+        let kind = |kind: &crate::config::ProcessorKind| kind.task_kind().to_string();
         let slots = slots.into_iter().map(|report| {
             // A slot with several children is one entry of the file; each is called `NAME.N`.
             let entry = report.name.rsplit_once('.').map_or(report.name.as_str(), |(entry, _)| entry);
@@ -162,10 +184,12 @@ impl Facts {
             build: Build::own(),
             manager: self.calls.manager(&self.endpoint),
             slots: slots.collect(),
-            concurrent: self.concurrent.clone(),
-            staggered: self.staggered.clone(),
-            locks: self.locks.clone(),
+            concurrent: limits.concurrent.iter().map(|(k, n)| (kind(k), *n)).collect(),
+            staggered: limits.staggered.iter().map(|(k, gap)| (kind(k), gap.0.as_secs_f64())).collect(),
+            locks: config.processors.ext_locks.clone(),
             stores: self.stores().await,
+            threads: hot.threads(),
+            reload: hot.last_reload(),
         }
     }
 
@@ -271,7 +295,19 @@ impl Render for WorkerInfo {
             ]
         });
         let stores = table(&["STORE", "LOCATION", "KIND", "READ-ONLY", "FREE"], stores, color);
-        format!("{text}\n{slots}\n\n{stores}\n")
+        let threads = self.threads.iter().map(|thread| {
+            let settings: Vec<_> = thread.settings.iter().map(|(key, value)| format!("{key}={value}")).collect();
+            let by = if thread.by_store { "store" } else { "worker" };
+            vec![thread.index.to_string(), by.to_owned(), settings.join(" ")]
+        });
+        let mut threads = table(&["THREAD", "FILE OF", "SETTINGS"], threads, color);
+        for thread in &self.threads {
+            if let Some(why) = &thread.refused {
+                threads.push_str(&refused_text(thread.index, why));
+            }
+        }
+        threads.extend(self.reload.iter().flat_map(|reload| ["\n\n".to_owned(), reload.text()]));
+        format!("{text}\n{slots}\n\n{stores}\n\n{threads}\n")
     }
 }
 
@@ -309,6 +345,15 @@ mod tests {
                 read_only: true,
                 free: None,
             }],
+            threads: vec![ThreadSettings {
+                index: 0,
+                location: "/mnt/a".into(),
+                by_store: true,
+                watched: true,
+                refused: Some("/mnt/a/config.toml:1:1: error: no".to_owned()),
+                settings: BTreeMap::from([("max_retries".to_owned(), "5".to_owned())]),
+            }],
+            reload: Some(Reload { by: "SIGHUP".to_owned(), ..Reload::default() }),
         };
         let text = info.text(false);
         for part in [
@@ -319,6 +364,9 @@ mod tests {
             "last error: no route",
             "limit: 2 pc1 at a time",
             "lock `disk`: held by 1 at a time",
+            "max_retries=5",
+            "stays as it was, what its sealing store says is refused:\n  /mnt/a/config.toml:1:1: error: no",
+            "by SIGHUP: nothing else than was in force",
         ] {
             assert!(text.contains(part), "`{part}` in `{text}`");
         }

@@ -2,9 +2,9 @@
 
 use super::{args::ExplainArgs, control::WorkerStatus, explain::Explanation, info::WorkerInfo};
 use crate::{
-    config::WorkerConfig,
+    config::{Source, WorkerConfig, worker::WorkerSection},
     exit::Failure,
-    output::Printer,
+    output::{self, Printer},
     server::{UnixClient, default_run_dir, socket_path},
 };
 use serde_json::json;
@@ -16,17 +16,32 @@ use std::path::{Path, PathBuf};
 ///
 /// The file names no run directory, and the session has none.
 pub fn control_socket(config: &WorkerConfig) -> Result<PathBuf, Failure> {
-    let dir = config.worker.run_dir.clone().or_else(default_run_dir);
+    socket_of(&config.worker)
+}
+
+fn socket_of(worker: &WorkerSection) -> Result<PathBuf, Failure> {
+    let dir = worker.run_dir.clone().or_else(default_run_dir);
     let dir = dir.ok_or_else(|| {
         Failure::usage("no run directory for the control socket")
             .hint("set XDG_RUNTIME_DIR, or `worker.run_dir` in the file")
     })?;
-    Ok(socket_path(&dir, &config.name()))
+    Ok(socket_path(&dir, &worker.name()))
 }
 
+/// A running worker is reached by what its file says of the socket, also while the rest of the file cannot be used.
 pub(super) fn client(file: &Path) -> Result<UnixClient, Failure> {
-    let config = WorkerConfig::load(file)?;
-    Ok(UnixClient::new(&control_socket(&config)?)?)
+    let source = Source::read(file)?;
+    let worker = match WorkerConfig::parse(&source) {
+        Ok(config) => config.worker,
+        Err(error) => match WorkerSection::salvaged(&source) {
+            Some(worker) => {
+                output::line(format_args!("warning: {error}"));
+                worker
+            }
+            None => return Err(error.into()),
+        },
+    };
+    Ok(UnixClient::new(&socket_of(&worker)?)?)
 }
 
 pub(super) async fn list(file: &Path, printer: Printer) -> Result<(), Failure> {

@@ -7,9 +7,11 @@ pub mod config;
 pub mod control;
 mod daemon;
 pub mod explain;
+mod hot;
 pub mod hwinfo;
 pub mod info;
 mod jobs;
+mod keys;
 mod legacy;
 mod list;
 mod metrics;
@@ -45,6 +47,7 @@ fn dispatch(args: WorkerArgs, printer: Printer) -> Result<Exit, Failure> {
         WorkerCommand::Resume(args) => frame::runtime()?.block_on(threads::resume(&args, printer))?,
         WorkerCommand::Drain(args) => frame::runtime()?.block_on(threads::drain(&args, printer))?,
         WorkerCommand::Abort(args) => frame::runtime()?.block_on(threads::abort(&args, printer))?,
+        WorkerCommand::Reload(file) => frame::runtime()?.block_on(threads::reload(&file.config, printer))?,
         WorkerCommand::Store(command) => store::init(command, printer)?,
         WorkerCommand::Cgroup(command) => cgroup::run(command, printer)?,
         WorkerCommand::Daemon(args) => daemon(args, printer)?,

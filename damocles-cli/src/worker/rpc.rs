@@ -72,6 +72,9 @@ impl ControlRpc {
         on(&mut io, &control, "Worker.Abort", |worker, Abort { index, reason }| async move {
             told(&worker.order(index, Order::Abort { reason }).await.map_err(refused)?)
         });
+        on(&mut io, &control, "Worker.Reload", |worker, _: Nothing| async move {
+            told(&worker.reload().await.map_err(refused)?)
+        });
         on(&mut io, &control, "Worker.Yield", |worker, (resource, wanted_for): (Resource, TaskKind)| async move {
             told(&worker.yields(&resource, &wanted_for))
         });
@@ -197,7 +200,7 @@ mod tests {
     use crate::{
         output::Render as _,
         worker::{
-            control::{Answer, JobView, STATUS_VERSION, ThreadState, ThreadStatus, WorkerStatus},
+            control::{Answer, JobView, Reload, STATUS_VERSION, ThreadState, ThreadStatus, WorkerStatus},
             explain::{EXPLANATION_VERSION, Explanation},
             info::WorkerInfo,
         },
@@ -226,13 +229,14 @@ mod tests {
                 waits: None,
             }),
             last_error: None,
+            settings_refused: None,
         }
     }
 
     #[async_trait]
     impl WorkerControl for FakeWorker {
         fn status(&self) -> WorkerStatus {
-            WorkerStatus { version: STATUS_VERSION, worker: "w".to_owned(), threads: vec![a_thread()] }
+            WorkerStatus { version: STATUS_VERSION, worker: "w".to_owned(), threads: vec![a_thread()], reload: None }
         }
 
         async fn info(&self) -> WorkerInfo {
@@ -249,6 +253,10 @@ mod tests {
 
         async fn order(&self, index: usize, order: Order) -> Result<Answer, Refusal> {
             if index > 0 { Err(Refusal::no_such_thread(index)) } else { Ok(Answer::new(true, format!("{order:?}"))) }
+        }
+
+        async fn reload(&self) -> Result<Answer, Refusal> {
+            Ok(Answer::new(true, "taken over"))
         }
 
         fn drain(&self, sector: bool) -> Answer {
@@ -279,6 +287,7 @@ mod tests {
         insta::assert_snapshot!(message("Worker.Drain", "{}").await, @"all, sector false");
         insta::assert_snapshot!(message("Worker.Drain", r#"{"index":0,"sector":true}"#).await, @"Drain { sector: true }");
         insta::assert_snapshot!(message("Worker.Abort", r#"[0,"bad disk"]"#).await, @r#"Abort { reason: "bad disk" }"#);
+        insta::assert_snapshot!(message("Worker.Reload", "[]").await, @"taken over");
         insta::assert_snapshot!(message("Worker.Pause", "[5]").await, @"no sealing thread at work has the number 5");
         assert!(ask("Worker.Abort", "[0]").await.contains("-32602"), "an abort without a reason is refused");
         assert!(ask("Worker.Explain", "[]").await.contains("threads"));
@@ -313,6 +322,35 @@ mod tests {
             let answer = guarded.handle(&headers, body.to_owned()).await.unwrap();
             assert_eq!(answer.contains("threads"), served, "{answer}");
         }
+    }
+
+    #[test]
+    fn what_is_not_in_force_stands_under_the_table() {
+        let mut status = FakeWorker.status();
+        status.threads[0].settings_refused = Some("/mnt/a/config.toml:1:1: error: no\n  remedy: yes".to_owned());
+        status.reload = Some(Reload {
+            at: Timestamp(2_000),
+            by: "SIGHUP".to_owned(),
+            changes: Vec::new(),
+            refused: vec!["`worker.name` cannot change".to_owned()],
+            hint: Some("restart the worker".to_owned()),
+        });
+        let below = |status: &WorkerStatus| status.text(false).lines().skip(2).collect::<Vec<_>>().join("\n");
+        let told = "thread 0 stays as it was, what its sealing store says is refused:\n  /mnt/a/config.toml:1:1: error: no\n    \
+                    remedy: yes\nconfiguration read again at 1970-01-01T00:00:02Z by SIGHUP and refused as a whole:\n  \
+                    `worker.name` cannot change\n  hint: restart the worker";
+        assert_eq!(below(&status), told);
+        let json = serde_json::to_value(&status).unwrap();
+        assert_eq!(serde_json::from_value::<WorkerStatus>(json).unwrap(), status);
+        let applied = Reload {
+            refused: Vec::new(),
+            hint: None,
+            changes: vec!["max_retries: 5 -> 7".to_owned()],
+            ..status.reload.unwrap()
+        };
+        let status = WorkerStatus { reload: Some(applied), ..FakeWorker.status() };
+        let told = "configuration read again at 1970-01-01T00:00:02Z by SIGHUP and taken over:\n  max_retries: 5 -> 7";
+        assert_eq!(below(&status), told);
     }
 
     #[test]

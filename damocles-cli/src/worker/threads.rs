@@ -1,4 +1,4 @@
-//! `damocles-worker pause`, `resume`, `drain` and `abort`: orders to the threads of a running worker.
+//! `damocles-worker pause`, `resume`, `drain`, `abort` and `reload`: orders to a running worker.
 
 use super::{
     args::{AbortArgs, DrainArgs, PauseArgs, ResumeArgs},
@@ -38,6 +38,10 @@ pub(super) async fn resume(args: &ResumeArgs, printer: Printer) -> Result<(), Fa
 pub(super) async fn drain(args: &DrainArgs, printer: Printer) -> Result<(), Failure> {
     let params = json!({ "index": args.index, "sector": args.sector });
     order(&args.config.config, "Worker.Drain", params, printer).await
+}
+
+pub(super) async fn reload(file: &Path, printer: Printer) -> Result<(), Failure> {
+    order(file, "Worker.Reload", json!([]), printer).await
 }
 
 pub(super) async fn abort(args: &AbortArgs, printer: Printer) -> Result<(), Failure> {

@@ -65,3 +65,26 @@ fn programs_and_stores_are_looked_for_where_the_worker_runs() {
     let told = told(&text, Site::here(&machine)).replace(&dir.path().display().to_string(), "DIR");
     insta::assert_snapshot!(told);
 }
+
+#[test]
+fn what_stores_say_is_checked_where_the_worker_runs() {
+    let dir = tempfile::tempdir().unwrap();
+    for (store, says) in
+        [("a", "sealing.max_retries = 7\n"), ("b", "[sealing]\nmax_retrys = 7\nmax_deals = 'x'\n"), ("c", "")]
+    {
+        damocles_seal::store::SealingStore::init(&dir.path().join(store)).unwrap();
+        std::fs::write(dir.path().join(store).join("config.toml"), says).unwrap();
+    }
+    let thread = |store: &str| format!("[[sealing_thread]]\nlocation = \"{}\"\n", dir.path().join(store).display());
+    let machine = Machine::read(&damocles_seal::machine::Roots::host());
+    let text = format!("{LEAST}{}", thread("a"));
+    let (config, _) = check(&Source::of("w.toml", text.as_str()), Site::here(&machine));
+    assert_eq!(config.unwrap().threads()[0].max_retries, 7);
+    let (config, _) = check(&Source::of("w.toml", text), Site::recorded(&machine));
+    assert_eq!(config.unwrap().threads()[0].max_retries, 5, "a record says nothing of stores");
+    let text = format!("{LEAST}{}nonsense = 1\n{}", thread("b"), thread("c"));
+    let told = told(&text, Site::here(&machine)).replace(&dir.path().display().to_string(), "DIR");
+    let places: Vec<_> = told.lines().filter_map(|line| line.split_once(" error: ")).map(|(place, _)| place).collect();
+    assert_eq!(places, ["w.toml:5:1:", "DIR/b/config.toml:2:1:", "DIR/b/config.toml:3:13:"], "{told}");
+    assert!(told.contains("remedy: did you mean `max_retries`?") && told.contains("3 errors"), "{told}");
+}

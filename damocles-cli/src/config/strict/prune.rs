@@ -9,6 +9,12 @@ use toml::{
 };
 
 impl Source {
+    /// Reads into `T` what can be read of a text that may be no TOML. Keys that `T` does not have are no matter.
+    pub(in crate::config) fn salvage<T: DeserializeOwned>(&self) -> Option<T> {
+        let (table, _) = DeTable::parse_recoverable(&self.text);
+        T::deserialize(toml::de::Deserializer::from(table)).ok()
+    }
+
     /// Reads as much of the text into `T` as can be used, and tells all that cannot. `None` where the rest is no `T`.
     pub fn parse_all<T: DeserializeOwned>(&self, retired: &[Retired]) -> (Option<T>, Vec<ConfigError>) {
         let places = match Places::of(&self.text) {

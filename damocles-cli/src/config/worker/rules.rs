@@ -109,7 +109,7 @@ impl WorkerConfig {
     }
 }
 
-fn check_sealing(found: &mut Findings<'_>, path: &str, sealing: &SealingSection) {
+pub(in crate::config) fn check_sealing(found: &mut Findings<'_>, path: &str, sealing: &SealingSection) {
     let empty = [
         ("allowed_miners", sealing.allowed_miners.as_ref().is_some_and(Vec::is_empty)),
         ("allowed_sizes", sealing.allowed_sizes.as_ref().is_some_and(Vec::is_empty)),

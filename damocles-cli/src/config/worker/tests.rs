@@ -1,6 +1,7 @@
 //! What a worker file may and may not say.
 
 use super::*;
+use std::time::Duration;
 
 const LEAST: &str = "[sector_manager]\nrpc_client.addr = \"/ip4/127.0.0.1/tcp/1789\"\n\n";
 const THREAD: &str = "[[sealing_thread]]\nlocation = \"/mnt/a\"\n\n";
@@ -248,3 +249,31 @@ cgroup.group_name = "vc-worker"
 locks = ["gpu1"]
 envs = { CUDA_VISIBLE_DEVICES = "2,3" }
 "#;
+
+#[test]
+fn a_worker_is_found_by_a_file_that_cannot_be_used() {
+    let found = |text: &str| {
+        let worker = WorkerSection::salvaged(&Source::of("worker.toml", text));
+        worker.map(|worker| (worker.name(), worker.run_dir))
+    };
+    let worker = "[worker]\nname = \"w\"\nrun_dir = \"/run/w\"\nnonsense = 1\n";
+    let expected = Some(("w".to_owned(), Some(PathBuf::from("/run/w"))));
+    for broken in ["", "[sealing]\nmax_retries = \n", "[sealing\n", "= 3\n", "[sealing]\nmax_retries = 'x'\n"] {
+        assert_eq!(found(&format!("{worker}{broken}")), expected, "{broken}");
+        assert_eq!(found(&format!("{broken}{worker}")), expected, "{broken}");
+    }
+    assert_eq!(found(&format!("{worker}[sealing]\nmax_retries = 'x'\n[[x]\n")), expected);
+    assert_eq!(found("[worker]\nname = \"../x\"\n"), None);
+    assert_eq!(found("no worker at all"), None);
+}
+
+#[test]
+fn what_a_store_says_goes_before_its_thread_and_that_before_all() {
+    let text =
+        format!("{LEAST}[sealing]\nmax_retries = 1\nseal_interval = \"1s\"\nrecover_interval = \"1s\"\n{THREAD}");
+    let mut config = read(&format!("{text}sealing.max_retries = 2\nsealing.seal_interval = \"2s\"\n")).unwrap();
+    config.sealing_thread[0].store.sealing.max_retries = Some(3);
+    let thread = config.threads().remove(0);
+    let seconds = (thread.seal_interval.as_secs(), thread.recover_interval.as_secs());
+    assert_eq!((thread.max_retries, seconds, thread.rpc_polling_interval.as_secs()), (3, (2, 1), 180));
+}
