@@ -6,7 +6,7 @@ use super::{
 };
 use damocles_core::{ActorId, ByteSize, SectorSize};
 use serde::Deserialize;
-use std::{net::SocketAddr, path::PathBuf};
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 mod rules;
 mod settings;

@@ -203,7 +203,7 @@ impl Hot {
         let config = Arc::clone(&before);
         let read = tokio::task::spawn_blocking(move || {
             let stores = config.sealing_thread.iter().map(|thread| &thread.location);
-            stores.map(|location| look_at(&config, location)).collect::<Vec<_>>()
+            stores.map(|location| look_at(location)).collect::<Vec<_>>()
         });
         let Ok(read) = read.await else { return };
         let mut after = WorkerConfig::clone(&before);
@@ -346,10 +346,10 @@ fn read(file: &Path) -> Result<(Source, WorkerConfig), Refused> {
 }
 
 /// What the store of a thread says.
-fn look_at(config: &WorkerConfig, location: &Path) -> Result<StoreFile, String> {
+fn look_at(location: &Path) -> Result<StoreFile, String> {
     // A file of a store that is not there was not removed.
     SealingStore::look(location).map_err(|error| error.chain())?;
-    check::store_file(config, location).map_err(|errors| {
+    check::store_file(location).map_err(|errors| {
         let findings: Vec<Finding> = errors.iter().map(Finding::from).collect();
         texts(&findings).join("\n")
     })

@@ -13,7 +13,7 @@ use crate::{
 use damocles_core::{ByteSize, Timestamp, pool::SlotReport};
 use damocles_seal::pool::Binding;
 use serde::{Deserialize, Serialize};
-use std::{collections::BTreeMap, fmt::Write as _, sync::Arc};
+use std::{collections::BTreeMap, fmt::Write as _, path::PathBuf, sync::Arc};
 
 /// The version of the document that `info --json` prints.
 pub const INFO_VERSION: u32 = 1;

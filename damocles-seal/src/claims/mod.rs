@@ -261,6 +261,7 @@ impl Claims {
     ///
     /// Something of it is held, or wanted by somebody who goes first.
     pub fn try_claim(&self, wanted: &[Resource], used: &Use, want: Option<&Want>) -> Result<Claim, ClaimError> {
+        self.restore()?;
         let mut wanted: Vec<&Resource> = wanted.iter().collect();
         wanted.sort();
         wanted.dedup();
@@ -339,6 +340,7 @@ impl Claims {
     ///
     /// The directory fails.
     pub fn want(&self, wanted: &[Resource], used: &Use) -> Result<Want, ClaimError> {
+        self.restore()?;
         Want::register(&self.0.dir, wanted, Urgency::of(&used.kind), self.0.clock.now())
     }
 
@@ -369,7 +371,13 @@ impl Claims {
     ///
     /// The kernel has no watch left.
     pub fn changes(&self) -> Result<Changes, ClaimError> {
+        self.restore()?;
         Changes::of(&self.0.dir)
+    }
+
+    /// Makes the directory again if it is gone: it may lie in the memory of a session, which ends before the worker does.
+    fn restore(&self) -> Result<(), ClaimError> {
+        if self.0.dir.exists() { Ok(()) } else { dir::prepare(&self.0.dir) }
     }
 
     /// Claims all of `wanted`, as soon as it can be had.

@@ -137,7 +137,12 @@ pub(super) fn first(
     };
     let failed = |source| ClaimError::Io { path: dir.to_owned(), source };
     let mut first: Option<Place> = None;
-    for entry in fs_err::read_dir(dir).map_err(failed)? {
+    let entries = match fs_err::read_dir(dir) {
+        // Nobody waits where nothing is.
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+        entries => entries.map_err(failed)?,
+    };
+    for entry in entries {
         let entry = entry.map_err(failed)?;
         let name = entry.file_name();
         let place = name.to_str().and_then(|name| name.strip_prefix(&prefix)).and_then(Place::read);

@@ -53,11 +53,18 @@ struct Memory {
     stores: Vec<KnownStore>,
 }
 
+#[derive(Debug, Default)]
+struct Remembered {
+    stores: Vec<KnownStore>,
+    /// Whether a file could not be written: it lacks something.
+    unwritten: bool,
+}
+
 /// The stores that a worker attached, in files that are synced. Cheap to clone; the default has no file.
 #[derive(Clone, Debug, Default)]
 pub struct KnownStores {
     files: Vec<PathBuf>,
-    stores: Arc<Mutex<Vec<KnownStore>>>,
+    stores: Arc<Mutex<Remembered>>,
 }
 
 impl KnownStores {
@@ -88,12 +95,12 @@ impl KnownStores {
             let fresh: Vec<_> = read.stores.into_iter().filter(new).collect();
             stores.extend(fresh);
         }
-        Ok(Self { files, stores: Arc::new(Mutex::new(stores)) })
+        Ok(Self { files, stores: Arc::new(Mutex::new(Remembered { stores, unwritten: false })) })
     }
 
     /// All that are known.
     pub fn list(&self) -> Vec<KnownStore> {
-        self.stores.lock().clone()
+        self.stores.lock().stores.clone()
     }
 
     /// The files, to name them in a remedy: each knows all stores.
@@ -110,24 +117,42 @@ impl KnownStores {
         let op = "remember a store";
         let new = KnownStore::of(store);
         // Held until all is written: two that are attached at a time must not overwrite each other's.
-        let mut stores = self.stores.lock();
-        if stores.contains(&new) {
+        let mut known = self.stores.lock();
+        if known.stores.contains(&new) && !known.unwritten {
             return Ok(());
         }
-        stores.retain(|known| known.name != new.name);
-        stores.push(new);
-        let memory = Memory { version: VERSION, stores: stores.clone() };
+        known.stores.retain(|other| other.name != new.name);
+        known.stores.push(new);
+        let memory = Memory { version: VERSION, stores: known.stores.clone() };
         let text =
             serde_json::to_vec_pretty(&memory).map_err(|e| Error::new(StoreErrorKind::Identity, op).because(e))?;
-        self.files
-            .iter()
-            .try_for_each(|path| replace(path, |file| file.write_all(&text)).map_err(|e| io_error(op, path, e)))
+        // One that cannot be written keeps no other from knowing it.
+        let write = |path: &PathBuf| replace(path, |file| file.write_all(&text)).map_err(|e| io_error(op, path, e));
+        let written: Vec<_> = self.files.iter().map(write).collect();
+        let written = written.into_iter().try_for_each(|written| written.map(drop));
+        known.unwritten = written.is_err();
+        written
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_file_that_cannot_be_written_is_written_later_and_keeps_no_other_from_knowing() {
+        let dir = tempfile::tempdir().unwrap();
+        let files = || ["gone/a.json", "b.json"].map(|name| dir.path().join(name));
+        let known = KnownStores::open(files()).unwrap();
+        PersistStore::init(&dir.path().join("one"), Some("one")).unwrap();
+        let store = PersistStore::open(&dir.path().join("one"), None, false).unwrap();
+        let error = known.remember(&store).unwrap_err();
+        assert!(error.to_string().contains("a.json"), "{error}");
+        assert_eq!(KnownStores::open([files()[1].clone()]).unwrap().list(), known.list());
+        std::fs::create_dir(dir.path().join("gone")).unwrap();
+        known.remember(&store).unwrap();
+        assert_eq!(KnownStores::open([files()[0].clone()]).unwrap().list(), known.list());
+    }
 
     #[test]
     fn what_one_run_attached_the_next_one_knows() {

@@ -148,6 +148,14 @@ impl PersistStore {
             return Err(error(StoreErrorKind::NotAStore)
                 .hint_with("is the disk mounted? `damocles-worker store file-init -l DIR` makes a persist store"));
         }
+        if found.name.is_some() {
+            // Disks that are found by a pattern change places; the name in the file goes with the disk.
+            before = wanted.name.as_deref().or(found.name.as_deref()).and_then(by_name);
+        }
+        let file_system = FileSystem::of(op, location)?;
+        if let Some(before) = before {
+            expect_known(op, wanted, before, &found, &file_system)?;
+        }
         let mut read_only = wanted.read_only || found.read_only;
         let mut id = found.id;
         if !read_only && id.is_none() {
@@ -165,22 +173,6 @@ impl PersistStore {
         }
         let name = [wanted.name.as_deref(), found.name.as_deref(), id.as_deref()].into_iter().flatten().next();
         let name = name.map_or_else(|| location.display().to_string(), ToOwned::to_owned);
-        let file_system = FileSystem::of(op, location)?;
-        if found.name.is_some() {
-            // Disks that are found by a pattern change places; the name in the file goes with the disk.
-            before = by_name(&name);
-        }
-        let replaced = before.is_some_and(|before| match (&before.id, &id) {
-            (Some(before), Some(id)) => before != id,
-            (None, None) => !before.file_system.is_same(&file_system),
-            _ => false,
-        });
-        if replaced {
-            return Err(error(StoreErrorKind::Replaced)
-                .with("store", name)
-                .with("known as", before.and_then(|b| b.id.as_deref()).unwrap_or("a file system"))
-                .with("found", id.as_deref().unwrap_or(&file_system.source)));
-        }
         Ok(Self { name, location: location.clone(), id, file_system, read_only })
     }
 
@@ -310,6 +302,32 @@ impl PersistStore {
     }
 }
 
+/// Makes sure that what lies there is the store that was known, before anything is written to it.
+fn expect_known(
+    op: &'static str,
+    wanted: &Attach,
+    before: &KnownStore,
+    found: &Identity,
+    file_system: &FileSystem,
+) -> Result<(), StoreError> {
+    let same = match (&before.id, &found.id) {
+        (Some(before), Some(id)) => before == id,
+        // It was known by its file system only.
+        (None, _) => before.file_system.is_same(file_system),
+        (Some(_), None) => true,
+    };
+    if same {
+        return Ok(());
+    }
+    let path = wanted.location.display().to_string();
+    let name = [wanted.name.as_deref(), found.name.as_deref(), found.id.as_deref()].into_iter().flatten().next();
+    Err(Error::new(StoreErrorKind::Replaced, op)
+        .with("path", &path)
+        .with("store", name.unwrap_or(&path))
+        .with("known as", before.id.as_deref().unwrap_or("a file system"))
+        .with("found", found.id.as_deref().unwrap_or(&file_system.source)))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -394,6 +412,24 @@ mod tests {
         // The shared file counts first.
         std::fs::write(dir.path().join(identity::SHARED), r#"{"ID":"shared"}"#).unwrap();
         assert_eq!(open(&[]).unwrap().id(), Some("shared"));
+    }
+
+    #[test]
+    fn nothing_is_written_where_the_disk_of_a_store_without_an_identity_is_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let location = dir.path().join("store");
+        std::fs::create_dir_all(location.join("sealed")).unwrap();
+        let wanted = Attach { location: location.clone(), name: None, read_only: true, scanned: false };
+        let mut known = KnownStore::of(&PersistStore::attach(&wanted, &[]).unwrap());
+        assert_eq!(known.id, None);
+        let wanted = Attach { read_only: false, ..wanted };
+        let there = known.file_system.clone();
+        known.file_system = FileSystem { id: 1, source: "/dev/absent".to_owned() };
+        let refused = PersistStore::attach(&wanted, std::slice::from_ref(&known)).unwrap_err();
+        assert_eq!(refused.kind(), StoreErrorKind::Replaced);
+        assert_eq!(std::fs::read_dir(&location).unwrap().count(), 1, "no identity is given to the disk below");
+        known.file_system = there;
+        assert!(PersistStore::attach(&wanted, &[known]).unwrap().id().is_some());
     }
 
     #[test]

@@ -1,7 +1,6 @@
 //! What the sealing stores of the machine say themselves.
 
-use super::unsupported;
-use crate::config::{ConfigError, Findings, Processors, StoreFile, WorkerConfig};
+use crate::config::{ConfigError, Findings, StoreFile, WorkerConfig};
 use damocles_seal::store::SealingStore;
 use std::path::Path;
 
@@ -13,7 +12,7 @@ pub(super) fn read(config: &mut WorkerConfig, found: &mut Findings<'_>) {
         if SealingStore::look(&location).is_err() {
             continue;
         }
-        match (store_file(config, &location), config.sealing_thread.get_mut(i)) {
+        match (store_file(&location), config.sealing_thread.get_mut(i)) {
             (Ok(file), Some(thread)) => thread.store = file,
             (Err(errors), _) => found.extend(errors),
             (Ok(_), None) => {}
@@ -26,17 +25,11 @@ pub(super) fn read(config: &mut WorkerConfig, found: &mut Findings<'_>) {
 /// # Errors
 ///
 /// All that keeps the file from being used, in the order of the text.
-pub(crate) fn store_file(config: &WorkerConfig, location: &Path) -> Result<StoreFile, Vec<ConfigError>> {
+pub(crate) fn store_file(location: &Path) -> Result<StoreFile, Vec<ConfigError>> {
     let Some(source) = StoreFile::source(location).map_err(|error| vec![error])? else {
         return Ok(StoreFile::default());
     };
-    let (read, mut found) = StoreFile::parse_all(&source);
-    if let Some(read) = &read {
-        // What a worker cannot do for all threads it cannot do for one: the section is called the same in both files.
-        let sealing = read.sealing.clone();
-        let (sealing_thread, processors) = (Vec::new(), Processors::default());
-        unsupported(&WorkerConfig { sealing, sealing_thread, processors, ..config.clone() }, &mut found);
-    }
+    let (read, found) = StoreFile::parse_all(&source);
     let (errors, _) = found.into_parts();
     if errors.is_empty() { Ok(read.unwrap_or_default()) } else { Err(errors) }
 }
