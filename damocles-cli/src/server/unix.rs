@@ -55,6 +55,19 @@ impl UnixServer {
     ///
     /// A living process listens there, the path cannot be a socket, or the directory cannot be written.
     pub async fn bind(path: &Path) -> Result<Self, ServerError> {
+        Self::bind_for(path, 0o600).await
+    }
+
+    /// As [`UnixServer::bind`], for the group of its directory too.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`UnixServer::bind`].
+    pub async fn bind_shared(path: &Path) -> Result<Self, ServerError> {
+        Self::bind_for(path, 0o660).await
+    }
+
+    async fn bind_for(path: &Path, mode: u32) -> Result<Self, ServerError> {
         let failed = |source| ServerError::Socket { path: path.to_owned(), source };
         let made = path.with_file_name(format!(".{}.new", std::process::id()));
         if path.as_os_str().len().max(made.as_os_str().len()) > LONGEST_PATH {
@@ -67,7 +80,7 @@ impl UnixServer {
         // The socket is made under another name and closed to others before anybody can find it.
         let hidden = SocketFile::of(made.clone());
         let listener = UnixListener::bind(&made).map_err(failed)?;
-        fs_err::set_permissions(&made, std::fs::Permissions::from_mode(0o600)).map_err(failed)?;
+        fs_err::set_permissions(&made, std::fs::Permissions::from_mode(mode)).map_err(failed)?;
         let inode = fs_err::symlink_metadata(&made).map_err(failed)?.ino();
         fs_err::rename(&made, path).map_err(failed)?;
         drop(hidden);

@@ -43,7 +43,7 @@ use damocles_seal::{
 };
 use std::{
     net::{Ipv4Addr, SocketAddr},
-    path::Path,
+    path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
 };
@@ -72,6 +72,7 @@ async fn serve(args: DaemonArgs, source: Source, config: WorkerConfig, printer: 
     let hot = Hot::new(source, config.clone(), clock.clone());
     let board = Arc::new(Board::new(&config, &shutdown, jobs, facts, hot));
     let control = control.route_rpc(CONTROL_PATH, Arc::new(ControlRpc::new(board.clone(), clock)));
+    let claims = claims_socket(&config, &board).await?;
     let mut ports = Vec::new();
     ports.extend(control_port(&config, &board, printer).await?);
     ports.extend(metrics_port(&config, &board, &stages, printer).await?);
@@ -91,9 +92,11 @@ async fn serve(args: DaemonArgs, source: Source, config: WorkerConfig, printer: 
     };
     let serving = async {
         let ports = ports.into_iter().map(|port| until(port.serve(served.clone()), &shutdown));
-        let (served, ports) =
-            tokio::join!(until(control.serve(served.clone()), &shutdown), futures::future::try_join_all(ports));
-        served.and(ports.map(drop))
+        let sockets = [Some(control), claims].into_iter().flatten();
+        let sockets = sockets.map(|socket| until(socket.serve(served.clone()), &shutdown));
+        let (sockets, ports) =
+            tokio::join!(futures::future::try_join_all(sockets), futures::future::try_join_all(ports));
+        sockets.and(ports).map(drop)
     };
     let (worked, served) = tokio::join!(working, serving);
     worked?;
@@ -108,6 +111,19 @@ async fn until<T>(server: impl Future<Output = T>, shutdown: &Shutdown) -> T {
     let served = server.await;
     shutdown.drain.cancel();
     served
+}
+
+/// Where the worker is asked for a GPU by programs of other users, if it shares a directory of claims with them: they may
+/// not connect to its control socket.
+fn claims_path(config: &WorkerConfig) -> Option<PathBuf> {
+    let dir = config.processors.isolation.claims_dir.as_ref()?;
+    Some(dir.join(format!("yield-{}.sock", config.name())))
+}
+
+async fn claims_socket(config: &WorkerConfig, board: &Arc<Board>) -> Result<Option<UnixServer>, Failure> {
+    let Some(path) = claims_path(config) else { return Ok(None) };
+    let socket = UnixServer::bind_shared(&path).await?;
+    Ok(Some(socket.route_rpc(CONTROL_PATH, Arc::new(ControlRpc::of_claims(board.clone())))))
 }
 
 /// The port on which the worker takes orders from whoever has the token.
@@ -162,7 +178,8 @@ async fn work(
     let client = client(config, &board.facts.calls)?;
     // Before the manager is waited for: a slot that cannot be had is told at once.
     let program = format!("worker `{}`", config.name());
-    let pool = children::pool(&config.slots(), &config.processors, &program, Some(socket.to_owned()))?;
+    let asked_at = claims_path(config).unwrap_or_else(|| socket.to_owned());
+    let pool = children::pool(&config.slots(), &config.processors, &program, Some(asked_at))?;
     let Some((keys, compared)) = own_keys(&client, config, shutdown, printer).await? else { return Ok(()) };
     let ledger = stores::ledger(config);
     let shared = Shared {

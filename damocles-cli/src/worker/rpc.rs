@@ -77,12 +77,23 @@ impl ControlRpc {
         on(&mut io, &control, "Worker.Reload", |worker, _: Nothing| async move {
             told(&worker.reload().await.map_err(refused)?)
         });
-        on(&mut io, &control, "Worker.Yield", |worker, (resource, wanted_for): (Resource, TaskKind)| async move {
-            told(&worker.yields(&resource, &wanted_for))
-        });
+        yields(&mut io, &control);
         venus(&mut io, &control, clock);
         Self(io)
     }
+
+    /// `Worker.Yield` alone: what every program may ask that shares this machine's hardware.
+    pub(super) fn of_claims(control: Control) -> Self {
+        let mut io = IoHandler::new();
+        yields(&mut io, &control);
+        Self(io)
+    }
+}
+
+fn yields(io: &mut IoHandler, control: &Control) {
+    on(io, control, "Worker.Yield", |worker, (resource, wanted_for): (Resource, TaskKind)| async move {
+        told(&worker.yields(&resource, &wanted_for))
+    });
 }
 
 /// No parameters: an empty list, an empty object or none at all.
@@ -285,6 +296,19 @@ mod tests {
         let answer: Value = serde_json::from_str(&ask(method, params).await).unwrap();
         let text = answer.pointer("/result/message").or_else(|| answer.pointer("/error/message"));
         text.and_then(Value::as_str).unwrap_or_else(|| panic!("{answer}")).to_owned()
+    }
+
+    #[tokio::test]
+    async fn who_shares_the_hardware_may_ask_for_it_and_order_nothing() {
+        let rpc = ControlRpc::of_claims(Arc::new(FakeWorker));
+        let ask = async |method: &str, params: &str| {
+            let body = format!(r#"{{"jsonrpc":"2.0","id":1,"method":"{method}","params":{params}}}"#);
+            rpc.handle(&RequestHeaders::default(), body).await.unwrap()
+        };
+        assert!(ask("Worker.Yield", r#"[{"gpu":"GPU-0"},"window_post"]"#).await.contains(r#""result":true"#));
+        for method in ["Worker.Drain", "Worker.List", "VenusWorker.WorkerPause"] {
+            assert!(ask(method, "[]").await.contains("-32601"), "{method}");
+        }
     }
 
     #[tokio::test]

@@ -383,7 +383,7 @@ pub const SECTIONS: &[Section] = &[
                 "a directory",
                 "`claims` in `/run/damocles` for root, else in `damocles` below `XDG_RUNTIME_DIR`",
                 "claims_dir = \"/run/damocles/claims\"",
-                "Where programs on one machine claim GPUs, and CPUs that are `cgroup.exclusive`: the same directory for all of them. It is made for this user alone; a directory that others can write to is refused, unless that is a group that the program is in. For programs of several users, make a group that they are all in, and as root the directory: `install -d -m 2770 -o root -g GROUP /run/damocles/claims`.",
+                "Where programs on one machine claim GPUs, and CPUs that are `cgroup.exclusive`: the same directory for all of them. It is made for this user alone; a directory that others can write to is refused, unless that is a group that the program is in. For programs of several users, make a group that they are all in, and as root the directory: `install -d -m 2770 -o root -g GROUP /run/damocles/claims`. A worker listens there at `yield-<worker name>.sock`, where a proof of another user asks it to give a GPU back.",
             ),
             key(
                 "keep_capabilities",

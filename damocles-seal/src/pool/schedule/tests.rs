@@ -459,7 +459,9 @@ fn who_needs_two_things_is_passed_only_so_often() {
     let gpus = "G0 goes next to one ahead in line: c2 of s-t01000-9 for 0.0ns";
     for (spec, reason) in [(PoolSpec::new(cards.to_vec()), gpus), (spec, locks)] {
         let mut world = World::new(&spec);
-        (1..8).for_each(|n| drop(world.push(&of_sector(n, "pc2"))));
+        for n in 1..8 {
+            world.push(&of_sector(n, "pc2"));
+        }
         assert_eq!(world.grant(), [1, 2]);
         world.push(&of_sector(9, "c2"));
         for place in [1, 2] {
@@ -474,7 +476,9 @@ fn who_needs_two_things_is_passed_only_so_often() {
     }
     // A proof with a deadline is passed by nobody.
     let mut world = World::of(&cards);
-    (1..4).for_each(|n| drop(world.push(&of_sector(n, "pc2"))));
+    for n in 1..4 {
+        world.push(&of_sector(n, "pc2"));
+    }
     assert_eq!(world.grant(), [1, 2]);
     world.push(&of_sector(9, "window_post"));
     world.done(1);
