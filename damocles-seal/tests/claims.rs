@@ -230,9 +230,9 @@ async fn a_proof_goes_ahead_where_nobody_can_queue_and_others_wait() {
         payload: Bytes::new(),
         needs: Needs::default(),
     };
-    drop(gate.enter(&slot, &job("window_post"), &cx).await.unwrap());
+    drop(gate.enter(&slot, &job("window_post"), &cx, &|| {}).await.unwrap());
     let c2 = job("c2");
-    let waiting = gate.enter(&slot, &c2, &cx);
+    let waiting = gate.enter(&slot, &c2, &cx, &|| {});
     tokio::pin!(waiting);
     for _ in 0..100 {
         assert!(futures::poll!(&mut waiting).is_pending(), "it waits, and does not fail");
