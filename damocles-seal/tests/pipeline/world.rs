@@ -14,7 +14,7 @@ use damocles_core::{
 };
 use damocles_seal::{
     Plan, StagedPipeline,
-    journal::{Entry, EntryKind, Journal, JournalObserver, JournalSector, NewEntry, SqliteJournal},
+    journal::{Entry, EntryKind, Journal, JournalObserver, JournalSector, NewEntry, SqliteJournal, Untold},
     service::{
         CommitState, DealPiece, Hello, InMemoryService, PieceTerms, PreCommitRequest, Report, ReportAnswer,
         SealingService, SeedAnswer, ServiceError, ServiceErrorKind, StoreChoice, SubmitAnswer, Ticket,
@@ -296,6 +296,15 @@ impl Journal for Refusing {
     }
     async fn set_pending_request(&self, request: Option<&RequestId>) -> Result<(), SealError> {
         self.inner.set_pending_request(request).await
+    }
+    async fn tell(&self, sector: SectorId, fence: Fence, report: &Report) -> Result<(), SealError> {
+        self.inner.tell(sector, fence, report).await
+    }
+    async fn untold(&self, sector: SectorId) -> Result<Vec<Untold>, SealError> {
+        self.inner.untold(sector).await
+    }
+    async fn told(&self, sector: SectorId, number: u64) -> Result<(), SealError> {
+        self.inner.told(sector, number).await
     }
 }
 
