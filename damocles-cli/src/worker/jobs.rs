@@ -60,7 +60,7 @@ impl Jobs {
                 if !matches!(what, StageEvent::Started) {
                     self.jobs.lock().remove(sector);
                 }
-                self.stages.follow(*sector, stage, what);
+                self.stages.follow(*sector, stage, what, tokio::time::Instant::now());
             }
             _ => {}
         }

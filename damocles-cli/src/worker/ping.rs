@@ -124,7 +124,7 @@ mod tests {
         config::Source,
         server::{RequestHeaders, RpcHandler, Server},
         signals::Shutdown,
-        worker::{info::Facts, jobs::Jobs, metrics::Calls},
+        worker::{hot::Hot, info::Facts, jobs::Jobs, metrics::Calls},
     };
     use async_trait::async_trait;
     use damocles_core::{CancellationToken, Clock as _};
@@ -149,11 +149,13 @@ mod tests {
             "[worker]\nname = \"w\"\nping_interval = \"10ms\"\n{worker}\n[sector_manager]\nrpc_client.addr = \"http://{manager}\"\n\
              [[sealing_thread]]\nlocation = \"/mnt/a\"\n[[sealing_thread]]\nlocation = \"/mnt/b\"\n"
         );
-        let config = WorkerConfig::parse(&Source::of("w.toml", text)).unwrap();
+        let source = Source::of("w.toml", text);
+        let config = WorkerConfig::parse(&source).unwrap();
         let calls = Arc::new(Calls::new(Arc::new(SystemClock)));
         let facts = Facts::new(&config, SystemClock.now(), calls);
         let jobs = Arc::new(Jobs::new(Arc::default()));
-        let board = Arc::new(Board::new(&config, &Shutdown::new(), jobs, facts));
+        let hot = Hot::new(source, config.clone(), Arc::new(SystemClock));
+        let board = Arc::new(Board::new(&config, &Shutdown::new(), jobs, facts, hot));
         let client = RpcClient::http(&RpcOptions::new(format!("http://{manager}/rpc/v0"))).unwrap();
         Pinger::new(client, &board, &config, Path::new("/run/w.sock"))
     }
