@@ -24,8 +24,8 @@ use damocles_seal::{
     pool::{CommandSpec, InlinePool, LocalPool, PoolSpec, SlotSpec},
     processor::{ServeOptions, sealing_registry, serve},
     service::InMemoryService,
-    stage::{LocalPieces, StageDeps},
-    store::{PersistStore, PersistStores, SealingStore},
+    stage::{DealSettings, LocalPieces, StageDeps},
+    store::{PersistStore, PersistStores, SealingStore, StaticTrees},
     verifier::Groth16Verifier,
 };
 use filecoin_proofs_api::{PieceInfo, RegisteredSealProof, UnpaddedBytesAmount, seal};
@@ -158,6 +158,8 @@ impl World {
             persist: PersistStores::new(vec![PersistStore::open(&persist, None, false).unwrap()]).unwrap(),
             pieces: Arc::new(LocalPieces::new([dir.to_owned()])),
             call_limit: Duration::from_secs(60),
+            deals: DealSettings::default(),
+            static_trees: StaticTrees::default(),
         };
         Self { store: store.id().clone(), pipeline: StagedPipeline::new(Plan::interactive(deps), journal) }
     }

@@ -56,7 +56,7 @@ impl StaticTrees {
         while width > 0 {
             let zeros = zero_commitment(covers);
             for nth in [0, width / 2, width - 1] {
-                let (mut node, at) = ([0; NODE as usize], (level + nth) * NODE);
+                let (mut node, at) = ([0; 32], (level + nth) * NODE);
                 opened.read_exact_at(&mut node, at).map_err(failed)?;
                 if node != zeros {
                     let what = if width == 1 { "root" } else { "node" };

@@ -172,8 +172,11 @@ impl Plot<'_> {
         let rest = self.divided.rest.as_slice();
         let (heavy, house) = rest.split_at(rest.len() - 1);
         let (heavy, prepare) = heavy.split_at(heavy.len() - rest.len().div_ceil(8));
-        let one_lock = (self.cards.used.len() < 2 || heavy.len() < 2)
-            .then(|| if self.cards.used.is_empty() { "proofs" } else { "gpu0" });
+        let one_lock = (self.cards.used.len() < 2 || heavy.len() < 2).then_some(if self.cards.used.is_empty() {
+            "proofs"
+        } else {
+            "gpu0"
+        });
         for step in [Step::AddPieces, Step::TreeD, Step::C1] {
             let with_trees = step == Step::TreeD && self.way.turns == Turns::Trees;
             let trees = with_trees.then(|| one_lock.unwrap_or(TREES));

@@ -85,7 +85,7 @@ impl Judge<'_> {
     /// The places that a job may have some day soon.
     pub(super) fn ways(&self, job: &Job) -> Vec<usize> {
         let place = |way: &usize| &self.places[*way];
-        let serves = |way: &usize| !place(way).stopped && !(place(way).open && place(way).rests_until > self.time);
+        let serves = |way: &usize| !(place(way).stopped || place(way).open && place(way).rests_until > self.time);
         let fits = |way: &usize| place(way).kinds.contains(&job.kind) && job.memory <= place(way).memory;
         (0..self.places.len()).filter(|way| fits(way) && serves(way)).collect()
     }
