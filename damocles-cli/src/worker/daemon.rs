@@ -122,7 +122,7 @@ fn claims_path(config: &WorkerConfig) -> Option<PathBuf> {
 
 async fn claims_socket(config: &WorkerConfig, board: &Arc<Board>) -> Result<Option<UnixServer>, Failure> {
     let Some(path) = claims_path(config) else { return Ok(None) };
-    let socket = UnixServer::bind_shared(&path).await?;
+    let socket = UnixServer::bind_shared(&path).await.context("claim hardware")?;
     Ok(Some(socket.route_rpc(CONTROL_PATH, Arc::new(ControlRpc::of_claims(board.clone())))))
 }
 

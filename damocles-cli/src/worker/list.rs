@@ -34,11 +34,12 @@ pub(super) fn client(file: &Path) -> Result<UnixClient, Failure> {
     let worker = match WorkerConfig::parse(&source) {
         Ok(config) => config.worker,
         Err(error) => match WorkerSection::salvaged(&source) {
-            Some(worker) => {
+            // Where no worker runs, the mistake is all that there is to tell.
+            Some(worker) if socket_of(&worker).is_ok_and(|socket| socket.exists()) => {
                 output::line(format_args!("warning: {error}"));
                 worker
             }
-            None => return Err(error.into()),
+            _ => return Err(error.into()),
         },
     };
     Ok(UnixClient::new(&socket_of(&worker)?)?)
