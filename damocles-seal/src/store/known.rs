@@ -142,14 +142,16 @@ mod tests {
     #[test]
     fn a_file_that_cannot_be_written_is_written_later_and_keeps_no_other_from_knowing() {
         let dir = tempfile::tempdir().unwrap();
-        let files = || ["gone/a.json", "b.json"].map(|name| dir.path().join(name));
+        let files = || ["a/a.json", "b.json"].map(|name| dir.path().join(name));
         let known = KnownStores::open(files()).unwrap();
+        // What lies there is no directory.
+        std::fs::write(dir.path().join("a"), "").unwrap();
         PersistStore::init(&dir.path().join("one"), Some("one")).unwrap();
         let store = PersistStore::open(&dir.path().join("one"), None, false).unwrap();
         let error = known.remember(&store).unwrap_err();
         assert!(error.to_string().contains("a.json"), "{error}");
         assert_eq!(KnownStores::open([files()[1].clone()]).unwrap().list(), known.list());
-        std::fs::create_dir(dir.path().join("gone")).unwrap();
+        std::fs::remove_file(dir.path().join("a")).unwrap();
         known.remember(&store).unwrap();
         assert_eq!(KnownStores::open([files()[0].clone()]).unwrap().list(), known.list());
     }

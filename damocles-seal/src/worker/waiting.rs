@@ -173,7 +173,8 @@ impl Run<'_> {
             () = self.cx.cancel.cancelled() => Err(Exit::Asked),
             () = self.drain.cancelled() => Err(Exit::Asked),
             // One that was resumed and drained again may have to finish its sector first.
-            w = wanted.wait_for(|w| w.drain.is_none() || w.resumes != before || w.ends) => {
+            // Nor is a sector kept that is to be given up.
+            w = wanted.wait_for(|w| w.drain.is_none() || w.resumes != before || w.ends || w.abort.is_some()) => {
                 if w.is_ok_and(|w| !w.ends) { Ok(()) } else { Err(Exit::Asked) }
             }
         }

@@ -289,7 +289,7 @@ async fn an_abort_during_a_drain_is_not_forgotten() {
         if whole_worker {
             running.drain.cancel();
         } else {
-            running.control.drain(Drain::Sector);
+            running.control.end(Drain::Sector);
         }
         assert!(running.control.abort("cannot wait for it").unwrap());
         running.task.await.unwrap().unwrap();
@@ -307,6 +307,22 @@ async fn an_abort_during_a_drain_is_not_forgotten() {
         assert_eq!(process.starts(SECTOR).await["pc1"], 1);
         running.drained().await;
     }
+}
+
+#[tokio::test]
+async fn a_sector_of_a_drained_thread_can_be_given_up() {
+    let world = World::new();
+    let mut begun = hold(&world, true);
+    let process = world.start().await;
+    let running = run(process.thread(&world));
+    begun.wait_for(|begun| *begun).await.unwrap();
+    assert!(running.control.drain(Drain::Step));
+    running.control.pause_as(Pause { now: true, by: None });
+    running.shows(|s| s.state == ThreadState::Drained && s.sector == Some(SECTOR)).await;
+    assert!(running.control.abort("not worth its disk").unwrap());
+    running.shows(|s| s.state == ThreadState::Drained && s.sector.is_none()).await;
+    assert!(!process.store.staged(SECTOR).exists());
+    running.drained().await;
 }
 
 #[tokio::test]

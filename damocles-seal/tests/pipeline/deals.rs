@@ -52,7 +52,7 @@ async fn a_sector_waits_for_pieces_where_committed_capacity_is_not_wanted() {
     assert!(pieces_of(&world, SECTOR));
     // The next one waits again. Nothing is done for it, so that a drain need not wait for a piece.
     running.shows(|s| s.sector == Some(SECOND) && s.waits_for_pieces()).await;
-    assert!(running.control.drain(Drain::Sector));
+    assert!(running.control.end(Drain::Sector));
     running.task.await.unwrap().unwrap();
 
     // What it waited for after the end of the process goes into the same sector.

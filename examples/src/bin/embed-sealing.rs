@@ -49,16 +49,15 @@ fn prover(real: bool) -> anyhow::Result<(Registry, Arc<dyn ProofVerifier>)> {
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     let args: Vec<String> = std::env::args().skip(1).collect();
-    let dir = args.iter().skip_while(|a| *a != "--dir").nth(1).map(PathBuf::from);
     let scratch = tempfile::tempdir()?;
-    let dir = dir.unwrap_or_else(|| scratch.path().to_owned());
+    let asked = args.iter().skip_while(|a| *a != "--dir").nth(1);
+    let dir = asked.map_or_else(|| scratch.path().to_owned(), PathBuf::from);
 
     // Where the sector lies while it is sealed, and where its replica is kept.
     SealingStore::init(&dir.join("sealing"))?;
     PersistStore::init(&dir.join("persist"), Some("persist"))?;
     let store = Arc::new(SealingStore::open(&dir.join("sealing"))?);
     let persist = PersistStore::open(&dir.join("persist"), None, false)?;
-
     // The seams. Put your own in: a chain service, a pool on other machines, an allocator in your database.
     let (registry, verifier) = prover(args.iter().any(|a| a == "--real"))?;
     let clock = Arc::new(SystemClock);
@@ -80,7 +79,7 @@ async fn main() -> anyhow::Result<()> {
     // A sector, and one durable step after the other. `worker::SealingThread` is this loop with everything that a
     // daemon needs: leases that are renewed, retries, sectors that wait for an operator, restarts.
     let (request, ttl) = (RequestId::new("the first"), Duration::from_secs(60));
-    let (worker, store) = ("embed-sealing".to_owned(), store.id().clone());
+    let (store, worker) = (store.id().clone(), "embed-sealing".to_owned());
     let want = AllocateRequest { request, store, worker, miners: vec![], proof_types: vec![], ttl };
     let lease = allocator.allocate(&want).await?.context("no work")?;
     let (sector, cx) = (pipeline.open(lease.clone()).await?, Context::detached());
