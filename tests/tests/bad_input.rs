@@ -284,7 +284,7 @@ async fn a_full_disk_is_waited_for() {
         eprintln!("skipped: this process may not mount a tmpfs");
         return;
     };
-    let sealing = SmallDisk::at(&dir.path().join("sealing"), 2048).unwrap();
+    let sealing = SmallDisk::at(&dir.path().join("sealing"), 8192).unwrap();
     let stores = BTreeMap::from([("persist", persist.0.clone()), ("sealing", sealing.0.clone())]);
     let mut lab = Lab::prepare(bins(), Options { stores, ..Options::default() }).await.unwrap();
     persist.fill();

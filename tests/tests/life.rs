@@ -67,7 +67,14 @@ async fn a_damaged_replica_is_skipped_and_a_mended_one_recovers() {
     assert!(lab.manager.log().contains(&path), "the log names the replica: {}", lab.last_words());
 
     std::fs::write(&replica, whole).unwrap();
-    let sectors = lab.proven().await.unwrap();
+    // On a machine with much else to do, the recovery may be declared too late for the next deadline of this fast chain.
+    let mut sectors = lab.proven().await.unwrap();
+    for _ in 0..5 {
+        if sectors.iter().all(|s| s.is_proven()) {
+            break;
+        }
+        sectors = lab.proven().await.unwrap();
+    }
     assert!(sectors.iter().all(|s| s.is_proven()), "{sectors:#?}");
     assert_eq!(lab.faulty().await.unwrap(), 0);
 }
