@@ -3,10 +3,17 @@
 //! `docs/config-worker.md` is printed from this. Tests hold that no key is missing and that every example is taken.
 
 mod keys;
+mod processor_keys;
 
 use std::fmt::Write as _;
 
-pub use keys::SECTIONS;
+use keys::SECTIONS;
+use processor_keys::PROCESSORS;
+
+/// All tables of the file, in the order of the reference.
+pub fn sections() -> impl Iterator<Item = &'static Section> {
+    SECTIONS.iter().chain(PROCESSORS)
+}
 
 /// A table of the file.
 #[derive(Clone, Copy, Debug)]
@@ -85,7 +92,7 @@ pub fn markdown() -> String {
          Times are texts such as `30s`, `5min` or `1h 30m`; sizes are texts such as `64GiB`, or numbers of bytes; CPUs \
          and memory nodes are lists as the kernel writes them, such as `0-7,16`.\n",
     );
-    for section in SECTIONS {
+    for section in sections() {
         let _ = write!(text, "\n## `{}`\n\n{}\n", section.header, section.says);
         for key in section.keys {
             let _ = write!(
@@ -129,7 +136,7 @@ mod tests {
 
     #[test]
     fn every_example_is_taken() {
-        for section in SECTIONS {
+        for section in sections() {
             for key in section.keys {
                 let text = file(section, key.example);
                 if let Err(error) = WorkerConfig::parse(&Source::of("w.toml", text.as_str())) {
@@ -149,7 +156,7 @@ mod tests {
 
     #[test]
     fn no_key_is_missing() {
-        for section in SECTIONS {
+        for section in sections() {
             // The table itself, and each table in it whose keys are not free to choose.
             let tables: BTreeSet<&str> = section
                 .keys
