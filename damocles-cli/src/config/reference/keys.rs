@@ -13,7 +13,7 @@ pub(super) const fn key(
 }
 
 /// All tables of the file but those of `[processors]`.
-pub const SECTIONS: &[Section] = &[
+pub(super) const SECTIONS: &[Section] = &[
     Section {
         header: "[worker]",
         says: "Who the worker is.",

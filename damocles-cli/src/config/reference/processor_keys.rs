@@ -3,7 +3,7 @@
 use super::{Section, keys::key};
 
 /// All tables below `[processors]`.
-pub const PROCESSORS: &[Section] = &[
+pub(super) const PROCESSORS: &[Section] = &[
     Section {
         header: "[processors.limitation]",
         says: "How much runs at a time on this machine, whatever the slots. Stages: `add_pieces`, `tree_d`, `pc1`, `pc2`, `c1`, `c2`, `transfer`.",
