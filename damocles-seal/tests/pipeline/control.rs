@@ -310,18 +310,18 @@ async fn an_abort_during_a_drain_is_not_forgotten() {
 }
 
 #[tokio::test]
-async fn a_sector_of_a_drained_thread_can_be_given_up() {
+async fn a_thread_that_is_to_drain_gives_its_sector_up_first() {
     let world = World::new();
-    let mut begun = hold(&world, true);
+    let mut begun = hold(&world, false);
     let process = world.start().await;
     let running = run(process.thread(&world));
     begun.wait_for(|begun| *begun).await.unwrap();
     assert!(running.control.drain(Drain::Step));
-    running.control.pause_as(Pause { now: true, by: None });
-    running.shows(|s| s.state == ThreadState::Drained && s.sector == Some(SECTOR)).await;
     assert!(running.control.abort("not worth its disk").unwrap());
     running.shows(|s| s.state == ThreadState::Drained && s.sector.is_none()).await;
     assert!(!process.store.staged(SECTOR).exists());
+    let told = Report::Aborted { reason: "not worth its disk".to_owned() };
+    assert!(world.service.inner.reports().contains(&(SECTOR, told)));
     running.drained().await;
 }
 
