@@ -310,7 +310,7 @@ async fn an_abort_during_a_drain_is_not_forgotten() {
 }
 
 #[tokio::test]
-async fn a_thread_that_is_to_drain_gives_its_sector_up_first() {
+async fn a_thread_that_drains_knows_that_its_sector_was_given_up() {
     let world = World::new();
     let mut begun = hold(&world, false);
     let process = world.start().await;
@@ -318,8 +318,14 @@ async fn a_thread_that_is_to_drain_gives_its_sector_up_first() {
     begun.wait_for(|begun| *begun).await.unwrap();
     assert!(running.control.drain(Drain::Step));
     assert!(running.control.abort("not worth its disk").unwrap());
-    running.shows(|s| s.state == ThreadState::Drained && s.sector.is_none()).await;
-    assert!(!process.store.staged(SECTOR).exists());
+    running.shows(|s| s.state == ThreadState::Drained).await;
+    let active = process.journal.active().await.unwrap();
+    assert!(matches!(active[0].phase, Phase::Ending { .. }), "{active:?}");
+    // The manager is told when the thread works again, or after a restart.
+    *world.hold.lock() = None;
+    assert!(running.control.resume());
+    eventually(|| finalized(&world, SECOND).then_some(())).await;
+    assert!(!process.store.staged(SECTOR).exists() && !finalized(&world, SECTOR));
     let told = Report::Aborted { reason: "not worth its disk".to_owned() };
     assert!(world.service.inner.reports().contains(&(SECTOR, told)));
     running.drained().await;
