@@ -138,13 +138,16 @@ impl ManagerService {
             return Ok(false);
         }
         for (id, _) in &chosen {
-            // Chosen in this very transaction: nobody else can have taken it.
-            sqlx::query("UPDATE seal_pieces SET miner = $2, number = $3 WHERE id = $1 AND miner IS NULL")
+            let taken = sqlx::query("UPDATE seal_pieces SET miner = $2, number = $3 WHERE id = $1 AND miner IS NULL")
                 .bind(id)
                 .bind(miner)
                 .bind(number)
                 .execute(&mut *tx)
                 .await?;
+            // A database that lets two transactions read the same row: the other one has it, and this one is done again.
+            if taken.rows_affected() != 1 {
+                return Err(sqlx::Error::RowNotFound.into());
+            }
         }
         sqlx::query("UPDATE seal_sectors SET kind = $3 WHERE miner = $1 AND number = $2")
             .bind(miner)
